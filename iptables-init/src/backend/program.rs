@@ -1,0 +1,159 @@
+//! Finds and runs one program, and explains its complaints.
+
+use std::env;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Looked at after `$PATH`: init containers may run with a short one, or none.
+const USUAL_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program is missing, cannot be run, or complains.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    #[error("{0}: no such program in $PATH or the usual folders; install the iptables package in this image")]
+    Missing(String),
+    #[error("{program}: cannot be run: {source}")]
+    Spawn { program: String, source: io::Error },
+    #[error(
+        "{command}: no permission ({complaint}); run as root with the capabilities NET_ADMIN and NET_RAW"
+    )]
+    Permission { command: String, complaint: String },
+    #[error(
+        "{command}: the kernel lacks something ({complaint}); load on the node: nf_nat xt_REDIRECT xt_owner \
+         xt_tcpudp xt_conntrack, with nf_tables nft_compat (nft) or {legacy} (legacy)"
+    )]
+    Kernel {
+        command: String,
+        complaint: String,
+        legacy: &'static str,
+    },
+    #[error("{command}: {complaint}")]
+    Refused { command: String, complaint: String },
+}
+
+/// The path of `name`.
+pub(super) fn find(name: &str) -> Result<PathBuf, ProgramError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(env::split_paths(USUAL_FOLDERS));
+    folders
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| ProgramError::Missing(name.to_owned()))
+}
+
+/// Runs `program` with `input` on its standard input and gives back its standard output.
+pub(super) fn run(program: &Path, args: &[&str], input: &str) -> Result<String, ProgramError> {
+    let output = spawn(program, args, input).map_err(|source| ProgramError::Spawn {
+        program: program.display().to_string(),
+        source,
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let mut command = program.display().to_string();
+    for arg in args {
+        command.push(' ');
+        command.push_str(arg);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    let complaint = if complaint.is_empty() {
+        output.status.to_string()
+    } else {
+        complaint
+    };
+    Err(explain(command, complaint))
+}
+
+fn spawn(program: &Path, args: &[&str], input: &str) -> io::Result<Output> {
+    let mut child = Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C") // complaints are read below
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that stops reading says why on its standard error.
+        match stdin.write_all(input.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
+    }
+    child.wait_with_output()
+}
+
+/// Sorts a complaint by what can be done about it. The words are those of iptables 1.6 to 1.8.
+fn explain(command: String, complaint: String) -> ProgramError {
+    let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
+    if says(&["Permission denied", "Operation not permitted", "you must be root"]) {
+        return ProgramError::Permission { command, complaint };
+    }
+    let kernel = [
+        "do you need to insmod",
+        "Table does not exist",
+        "Protocol not supported",
+        "Could not fetch rule set generation id",
+        "Failed to initialize nft",
+        "No chain/target/match by that name",
+        "missing kernel module",
+        "RULE_APPEND failed (No such file or directory)",
+        "Extension",
+    ];
+    // `iptables -C` says "no chain" of a rule that is just not there.
+    if says(&kernel) && !command.contains(" -C ") {
+        let legacy = if command.contains("ip6tables") {
+            "ip6table_nat"
+        } else {
+            "iptable_nat"
+        };
+        return ProgramError::Kernel {
+            command,
+            complaint,
+            legacy,
+        };
+    }
+    ProgramError::Refused { command, complaint }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(command: &str, complaint: &str, expected: &[&str]) {
+        let message = explain(command.to_owned(), complaint.to_owned()).to_string();
+        for part in expected {
+            assert!(message.contains(part), "{message:?} does not hold {part:?}");
+        }
+    }
+
+    #[test]
+    fn complaints_are_sorted_by_what_can_be_done() {
+        let no_root = "Fatal: can't open lock file /run/xtables.lock: Permission denied";
+        check("iptables -L", no_root, &["NET_ADMIN", no_root]);
+        let no_module =
+            "can't initialize ip6tables table `nat': Table does not exist (do you need to insmod?)";
+        check("ip6tables-legacy -S", no_module, &["ip6table_nat", "xt_owner"]);
+        check(
+            "iptables-restore",
+            "line 2: Chain already exists",
+            &["iptables-restore: line 2: Chain"],
+        );
+        check(
+            "iptables -t nat -C X",
+            "No chain/target/match by that name.",
+            &["-C X: No chain"],
+        );
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = find("iptables-of-nobody").unwrap_err().to_string();
+        assert!(
+            error.starts_with("iptables-of-nobody: no such program"),
+            "{error}"
+        );
+    }
+}
