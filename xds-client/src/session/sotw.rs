@@ -1,0 +1,438 @@
+//! The state-of-the-world protocol: `StreamAggregatedResources`, and SDS alone (`StreamSecrets`).
+//!
+//! Rules kept here:
+//! - Every request of a type carries all its names, the version accepted last and the newest nonce. A control plane
+//!   ignores a request with an older nonce, so the answer to the newer response has to repeat the names.
+//! - A NACK keeps the version accepted last. istiod reads no names from a NACK (pkg/xds/server.go, `ShouldRespond`), so a
+//!   change of names never travels with one.
+//! - A wildcard response is the whole set; what is absent is gone. A response by name may hold any part of the set
+//!   (istiod: endpoints and routes that changed), so there absence says nothing.
+//! - An empty list means everything at first and nothing after names were sent.
+//!
+//! A wildcard that nobody wants any more cannot be taken back in this protocol; its responses are then dropped.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DiscoveryRequest, DiscoveryResponse, Resource as PbResource,
+};
+use envoy_types::pb::google::protobuf::Any;
+use prost::Message;
+
+use super::intake::{Intake, Offer, Outcome};
+use super::{Session, error_detail};
+use crate::subscriptions::{Interest, WILDCARD};
+use crate::{Counters, Handler, Rejection, Subscriptions};
+
+/// The wrapper in which a resource may travel to carry a name and a time to live.
+const WRAPPER_TYPE: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
+
+/// A name that the control plane does not have looks like a renewal that was ignored: so do not try forever.
+const MAX_RENEWALS: u8 = 8;
+
+/// The machine; see [`Session`].
+#[derive(Debug)]
+pub struct SotwSession {
+    node: Node,
+    subscriptions: Subscriptions,
+    types: HashMap<Arc<str>, TypeState>,
+    answers: VecDeque<DiscoveryRequest>,
+    stream_open: bool,
+    node_sent: bool,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct TypeState {
+    /// Every resource the owner was shown and that is not gone; true once one of its versions was accepted.
+    known: BTreeMap<String, bool>,
+    /// Version of the last response that was accepted as a whole, on any stream.
+    version: String,
+    /// Nonce of the newest response on this stream.
+    nonce: String,
+    /// What this stream asked for; `None` before the first request of the type.
+    asked: Option<BTreeSet<String>>,
+    /// Names were sent on this stream, so an empty list no longer means everything.
+    explicit: bool,
+    /// Asked for, dropped and wanted again: to be taken back and asked for once more.
+    renewing: BTreeSet<String>,
+    /// Every name this stream asked for at some time.
+    ever_asked: BTreeSet<String>,
+    /// Names added after the first request that no response had yet: a control plane that was just sending a response
+    /// ignored the request.
+    awaited: BTreeSet<String>,
+    /// Those of them that were asked for before and dropped.
+    asked_again: BTreeSet<String>,
+    /// How often a name was renewed because its renewal may have been ignored; see [`MAX_RENEWALS`].
+    renewals: BTreeMap<String, u8>,
+    /// The names have to be repeated although they did not change.
+    repeat: bool,
+}
+
+impl SotwSession {
+    /// A machine that introduces itself as `node` and wants `subscriptions`.
+    pub fn new(node: Node, subscriptions: Subscriptions) -> Self {
+        SotwSession {
+            node,
+            subscriptions,
+            types: HashMap::new(),
+            answers: VecDeque::new(),
+            stream_open: false,
+            node_sent: false,
+            counters: Counters::default(),
+        }
+    }
+
+    fn forget_dropped(&mut self) {
+        for interest in self.subscriptions.interests_mut() {
+            let forgotten = interest.take_forgotten();
+            if !forgotten.is_empty() {
+                self.types
+                    .entry(interest.type_url.clone())
+                    .or_default()
+                    .forget(interest, forgotten);
+            }
+        }
+    }
+
+    fn stamp(&mut self, mut request: DiscoveryRequest) -> DiscoveryRequest {
+        if !self.node_sent {
+            self.node_sent = true;
+            request.node = Some(self.node.clone());
+        }
+        self.counters.requests += 1;
+        request
+    }
+}
+
+impl Session for SotwSession {
+    type Request = DiscoveryRequest;
+    type Response = DiscoveryResponse;
+
+    fn subscriptions_mut(&mut self) -> &mut Subscriptions {
+        &mut self.subscriptions
+    }
+
+    fn stream_opened(&mut self) {
+        self.stream_closed();
+        self.forget_dropped();
+        self.stream_open = true;
+        self.node_sent = false;
+        for state in self.types.values_mut() {
+            state.start_stream();
+        }
+        self.subscriptions.mark_all_changed();
+    }
+
+    fn stream_closed(&mut self) {
+        self.stream_open = false;
+        self.counters.stale_nonces += u64::try_from(self.answers.len()).unwrap_or(u64::MAX);
+        self.answers.clear();
+    }
+
+    fn wants_to_send(&self) -> bool {
+        self.stream_open && (!self.answers.is_empty() || self.subscriptions.any_changed())
+    }
+
+    fn next_request(&mut self) -> Option<DiscoveryRequest> {
+        if !self.stream_open {
+            return None;
+        }
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(self.stamp(answer));
+        }
+        self.forget_dropped();
+        let types = &mut self.types;
+        let request = self
+            .subscriptions
+            .interests_mut()
+            .iter_mut()
+            .filter(|i| i.changed)
+            .find_map(|interest| {
+                types
+                    .entry(interest.type_url.clone())
+                    .or_default()
+                    .subscription_request(interest)
+            })?;
+        Some(self.stamp(request))
+    }
+
+    fn on_response<H: Handler + ?Sized>(&mut self, response: DiscoveryResponse, handler: &mut H) {
+        let DiscoveryResponse {
+            version_info,
+            resources,
+            canary: _,
+            type_url,
+            nonce,
+            control_plane: _,
+            resource_errors,
+        } = response;
+        self.counters.responses += 1;
+        self.counters.resource_errors += u64::try_from(resource_errors.len()).unwrap_or(u64::MAX);
+        self.forget_dropped();
+        let Some(interest) = self.subscriptions.find(&type_url).filter(|i| !i.names.is_empty()) else {
+            self.counters.unrequested_types += 1;
+            self.counters.updates_accepted += 1;
+            let answer = match self.types.get_mut(&*type_url) {
+                Some(state) => state.answer(&type_url, version_info, nonce, &[]),
+                None => TypeState::default().answer(&type_url, version_info, nonce, &[]),
+            };
+            return self.answers.push_back(answer);
+        };
+        let state = self.types.entry(interest.type_url.clone()).or_default();
+        let offers: Vec<Offer> = resources
+            .into_iter()
+            .map(|any| offer(any, &version_info, handler))
+            .collect();
+        let unanswered = state.settle(&offers);
+        let is_wildcard = interest.is_wildcard();
+        let present: BTreeSet<String> = if is_wildcard {
+            offers.iter().map(|o| o.name.clone()).collect()
+        } else {
+            BTreeSet::new()
+        };
+        let mut intake = Intake::sort(
+            interest,
+            version_info.clone(),
+            offers,
+            Vec::new(),
+            &mut self.counters,
+        );
+        if is_wildcard {
+            intake.update.full_state = true;
+            // A resource without a name could be any of those that seem to be absent: keep them.
+            if !intake.nameless {
+                intake.update.removed = state
+                    .known
+                    .keys()
+                    .filter(|n| !present.contains(*n))
+                    .cloned()
+                    .collect();
+            }
+        }
+
+        let (added, removed) = intake.names();
+        let mut rejections: Vec<Rejection> = intake.rejections;
+        if is_wildcard || !added.is_empty() {
+            rejections.extend(
+                handler
+                    .on_update(intake.update, &mut self.subscriptions)
+                    .err()
+                    .unwrap_or_default(),
+            );
+        }
+        let outcome = Outcome {
+            added,
+            removed,
+            rejections,
+        };
+        if let Some(interest) = self.subscriptions.find(&type_url) {
+            state.record(interest, &outcome);
+        }
+        outcome.count(&mut self.counters);
+        let answer = state.answer(&type_url, version_info, nonce, &outcome.rejections);
+        self.answers.push_back(answer);
+        state.repeat |= !outcome.is_accepted() && unanswered;
+        if state.repeat || !state.renewing.is_empty() {
+            self.subscriptions.mark_changed(&type_url);
+        }
+    }
+
+    fn waiting_answers(&self) -> usize {
+        self.answers.len()
+    }
+
+    fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+}
+
+impl TypeState {
+    fn start_stream(&mut self) {
+        self.nonce.clear();
+        self.asked = None;
+        self.explicit = false;
+        self.renewing.clear();
+        self.ever_asked.clear();
+        self.awaited.clear();
+        self.asked_again.clear();
+        self.renewals.clear();
+        self.repeat = false;
+    }
+
+    fn forget(&mut self, interest: &Interest, forgotten: BTreeSet<String>) {
+        if forgotten.contains(WILDCARD) {
+            self.known
+                .retain(|name, _| interest.names.contains(name) && !forgotten.contains(name));
+        } else if interest.is_wildcard() {
+            return;
+        }
+        for name in forgotten {
+            self.known.remove(&name);
+            if self.asked.as_ref().is_some_and(|asked| asked.contains(&name)) {
+                self.renewing.insert(name);
+            }
+        }
+    }
+
+    /// The next request that brings the stream closer to what is wanted; clears `changed` when none is left.
+    fn subscription_request(&mut self, interest: &mut Interest) -> Option<DiscoveryRequest> {
+        let wanted = &interest.names;
+        let Some(asked) = &mut self.asked else {
+            interest.changed = false;
+            self.renewing.clear();
+            if wanted.is_empty() {
+                return None;
+            }
+            self.asked = Some(wanted.clone());
+            self.ever_asked.clone_from(wanted);
+            // A control plane may keep silent if this is its version. So say it only if nothing is missing here.
+            let complete = interest.is_wildcard() || wanted.iter().all(|n| self.known.get(n) == Some(&true));
+            let version = if complete {
+                self.version.clone()
+            } else {
+                String::new()
+            };
+            return Some(self.request(&interest.type_url, version));
+        };
+        let renewing = std::mem::take(&mut self.renewing);
+        let renewing: BTreeSet<String> = renewing
+            .into_iter()
+            .filter(|n| asked.contains(n) && wanted.contains(n))
+            .collect();
+        let legacy_wildcard = !self.explicit && asked.contains(WILDCARD);
+        let next: BTreeSet<String> = wanted.difference(&renewing).cloned().collect();
+        if !renewing.is_empty() && !legacy_wildcard {
+            // `changed` stays: the next request asks for them again.
+            self.ask(next);
+            return Some(self.request(&interest.type_url, self.version.clone()));
+        }
+        interest.changed = false;
+        let repeat = std::mem::take(&mut self.repeat);
+        let cannot_be_said = legacy_wildcard && wanted.is_empty();
+        if cannot_be_said || (asked == wanted && !repeat) {
+            return None;
+        }
+        let wanted = wanted.clone();
+        self.ask(wanted);
+        Some(self.request(&interest.type_url, self.version.clone()))
+    }
+
+    fn ask(&mut self, names: BTreeSet<String>) {
+        let asked = self.asked.take().unwrap_or_default();
+        for name in names.difference(&asked) {
+            self.awaited.insert(name.clone());
+            if !self.ever_asked.insert(name.clone()) {
+                self.asked_again.insert(name.clone());
+            }
+        }
+        self.awaited.retain(|name| names.contains(name));
+        self.asked = Some(names);
+    }
+
+    /// Takes note of what arrived; says whether names are missing that the control plane may not have read of.
+    ///
+    /// The answer to the response repeats the names, and so does every later one. That is not enough for a NACK, which
+    /// is not read for names, nor for a name that was asked for, dropped, and asked for again while responses were
+    /// under way: the control plane may have seen no change. Such names are renewed.
+    fn settle(&mut self, offers: &[Offer]) -> bool {
+        for offer in offers {
+            self.awaited.remove(&offer.name);
+            self.renewals.remove(&offer.name);
+        }
+        for name in self.awaited.intersection(&self.asked_again) {
+            let renewals = self.renewals.entry(name.clone()).or_default();
+            if *renewals < MAX_RENEWALS {
+                *renewals += 1;
+                self.renewing.insert(name.clone());
+            }
+        }
+        !self.awaited.is_empty()
+    }
+
+    fn record(&mut self, interest: &Interest, outcome: &Outcome) {
+        let rejected = outcome.rejected();
+        for (name, _) in outcome.added.iter().filter(|(name, _)| interest.holds(name)) {
+            let accepted = self.known.entry(name.clone()).or_default();
+            *accepted |= !rejected.contains(name.as_str());
+        }
+        for name in outcome
+            .removed
+            .iter()
+            .filter(|name| !rejected.contains(name.as_str()))
+        {
+            self.known.remove(name);
+        }
+    }
+
+    fn answer(
+        &mut self,
+        type_url: &str,
+        version: String,
+        nonce: String,
+        rejections: &[Rejection],
+    ) -> DiscoveryRequest {
+        self.nonce = nonce;
+        if rejections.is_empty() {
+            self.version = version;
+        }
+        let mut request = self.request(type_url, self.version.clone());
+        request.error_detail = (!rejections.is_empty()).then(|| error_detail(rejections));
+        request
+    }
+
+    fn request(&mut self, type_url: &str, version_info: String) -> DiscoveryRequest {
+        let asked = self.asked.iter().flatten();
+        let only_wildcard = self
+            .asked
+            .as_ref()
+            .is_some_and(|a| a.len() == 1 && a.contains(WILDCARD));
+        let resource_names: Vec<String> = if only_wildcard && !self.explicit {
+            Vec::new()
+        } else {
+            asked.cloned().collect()
+        };
+        self.explicit |= !resource_names.is_empty();
+        DiscoveryRequest {
+            version_info,
+            resource_names,
+            type_url: type_url.to_owned(),
+            response_nonce: self.nonce.clone(),
+            ..DiscoveryRequest::default()
+        }
+    }
+}
+
+fn offer<H: Handler + ?Sized>(any: Any, version: &str, handler: &H) -> Offer {
+    let version = version.to_owned();
+    if any.type_url == WRAPPER_TYPE
+        && let Ok(PbResource {
+            name, resource, ttl, ..
+        }) = PbResource::decode(any.value.as_slice())
+    {
+        let inner = |any: &Any| handler.resource_name(any).unwrap_or_default();
+        let name = if name.is_empty() {
+            resource.as_ref().map(inner).unwrap_or_default()
+        } else {
+            name
+        };
+        return Offer {
+            name,
+            version,
+            any: resource,
+            has_ttl: ttl.is_some(),
+        };
+    }
+    let name = handler.resource_name(&any).unwrap_or_default();
+    Offer {
+        name,
+        version,
+        any: Some(any),
+        has_ttl: false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

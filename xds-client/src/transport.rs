@@ -1,0 +1,387 @@
+//! gRPC to a control plane, over plaintext TCP or a Unix socket.
+//!
+//! Knows connections and the three methods, not what is said over them. Settings as Istio's agent uses them:
+//! pilot/pkg/grpc/grpc.go (windows, message size), pkg/keepalive/options.go (pings).
+
+use std::error::Error as _;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use futures_util::{Stream, TryStreamExt, stream};
+use tokio::sync::mpsc;
+use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const INITIAL_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Which service and method to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `AggregatedDiscoveryService.DeltaAggregatedResources`.
+    DeltaAds,
+    /// `AggregatedDiscoveryService.StreamAggregatedResources`.
+    SotwAds,
+    /// `SecretDiscoveryService.StreamSecrets`, as Istio's agent and SPIRE serve it.
+    SotwSds,
+}
+
+/// Where a control plane listens.
+///
+/// Parsed from `HOST:PORT`, `[V6]:PORT`, `unix:PATH` or `unix:///PATH`; a relative path starts at the working directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A name or an address (v6 without brackets), and a port.
+    Tcp {
+        /// Resolved at each attempt.
+        host: String,
+        /// 1..=65535
+        port: u16,
+    },
+    /// Path of a socket.
+    Unix(PathBuf),
+}
+
+/// What went wrong between us and the control plane. Every text names it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// Not an address; another try cannot help.
+    #[error("control plane address {text:?}: {reason}; give HOST:PORT or unix:PATH")]
+    Address {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Not usable as gRPC metadata; another try cannot help.
+    #[error("metadata {name:?}: {reason}")]
+    Metadata {
+        /// As given.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody there, or not willing.
+    #[error("control plane {address}: connect: {reason}")]
+    Connect {
+        /// Whom we tried.
+        address: Address,
+        /// The innermost causes, joined.
+        reason: String,
+    },
+    /// No connection in time.
+    #[error("control plane {address}: no connection within {after:?}")]
+    ConnectTimeout {
+        /// Whom we tried.
+        address: Address,
+        /// The limit.
+        after: Duration,
+    },
+    /// The stream broke or was refused.
+    #[error("control plane {address}: stream ended with {code:?}: {reason}")]
+    Stream {
+        /// The other end.
+        address: Address,
+        /// gRPC status.
+        code: Code,
+        /// Its message and causes.
+        reason: String,
+    },
+    /// The control plane ended the stream without an error; istiod does so after its maximum connection age.
+    #[error("control plane {address}: closed the stream")]
+    Closed {
+        /// The other end.
+        address: Address,
+    },
+}
+
+/// How to reach one control plane.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    address: Address,
+    endpoint: Endpoint,
+    metadata: MetadataMap,
+    connect_timeout: Duration,
+}
+
+/// Messages of a stream; the first poll starts the call.
+pub(crate) type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Transport {
+    /// Prepares; nothing is connected yet. Connect timeout 10 s.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] if the address makes no URI.
+    pub fn new(address: Address) -> Result<Self, TransportError> {
+        let refuse = |reason: String| TransportError::Address {
+            text: address.to_string(),
+            reason,
+        };
+        let uri = match &address {
+            Address::Tcp { host, port } if host.contains(':') => format!("http://[{host}]:{port}"),
+            Address::Tcp { host, port } => format!("http://{host}:{port}"),
+            Address::Unix(path) => {
+                let path = path
+                    .to_str()
+                    .ok_or_else(|| refuse("path is not UTF-8".to_owned()))?;
+                format!("unix:{path}")
+            }
+        };
+        let endpoint = Endpoint::from_shared(uri).map_err(|e| refuse(causes(&e)))?;
+        let endpoint = endpoint
+            .initial_stream_window_size(INITIAL_WINDOW_BYTES)
+            .initial_connection_window_size(INITIAL_WINDOW_BYTES)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let transport = Transport {
+            address,
+            endpoint,
+            metadata: MetadataMap::new(),
+            connect_timeout: CONNECT_TIMEOUT,
+        };
+        Ok(transport.with_connect_timeout(CONNECT_TIMEOUT))
+    }
+
+    /// Sends a header with every stream, such as Istio's `ClusterID`.
+    ///
+    /// # Errors
+    /// [`TransportError::Metadata`] if name or value are not legal in a header.
+    pub fn with_metadata(mut self, name: &str, value: &str) -> Result<Self, TransportError> {
+        let refuse = |reason: String| TransportError::Metadata {
+            name: name.to_owned(),
+            reason,
+        };
+        let key: MetadataKey<Ascii> = name
+            .to_ascii_lowercase()
+            .parse()
+            .map_err(|_| refuse("not a header name".to_owned()))?;
+        let value: MetadataValue<Ascii> = value
+            .parse()
+            .map_err(|_| refuse("not the value of a header".to_owned()))?;
+        self.metadata.append(key, value);
+        Ok(self)
+    }
+
+    /// Limits name resolution, connect and HTTP/2 preface together.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self.endpoint = self.endpoint.connect_timeout(timeout);
+        self
+    }
+
+    /// Whom this reaches.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Channel, TransportError> {
+        match tokio::time::timeout(self.connect_timeout, self.endpoint.connect()).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => Err(TransportError::Connect {
+                address: self.address.clone(),
+                reason: causes(&error),
+            }),
+            Err(_) => Err(TransportError::ConnectTimeout {
+                address: self.address.clone(),
+                after: self.connect_timeout,
+            }),
+        }
+    }
+
+    pub(crate) fn delta_ads(
+        &self,
+        channel: Channel,
+        requests: mpsc::Receiver<DeltaDiscoveryRequest>,
+    ) -> Responses<DeltaDiscoveryResponse> {
+        let request = self.request(requests);
+        responses(async move {
+            let mut client =
+                AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+            client.delta_aggregated_resources(request).await
+        })
+    }
+
+    pub(crate) fn sotw_ads(
+        &self,
+        channel: Channel,
+        requests: mpsc::Receiver<DiscoveryRequest>,
+    ) -> Responses<DiscoveryResponse> {
+        let request = self.request(requests);
+        responses(async move {
+            let mut client =
+                AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+            client.stream_aggregated_resources(request).await
+        })
+    }
+
+    pub(crate) fn sotw_sds(
+        &self,
+        channel: Channel,
+        requests: mpsc::Receiver<DiscoveryRequest>,
+    ) -> Responses<DiscoveryResponse> {
+        let request = self.request(requests);
+        responses(async move {
+            let mut client = SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+            client.stream_secrets(request).await
+        })
+    }
+
+    fn request<T: Send + 'static>(
+        &self,
+        mut messages: mpsc::Receiver<T>,
+    ) -> Request<impl Stream<Item = T> + Send + 'static> {
+        let mut request = Request::new(stream::poll_fn(move |context| messages.poll_recv(context)));
+        *request.metadata_mut() = self.metadata.clone();
+        request
+    }
+
+    pub(crate) fn stream_error(&self, status: &Status) -> TransportError {
+        let mut reason = status.message().to_owned();
+        if let Some(source) = status.source() {
+            reason = format!("{reason}: {}", causes(source));
+        }
+        TransportError::Stream {
+            address: self.address.clone(),
+            code: status.code(),
+            reason,
+        }
+    }
+
+    pub(crate) fn closed(&self) -> TransportError {
+        TransportError::Closed {
+            address: self.address.clone(),
+        }
+    }
+}
+
+/// A call as a stream from its very start: a control plane sends response headers with its first message only, so
+/// waiting for them before sending requests would wait forever.
+fn responses<T: Send + 'static>(
+    call: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, Status>> + Send + 'static,
+) -> Responses<T> {
+    Box::pin(stream::once(async move { call.await.map(tonic::Response::into_inner) }).try_flatten())
+}
+
+/// The chain of causes without repeating what an outer error already says.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl FromStr for Address {
+    type Err = TransportError;
+
+    fn from_str(text: &str) -> Result<Self, TransportError> {
+        let refuse = |reason: &str| TransportError::Address {
+            text: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(refuse("no path"));
+            }
+            return Ok(Address::Unix(path.into()));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse("no port"))?;
+        let port = port
+            .parse()
+            .ok()
+            .filter(|p| *p != 0)
+            .ok_or_else(|| refuse("port is not 1 to 65535"))?;
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        if bare.is_none() && host.contains(':') {
+            return Err(refuse("an IPv6 address needs brackets"));
+        }
+        let host = bare.unwrap_or(host);
+        if host.is_empty() {
+            return Err(refuse("no host"));
+        }
+        Ok(Address::Tcp {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_are_written() {
+        let check = |text: &str, shown: &str| {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.to_string(), shown);
+            Transport::new(address).unwrap();
+        };
+        check("istiod.istio-system.svc:15010", "istiod.istio-system.svc:15010");
+        check("10.20.0.1:18000", "10.20.0.1:18000");
+        check("[::1]:18000", "[::1]:18000");
+        check("unix:./etc/istio/proxy/XDS", "unix:./etc/istio/proxy/XDS");
+        check("unix:///var/run/socket", "unix:/var/run/socket");
+    }
+
+    #[test]
+    fn a_bad_address_is_refused_with_its_text() {
+        let check = |text: &str, reason: &str| {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains(reason), "{error}");
+        };
+        check("istiod", "no port");
+        check("istiod:0", "port is not");
+        check("istiod:70000", "port is not");
+        check("::1:80", "brackets");
+        check(":80", "no host");
+        check("unix:", "no path");
+        let address = Address::Tcp {
+            host: "a b".into(),
+            port: 1,
+        };
+        assert!(Transport::new(address).unwrap_err().to_string().contains("a b:1"));
+    }
+
+    #[test]
+    fn metadata_must_be_legal_in_a_header() {
+        let transport = || Transport::new("a:1".parse().unwrap()).unwrap();
+        assert!(transport().with_metadata("ClusterID", "Kubernetes").is_ok());
+        let error = transport().with_metadata("authorization", "a\nb").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"metadata "authorization": not the value of a header"#
+        );
+    }
+}
