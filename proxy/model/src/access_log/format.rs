@@ -1,0 +1,259 @@
+//! Parses format strings: literal text and `%COMMAND(parameters):length%`.
+//!
+//! Source: Envoy docs, access logging, "Command operators"; `%%` is a percent sign.
+use super::{Command, FormatPart};
+use crate::field::{FieldPath, Rejection};
+
+/// Commands without parameters.
+const PLAIN: [(&str, Command); 31] = [
+    ("START_TIME", Command::StartTime),
+    ("PROTOCOL", Command::Protocol),
+    ("RESPONSE_CODE", Command::ResponseCode),
+    ("RESPONSE_FLAGS", Command::ResponseFlags),
+    ("RESPONSE_CODE_DETAILS", Command::ResponseCodeDetails),
+    (
+        "CONNECTION_TERMINATION_DETAILS",
+        Command::ConnectionTerminationDetails,
+    ),
+    (
+        "UPSTREAM_TRANSPORT_FAILURE_REASON",
+        Command::UpstreamTransportFailureReason,
+    ),
+    (
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
+        Command::DownstreamTransportFailureReason,
+    ),
+    ("BYTES_RECEIVED", Command::BytesReceived),
+    ("BYTES_SENT", Command::BytesSent),
+    ("DURATION", Command::Duration),
+    ("REQUEST_DURATION", Command::RequestDuration),
+    ("RESPONSE_DURATION", Command::ResponseDuration),
+    ("UPSTREAM_HOST", Command::UpstreamHost),
+    ("UPSTREAM_CLUSTER", Command::UpstreamCluster),
+    ("UPSTREAM_CLUSTER_RAW", Command::UpstreamClusterRaw),
+    ("UPSTREAM_LOCAL_ADDRESS", Command::UpstreamLocalAddress),
+    ("DOWNSTREAM_LOCAL_ADDRESS", Command::DownstreamLocalAddress),
+    ("DOWNSTREAM_REMOTE_ADDRESS", Command::DownstreamRemoteAddress),
+    (
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+        Command::DownstreamDirectRemoteAddress,
+    ),
+    ("REQUESTED_SERVER_NAME", Command::RequestedServerName),
+    ("ROUTE_NAME", Command::RouteName),
+    ("FILTER_CHAIN_NAME", Command::FilterChainName),
+    ("DOWNSTREAM_PEER_URI_SAN", Command::DownstreamPeerUriSan),
+    ("DOWNSTREAM_LOCAL_URI_SAN", Command::DownstreamLocalUriSan),
+    ("DOWNSTREAM_PEER_SUBJECT", Command::DownstreamPeerSubject),
+    ("DOWNSTREAM_TLS_VERSION", Command::DownstreamTlsVersion),
+    ("DOWNSTREAM_TLS_CIPHER", Command::DownstreamTlsCipher),
+    ("CONNECTION_ID", Command::ConnectionId),
+    (
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+        Command::UpstreamRequestAttemptCount,
+    ),
+    ("HOSTNAME", Command::Hostname),
+];
+
+/// Commands with a header name.
+const HEADERS: [&str; 3] = ["REQ", "RESP", "TRAILER"];
+
+/// Splits a format string.
+///
+/// # Errors
+/// A `%` without its partner, a command that does not exist here, or parameters that it does not take.
+pub(super) fn parse(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, Rejection> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        literal.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            literal.push('%');
+            rest = after;
+            continue;
+        }
+        let Some((command, after)) = split_command(after) else {
+            return Err(at.reject(format!("the `%` before {:?} has no partner", head(after))));
+        };
+        if !literal.is_empty() {
+            parts.push(FormatPart::Literal(std::mem::take(&mut literal)));
+        }
+        parts.push(FormatPart::Command(parse_command(at, command)?));
+        rest = after;
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        parts.push(FormatPart::Literal(literal));
+    }
+    Ok(parts)
+}
+
+/// The command up to its closing `%`; parameters may hold a `%`.
+fn split_command(text: &str) -> Option<(&str, &str)> {
+    let end = match (text.find('('), text.find('%')) {
+        (Some(open), Some(percent)) if open < percent => {
+            let close = text.get(open..)?.find(')')? + open;
+            text.get(close..)?.find('%')? + close
+        }
+        (_, percent) => percent?,
+    };
+    Some((text.get(..end)?, text.get(end + 1..)?))
+}
+
+/// The beginning of a text, for messages.
+fn head(text: &str) -> String {
+    text.chars().take(20).collect()
+}
+
+fn parse_command(at: &FieldPath<'_>, command: &str) -> Result<Command, Rejection> {
+    let (command, max_bytes) = split_length(at, command)?;
+    let (name, parameter) = match command.split_once('(') {
+        None => (command, None),
+        Some((name, parameter)) => match parameter.strip_suffix(')') {
+            Some(parameter) => (name, Some(parameter)),
+            None => return Err(at.reject(format!("`%{command}%` does not close its parenthesis"))),
+        },
+    };
+    if HEADERS.contains(&name) {
+        return header_command(at, name, parameter, max_bytes);
+    }
+    match PLAIN.iter().find(|(known, _)| *known == name) {
+        Some((_, plain)) if parameter.is_none() && max_bytes.is_none() => Ok(plain.clone()),
+        Some(_) => Err(at.reject(format!("`%{name}%` takes neither parameters nor a length here"))),
+        None => {
+            let valid = PLAIN.iter().map(|(known, _)| *known).chain(HEADERS);
+            Err(at.reject_name(format!("unknown command `%{}%`", head(name)), name, valid))
+        }
+    }
+}
+
+/// Takes `:N` off the end.
+fn split_length<'a>(at: &FieldPath<'_>, command: &'a str) -> Result<(&'a str, Option<usize>), Rejection> {
+    // A colon inside the parentheses belongs to a pseudo-header.
+    let after = command.rfind(')').map_or(0, |close| close + 1);
+    let Some(colon) = command
+        .get(after..)
+        .and_then(|tail| tail.find(':'))
+        .map(|colon| colon + after)
+    else {
+        return Ok((command, None));
+    };
+    let (command, length) = command.split_at(colon);
+    match length.trim_start_matches(':').parse() {
+        Ok(length) => Ok((command, Some(length))),
+        Err(_) => Err(at.reject(format!(
+            "`%{}{}%` has a length that is no number",
+            head(command),
+            head(length)
+        ))),
+    }
+}
+
+fn header_command(
+    at: &FieldPath<'_>,
+    command: &str,
+    parameter: Option<&str>,
+    max_bytes: Option<usize>,
+) -> Result<Command, Rejection> {
+    let (name, alternative) = match parameter.unwrap_or_default().split_once('?') {
+        Some((name, alternative)) => (name, Some(alternative.to_ascii_lowercase())),
+        None => (parameter.unwrap_or_default(), None),
+    };
+    if name.is_empty()
+        || alternative
+            .as_deref()
+            .is_some_and(|name| name.is_empty() || name.contains('?'))
+    {
+        return Err(at.reject(format!(
+            "`%{command}%` needs one or two header names: `%{command}(A?B)%`"
+        )));
+    }
+    let name = name.to_ascii_lowercase();
+    Ok(match command {
+        "REQ" => Command::RequestHeader {
+            name,
+            alternative,
+            max_bytes,
+        },
+        "RESP" => Command::ResponseHeader {
+            name,
+            alternative,
+            max_bytes,
+        },
+        _ => Command::ResponseTrailer {
+            name,
+            alternative,
+            max_bytes,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Context;
+
+    fn check(text: &str, expected: &[FormatPart]) {
+        assert_eq!(
+            parse(&Context::new("test", "t").root(), text).unwrap(),
+            expected,
+            "{text}"
+        );
+    }
+
+    fn refuse(text: &str, reason: &str, nearest: Option<&str>) {
+        let rejection = parse(&Context::new("test", "t").root(), text).unwrap_err();
+        assert!(rejection.reason.contains(reason), "{text}: {rejection}");
+        assert_eq!(rejection.did_you_mean.as_deref(), nearest, "{text}");
+    }
+
+    fn literal(text: &str) -> FormatPart {
+        FormatPart::Literal(text.to_owned())
+    }
+
+    fn request(name: &str, alternative: Option<&str>, max_bytes: Option<usize>) -> FormatPart {
+        let (name, alternative) = (name.to_owned(), alternative.map(str::to_owned));
+        FormatPart::Command(Command::RequestHeader {
+            name,
+            alternative,
+            max_bytes,
+        })
+    }
+
+    #[test]
+    fn commands_stand_between_literals() {
+        check(
+            "[%START_TIME%]\n",
+            &[
+                literal("["),
+                FormatPart::Command(Command::StartTime),
+                literal("]\n"),
+            ],
+        );
+        check(
+            "100 %% %DURATION%",
+            &[literal("100 % "), FormatPart::Command(Command::Duration)],
+        );
+        check("", &[]);
+        check("plain", &[literal("plain")]);
+    }
+
+    #[test]
+    fn header_commands_take_an_alternative_and_a_length() {
+        check("%REQ(X-A?:PATH):12%", &[request("x-a", Some(":path"), Some(12))]);
+        check("%REQ(:METHOD)%", &[request(":method", None, None)]);
+    }
+
+    #[test]
+    fn what_is_not_a_command_is_refused_with_the_nearest_name() {
+        refuse("%START_TIM%", "unknown command", Some("START_TIME"));
+        refuse("%RESPP(X)%", "unknown command", Some("RESP"));
+        refuse("%DURATION", "no partner", None);
+        refuse("%DURATION(x)%", "takes neither", None);
+        refuse("%REQ()%", "needs one or two", None);
+        refuse("%REQ(a?b?c)%", "needs one or two", None);
+        refuse("%REQ(a):x%", "no number", None);
+        refuse("%REQ(a%", "no partner", None);
+        refuse("%é%", "unknown command", Some("REQ"));
+    }
+}

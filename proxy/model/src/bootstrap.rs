@@ -1,0 +1,87 @@
+//! The bootstrap file. Source: envoy/config/bootstrap/v3/bootstrap.proto; contract §2.2.
+mod config_source;
+mod from_proto;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, ClusterName};
+use crate::listener::Listener;
+use crate::node::Node;
+use crate::secret::Secret;
+
+/// What the process starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// Who this proxy is.
+    pub node: Node,
+    /// Admin endpoint; `None`: no admin server.
+    pub admin: Option<SocketAddr>,
+    /// Static listeners.
+    pub listeners: Vec<Listener>,
+    /// Static clusters; EDS is allowed here.
+    pub clusters: Vec<Cluster>,
+    /// Static secrets.
+    pub secrets: Vec<Secret>,
+    /// The aggregated discovery service.
+    pub ads: Option<AdsConfig>,
+    /// Where listeners come from; `None`: only static ones.
+    pub lds: Option<ConfigSource>,
+    /// Where clusters come from.
+    pub cds: Option<ConfigSource>,
+    /// Tag extraction for stats (`stats_config.stats_tags`), in order.
+    pub stats_tags: Vec<StatsTag>,
+}
+
+/// One tag rule. Source: envoy/config/metrics/v3/stats.proto `TagSpecifier`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsTag {
+    /// Label name.
+    pub name: String,
+    /// What gives its value.
+    pub value: StatsTagValue,
+}
+
+/// Where a tag's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsTagValue {
+    /// Group 1 is removed from the name, group 2 (else 1) is the value. May use look-ahead: Rust's `regex` cannot run it.
+    Regex(String),
+    /// Always this.
+    Fixed(String),
+}
+
+/// How ADS is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdsConfig {
+    /// Delta or state of the world.
+    pub mode: AdsMode,
+    /// Static cluster of the control plane.
+    pub cluster: ClusterName,
+}
+
+/// Source: config_source.proto `ApiType` GRPC and DELTA_GRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum AdsMode {
+    Delta,
+    Sotw,
+}
+
+/// Who serves a resource. Source: envoy/config/core/v3/config_source.proto.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ConfigSource {
+    /// The server.
+    pub server: ConfigServer,
+    /// How long warming waits for it; Envoy's default 15 s; `None`: for ever (`0s`).
+    pub initial_fetch_timeout: Option<Duration>,
+}
+
+/// The servers of this slice; REST and paths are rejected by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConfigServer {
+    /// The ADS stream.
+    Ads,
+    /// A gRPC stream of its own, SotW, to a static cluster.
+    Grpc(ClusterName),
+}

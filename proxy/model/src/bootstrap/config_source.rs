@@ -1,0 +1,161 @@
+//! Protobuf to [`ConfigSource`] and [`AdsConfig`].
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::{
+    self as pb, api_config_source::ApiType, config_source::ConfigSourceSpecifier, grpc_service,
+};
+
+use super::{AdsConfig, AdsMode, ConfigServer, ConfigSource};
+use crate::cluster::ClusterName;
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+
+/// `ConfigSource.initial_fetch_timeout` when unset.
+const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl ConfigSource {
+    /// Converts a source that must be there.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: Option<pb::ConfigSource>) -> Result<Self, Rejection> {
+        verdicts!(at, at.required(proto)? => pb::ConfigSource {
+            supported { initial_fetch_timeout, config_source_specifier }
+            partly { resource_api_version: "V3 only; others are refused, as in Envoy" }
+            unsupported { authorities }
+        });
+        choices!(ConfigSourceSpecifier {
+            supported { ApiConfigSource, Ads }
+            refused {
+                Path: "files as a source have no behaviour here",
+                PathConfigSource: "files as a source have no behaviour here",
+                Self_: "the server of the resource itself as a source has no behaviour here",
+            }
+        });
+        check_version(&at.field("resource_api_version"), resource_api_version)?;
+        let timeout = at
+            .field("initial_fetch_timeout")
+            .limit(initial_fetch_timeout, INITIAL_FETCH_TIMEOUT)?;
+        let server = match config_source_specifier {
+            Some(ConfigSourceSpecifier::Ads(proto)) => {
+                verdicts!(at, proto => pb::AggregatedConfigSource {});
+                ConfigServer::Ads
+            }
+            Some(ConfigSourceSpecifier::ApiConfigSource(proto)) => {
+                ConfigServer::Grpc(grpc_source(&at.field("api_config_source"), proto)?)
+            }
+            Some(ConfigSourceSpecifier::Path(_)) => return Err(at.field("path").reject(SOURCES)),
+            Some(ConfigSourceSpecifier::PathConfigSource(_)) => {
+                return Err(at.field("path_config_source").reject(SOURCES));
+            }
+            Some(ConfigSourceSpecifier::Self_(_)) => return Err(at.field("self").reject(SOURCES)),
+            None => return Err(at.reject("has neither ads nor api_config_source")),
+        };
+        Ok(Self {
+            server,
+            initial_fetch_timeout: timeout,
+        })
+    }
+}
+
+const SOURCES: &str = "is not supported; write ads or api_config_source";
+
+/// Envoy refuses V2 and AUTO.
+fn check_version(at: &FieldPath<'_>, number: i32) -> Result<(), Rejection> {
+    match at.enumeration(number)? {
+        pb::ApiVersion::V3 => Ok(()),
+        pb::ApiVersion::Auto | pb::ApiVersion::V2 => Err(at.reject("only V3 is supported")),
+    }
+}
+
+/// The cluster of a stream of its own.
+fn grpc_source(at: &FieldPath<'_>, proto: pb::ApiConfigSource) -> Result<ClusterName, Rejection> {
+    verdicts!(at, proto => pb::ApiConfigSource {
+        supported { grpc_services }
+        partly {
+            api_type: "GRPC only; others are refused",
+            transport_api_version: "V3 only; others are refused, as in Envoy",
+        }
+        inert {
+            set_node_on_first_message_only: "the first message of a stream, which identifies it, has the node either way",
+            cluster_names: "are for REST, which is refused",
+            refresh_delay: "is for REST, which is refused",
+            request_timeout: "is for REST, which is refused",
+        }
+        unsupported { rate_limit_settings, config_validators }
+    });
+    check_version(&at.field("transport_api_version"), transport_api_version)?;
+    match at.field("api_type").enumeration(api_type)? {
+        ApiType::Grpc => grpc_cluster(at, grpc_services),
+        other => Err(not_grpc(&at.field("api_type"), other, &[ApiType::Grpc])),
+    }
+}
+
+fn not_grpc(at: &FieldPath<'_>, found: ApiType, valid: &[ApiType]) -> Rejection {
+    let name = found.as_str_name();
+    at.reject_name(
+        format!("{name} is not supported"),
+        name,
+        valid.iter().map(ApiType::as_str_name),
+    )
+}
+
+impl AdsConfig {
+    /// Converts `dynamic_resources.ads_config`.
+    pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::ApiConfigSource) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::ApiConfigSource {
+            supported { api_type, grpc_services }
+            partly { transport_api_version: "V3 only; others are refused, as in Envoy" }
+            inert {
+                set_node_on_first_message_only: "the first message of a stream, which identifies it, has the node either way",
+                cluster_names: "are for REST, which is refused",
+                refresh_delay: "is for REST, which is refused",
+                request_timeout: "is for REST, which is refused",
+            }
+            unsupported { rate_limit_settings, config_validators }
+        });
+        check_version(&at.field("transport_api_version"), transport_api_version)?;
+        let mode = match at.field("api_type").enumeration(api_type)? {
+            ApiType::Grpc => AdsMode::Sotw,
+            ApiType::DeltaGrpc => AdsMode::Delta,
+            other => {
+                return Err(not_grpc(
+                    &at.field("api_type"),
+                    other,
+                    &[ApiType::Grpc, ApiType::DeltaGrpc],
+                ));
+            }
+        };
+        Ok(Self {
+            mode,
+            cluster: grpc_cluster(at, grpc_services)?,
+        })
+    }
+}
+
+fn grpc_cluster(at: &FieldPath<'_>, protos: Vec<pb::GrpcService>) -> Result<ClusterName, Rejection> {
+    let field = at.field("grpc_services");
+    let count = protos.len();
+    let (Some(proto), 1) = (protos.into_iter().next(), count) else {
+        return Err(field.reject(format!("needs exactly one server, not {count}")));
+    };
+    let at = field.index(0);
+    verdicts!(at, proto => pb::GrpcService {
+        supported { target_specifier }
+        unsupported { timeout, initial_metadata, retry_policy }
+    });
+    choices!(grpc_service::TargetSpecifier {
+        supported { EnvoyGrpc }
+        refused { GoogleGrpc: "there is no second gRPC library here" }
+    });
+    match target_specifier {
+        Some(grpc_service::TargetSpecifier::EnvoyGrpc(proto)) => {
+            let at = at.field("envoy_grpc");
+            verdicts!(at, proto => grpc_service::EnvoyGrpc {
+                supported { cluster_name }
+                unsupported { authority, retry_policy, max_receive_message_length, skip_envoy_headers }
+            });
+            at.field("cluster_name").not_empty(cluster_name)
+        }
+        Some(grpc_service::TargetSpecifier::GoogleGrpc(_)) => Err(at
+            .field("google_grpc")
+            .reject("is not supported; write envoy_grpc")),
+        None => Err(at.field("envoy_grpc").reject("is missing")),
+    }
+}

@@ -1,0 +1,261 @@
+//! Protobuf to [`Bootstrap`].
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
+use envoy_types::pb::envoy::config::bootstrap::v3::{self as pb, bootstrap, runtime_layer::LayerSpecifier};
+use envoy_types::pb::envoy::config::metrics::v3::{self as metrics, tag_specifier::TagValue};
+
+use super::{AdsConfig, Bootstrap, ConfigSource, StatsTag, StatsTagValue};
+use crate::access_log::AccessLog;
+use crate::address::{Address, Names};
+use crate::cluster::Cluster;
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::listener::Listener;
+use crate::node::Node;
+use crate::secret::Secret;
+
+impl Bootstrap {
+    /// Converts a whole bootstrap.
+    ///
+    /// # Errors
+    /// A value is invalid, or a field is set whose absence would admit more than was asked for.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::Bootstrap) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::Bootstrap {
+            supported { node, static_resources, dynamic_resources, stats_config, admin }
+            partly {
+                cluster_manager: "its fields are listed below",
+                layered_runtime: "nothing reads a runtime key; each one that is set is listed as without effect",
+            }
+            inert {
+                stats_flush_interval: "without a stats sink nothing is flushed",
+                stats_flush: "without a stats sink nothing is flushed",
+                grpc_async_client_manager_config: "caches objects of Envoy that do not exist here",
+                memory_allocator_manager: "tunes Envoy's allocator",
+                enable_worker_cpu_affinity: "which CPU a worker runs on is invisible from outside",
+                inline_headers: "tunes Envoy's header map",
+                perf_tracing_file_path: "is for a build of Envoy with tracing of itself",
+            }
+            unsupported {
+                node_context_params, hds_config, flags_path, stats_sinks, deferred_stat_options, watchdog, watchdogs,
+                tracing, overload_manager, enable_dispatcher_stats, header_prefix, stats_server_version_override,
+                use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, bootstrap_extensions,
+                fatal_actions, config_sources, default_config_source, default_socket_interface,
+                certificate_provider_instances, default_regex_engine, xds_delegate_extension,
+                xds_config_tracker_extension, listener_manager, application_log_config, stats_eviction,
+            }
+        });
+        check_cluster_manager(&at.field("cluster_manager"), cluster_manager);
+        runtime(&at.field("layered_runtime"), layered_runtime);
+        let resources = Static::from_proto(&at.field("static_resources"), static_resources)?;
+        let dynamic = Dynamic::from_proto(&at.field("dynamic_resources"), dynamic_resources)?;
+        Ok(Self {
+            node: Node::from_proto(&at.field("node"), node)?,
+            admin: admin
+                .map(|proto| admin_address(&at.field("admin"), proto))
+                .transpose()?
+                .flatten(),
+            listeners: resources.listeners,
+            clusters: resources.clusters,
+            secrets: resources.secrets,
+            ads: dynamic.ads,
+            lds: dynamic.lds,
+            cds: dynamic.cds,
+            stats_tags: stats_tags(&at.field("stats_config"), stats_config),
+        })
+    }
+}
+
+struct Static {
+    listeners: Vec<Listener>,
+    clusters: Vec<Cluster>,
+    secrets: Vec<Secret>,
+}
+
+impl Static {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<bootstrap::StaticResources>) -> Result<Self, Rejection> {
+        verdicts!(at, proto.unwrap_or_default() => bootstrap::StaticResources { supported { listeners, clusters, secrets } });
+        let resources = Self {
+            listeners: each(at.field("listeners"), listeners, Listener::from_proto)?,
+            clusters: each(at.field("clusters"), clusters, Cluster::from_proto)?,
+            secrets: each(at.field("secrets"), secrets, Secret::from_proto)?,
+        };
+        unique(
+            at.field("listeners"),
+            resources.listeners.iter().map(|listener| listener.name.as_str()),
+        )?;
+        unique(
+            at.field("clusters"),
+            resources.clusters.iter().map(|cluster| cluster.name.as_str()),
+        )?;
+        unique(
+            at.field("secrets"),
+            resources.secrets.iter().map(|secret| secret.name.as_str()),
+        )?;
+        Ok(resources)
+    }
+}
+
+fn each<M, T>(
+    at: FieldPath<'_>,
+    protos: Vec<M>,
+    convert: fn(&FieldPath<'_>, M) -> Result<T, Rejection>,
+) -> Result<Vec<T>, Rejection> {
+    protos
+        .into_iter()
+        .enumerate()
+        .map(|(index, proto)| convert(&at.index(index), proto))
+        .collect()
+}
+
+fn unique<'n>(at: FieldPath<'_>, names: impl Iterator<Item = &'n str>) -> Result<(), Rejection> {
+    let mut seen = HashSet::new();
+    for (index, name) in names.enumerate() {
+        if !seen.insert(name) {
+            return Err(at
+                .index(index)
+                .field("name")
+                .reject(format!("another one has the name {name:?}")));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Dynamic {
+    ads: Option<AdsConfig>,
+    lds: Option<ConfigSource>,
+    cds: Option<ConfigSource>,
+}
+
+impl Dynamic {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<bootstrap::DynamicResources>) -> Result<Self, Rejection> {
+        let Some(proto) = proto else {
+            return Ok(Self::default());
+        };
+        verdicts!(at, proto => bootstrap::DynamicResources {
+            supported { lds_config, cds_config, ads_config }
+            unsupported { lds_resources_locator, cds_resources_locator }
+        });
+        let source = |field, proto| {
+            let Some(proto) = proto else { return Ok(None) };
+            ConfigSource::from_proto(&at.field(field), Some(proto)).map(Some)
+        };
+        Ok(Self {
+            ads: ads_config
+                .map(|proto| AdsConfig::from_proto(&at.field("ads_config"), proto))
+                .transpose()?,
+            lds: source("lds_config", lds_config)?,
+            cds: source("cds_config", cds_config)?,
+        })
+    }
+}
+
+fn check_cluster_manager(at: &FieldPath<'_>, proto: Option<pb::ClusterManager>) {
+    let Some(proto) = proto else { return };
+    verdicts!(at, proto => pb::ClusterManager {
+        inert { enable_deferred_cluster_creation: "when a cluster's objects are made is invisible from outside" }
+        unsupported { local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config }
+    });
+}
+
+fn runtime(at: &FieldPath<'_>, proto: Option<pb::LayeredRuntime>) {
+    let Some(proto) = proto else { return };
+    verdicts!(at, proto => pb::LayeredRuntime { partly { layers: "each key is listed as without effect" } });
+    choices!(LayerSpecifier {
+        partly {
+            StaticLayer: "each key is listed as without effect",
+            DiskLayer: "listed as without effect",
+            RtdsLayer: "listed as without effect",
+        }
+        inert { AdminLayer: "holds nothing until somebody sets it, and nobody can" }
+    });
+    for (index, proto) in layers.into_iter().enumerate() {
+        let at = at.field("layers").index(index);
+        verdicts!(at, proto => pb::RuntimeLayer {
+            partly { layer_specifier: "each key is listed as without effect" }
+            inert { name: "names a layer, and nothing reads layers" }
+        });
+        match layer_specifier {
+            Some(LayerSpecifier::StaticLayer(layer)) => {
+                let mut keys: Vec<_> = layer.fields.into_keys().collect();
+                keys.sort_unstable();
+                for key in &keys {
+                    at.field("static_layer").key(key).problem("has no effect here");
+                }
+            }
+            Some(LayerSpecifier::DiskLayer(_)) => at.field("disk_layer").problem("has no effect here"),
+            Some(LayerSpecifier::RtdsLayer(_)) => at.field("rtds_layer").problem("has no effect here"),
+            Some(LayerSpecifier::AdminLayer(_)) | None => (),
+        }
+    }
+}
+
+fn admin_address(at: &FieldPath<'_>, proto: pb::Admin) -> Result<Option<SocketAddr>, Rejection> {
+    verdicts!(at, proto => pb::Admin {
+        supported { address }
+        partly {
+            access_log: "to /dev/null, which is the same as none; others are listed as without effect",
+            access_log_path: "/dev/null, which is the same as none; others are listed as without effect",
+        }
+        inert {
+            profile_path: "names a file for a profiler that does not exist here",
+            ignore_global_conn_limit: "there is no global connection limit to ignore",
+        }
+        unsupported { socket_options }
+        refused { allow_paths: "ignoring it would open the other paths" }
+    });
+    access_logs(&at.field("access_log"), access_log)?;
+    if !access_log_path.is_empty() && access_log_path != NULL {
+        at.field("access_log_path").problem("has no effect here");
+    }
+    let field = at.field("address");
+    let Some(address) = address else { return Ok(None) };
+    match Address::from_proto(&field, Some(address), Names::Refused)? {
+        Address::Socket(address) => Ok(Some(address)),
+        Address::Pipe(_) | Address::Host { .. } => Err(field.reject("must be an IP address and a port")),
+    }
+}
+
+const NULL: &str = "/dev/null";
+
+fn access_logs(at: &FieldPath<'_>, protos: Vec<accesslog::AccessLog>) -> Result<(), Rejection> {
+    for (index, log) in AccessLog::list(*at, protos)?.into_iter().enumerate() {
+        if log.path.as_os_str() != NULL {
+            at.index(index).problem("has no effect here");
+        }
+    }
+    Ok(())
+}
+
+fn stats_tags(at: &FieldPath<'_>, proto: Option<metrics::StatsConfig>) -> Vec<StatsTag> {
+    let Some(proto) = proto else { return Vec::new() };
+    verdicts!(at, proto => metrics::StatsConfig {
+        supported { stats_tags }
+        partly { use_all_default_tags: "false; true is listed as without effect" }
+        unsupported { stats_matcher, histogram_bucket_settings, allow_default_tag_overrides }
+    });
+    if use_all_default_tags.is_some_and(|all| all.value) {
+        at.field("use_all_default_tags")
+            .problem("true has no effect here");
+    }
+    let mut tags = Vec::with_capacity(stats_tags.len());
+    for (index, proto) in stats_tags.into_iter().enumerate() {
+        let at = at.field("stats_tags").index(index);
+        verdicts!(at, proto => metrics::TagSpecifier { supported { tag_name, tag_value } });
+        choices!(TagValue { supported { Regex, FixedValue } });
+        let value = match tag_value {
+            Some(TagValue::Regex(regex)) => StatsTagValue::Regex(regex),
+            Some(TagValue::FixedValue(text)) => StatsTagValue::Fixed(text),
+            None => {
+                at.problem("names one of Envoy's default tags, which do not exist here");
+                continue;
+            }
+        };
+        tags.push(StatsTag {
+            name: tag_name,
+            value,
+        });
+    }
+    tags
+}

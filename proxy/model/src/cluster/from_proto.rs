@@ -1,0 +1,411 @@
+//! Protobuf to [`Cluster`].
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::{self as pb, cluster};
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+
+use super::http::{DeprecatedProtos, HttpProtocol};
+use super::{
+    CircuitBreaker, Cluster, Discovery, LbPolicy, Percent, TcpKeepalive, TransportSocketMatch,
+    UpstreamTransport,
+};
+use crate::address::{Names, ip_address};
+use crate::any::{TypedConfig, types};
+use crate::bootstrap::ConfigSource;
+use crate::endpoint::LoadAssignment;
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::filter_chain::transport_config;
+use crate::listener::BUFFER_LIMIT_BYTES;
+use crate::metadata::{Metadata, struct_from_proto};
+use crate::network_filter::metadata_exchange::MetadataExchange;
+use crate::scalar::Wrapped;
+use crate::tls::UpstreamTls;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `CommonLbConfig.healthy_panic_threshold` when unset.
+const PANIC_THRESHOLD: Percent = Percent(5_000);
+
+impl Cluster {
+    /// Converts a cluster of CDS or of the bootstrap.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::Cluster) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::Cluster {
+            supported {
+                name, alt_stat_name, cluster_discovery_type, eds_cluster_config, load_assignment, connect_timeout,
+                per_connection_buffer_limit_bytes, lb_policy, lb_config, circuit_breakers, common_lb_config,
+                typed_extension_protocol_options, max_requests_per_connection, common_http_protocol_options,
+                http2_protocol_options, protocol_selection, upstream_bind_config, transport_socket_matches,
+                transport_socket, metadata, upstream_connection_options, filters,
+            }
+            inert {
+                http_protocol_options: "deprecated; HTTP/1.1 is what a cluster speaks without it too",
+                cleanup_interval: "no list of the hosts of an ORIGINAL_DST cluster is kept that could be cleaned up",
+                dns_jitter: "only spreads load on resolvers",
+            }
+            unsupported {
+                stats_matcher, per_connection_buffer_high_watermark_timeout, health_checks, dns_refresh_rate,
+                dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups,
+                dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init, outlier_detection,
+                close_connections_on_host_health_failure, ignore_health_on_host_removal, lrs_server,
+                lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, preconnect_policy,
+                queuing_policies,
+            }
+            refused {
+                transport_socket_matcher: "ignoring it could send plaintext where TLS is asked for",
+                lb_subset_config: "ignoring it would use endpoints outside the subset",
+                load_balancing_policy: "ignoring it would balance by another policy",
+                upstream_http_protocol_options: "ignoring it would not check the server's name",
+                upstream_config: "ignoring it would connect another way",
+                connection_pool_per_downstream_connection: "ignoring it would share connections among clients",
+            }
+        });
+        let name = at.field("name").not_empty(name)?;
+        let lb_policy = LbPolicy::from_proto(at, lb_policy, lb_config)?;
+        let discovery = discovery(
+            at,
+            &name,
+            cluster_discovery_type,
+            eds_cluster_config,
+            load_assignment,
+        )?;
+        if matches!(discovery, Discovery::OriginalDst) != matches!(lb_policy, LbPolicy::ClusterProvided) {
+            let reason = "ORIGINAL_DST clusters have the policy CLUSTER_PROVIDED, and only they";
+            return Err(at.field("lb_policy").reject(reason));
+        }
+        let deprecated = DeprecatedProtos {
+            max_requests_per_connection: max_requests_per_connection.value(),
+            common: common_http_protocol_options,
+            http2: http2_protocol_options,
+            use_downstream_protocol: use_downstream(&at.field("protocol_selection"), protocol_selection)?,
+        };
+        let timeout = at.field("connect_timeout").positive(connect_timeout)?;
+        Ok(Self {
+            stat_name: if alt_stat_name.is_empty() {
+                name.clone()
+            } else {
+                alt_stat_name
+            },
+            discovery,
+            connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
+            lb_policy,
+            healthy_panic_threshold_percent: panic_threshold(
+                &at.field("common_lb_config"),
+                common_lb_config,
+            )?,
+            circuit_breaker: CircuitBreaker::from_proto(&at.field("circuit_breakers"), circuit_breakers)?,
+            http: HttpProtocol::from_proto(at, typed_extension_protocol_options, deprecated)?,
+            bind_source: bind_source(&at.field("upstream_bind_config"), upstream_bind_config)?,
+            transport_socket_matches: matches(
+                at.field("transport_socket_matches"),
+                transport_socket_matches,
+            )?,
+            transport_socket: UpstreamTransport::from_proto(&at.field("transport_socket"), transport_socket)?,
+            metadata_exchange: metadata_exchange(at.field("filters"), filters)?,
+            tcp_keepalive: tcp_keepalive(
+                &at.field("upstream_connection_options"),
+                upstream_connection_options,
+            ),
+            metadata: Metadata::from_proto(&at.field("metadata"), metadata)?,
+            buffer_limit_bytes: per_connection_buffer_limit_bytes
+                .value()
+                .unwrap_or(BUFFER_LIMIT_BYTES),
+            name,
+        })
+    }
+}
+
+fn use_downstream(at: &FieldPath<'_>, number: i32) -> Result<bool, Rejection> {
+    Ok(match at.enumeration(number)? {
+        cluster::ClusterProtocolSelection::UseConfiguredProtocol => false,
+        cluster::ClusterProtocolSelection::UseDownstreamProtocol => true,
+    })
+}
+
+fn discovery(
+    at: &FieldPath<'_>,
+    name: &str,
+    kind: Option<cluster::ClusterDiscoveryType>,
+    eds: Option<cluster::EdsClusterConfig>,
+    assignment: Option<endpoint::ClusterLoadAssignment>,
+) -> Result<Discovery, Rejection> {
+    choices!(cluster::ClusterDiscoveryType {
+        supported { Type }
+        refused { ClusterType: "no custom cluster type exists here" }
+    });
+    let number = match kind {
+        None => cluster::DiscoveryType::Static as i32,
+        Some(cluster::ClusterDiscoveryType::Type(number)) => number,
+        Some(cluster::ClusterDiscoveryType::ClusterType(custom)) => {
+            let field = at.field("cluster_type");
+            return Err(field.reject(format!("the cluster type {:?} is not supported", custom.name)));
+        }
+    };
+    let endpoints = |names| {
+        let field = at.field("load_assignment");
+        match assignment {
+            Some(proto) => LoadAssignment::from_proto(&field, proto, names),
+            None => Ok(LoadAssignment {
+                cluster_name: name.to_owned(),
+                ..LoadAssignment::default()
+            }),
+        }
+    };
+    Ok(match at.field("type").enumeration(number)? {
+        cluster::DiscoveryType::Static => Discovery::Static(endpoints(Names::Refused)?),
+        cluster::DiscoveryType::StrictDns => Discovery::StrictDns(endpoints(Names::Resolved)?),
+        cluster::DiscoveryType::LogicalDns => {
+            let assignment = endpoints(Names::Resolved)?;
+            if assignment
+                .localities
+                .iter()
+                .map(|locality| locality.endpoints.len())
+                .sum::<usize>()
+                != 1
+            {
+                return Err(at
+                    .field("load_assignment")
+                    .reject("a LOGICAL_DNS cluster has exactly one endpoint"));
+            }
+            Discovery::LogicalDns(assignment)
+        }
+
+        cluster::DiscoveryType::OriginalDst => Discovery::OriginalDst,
+        cluster::DiscoveryType::Eds => {
+            let at = at.field("eds_cluster_config");
+            verdicts!(at, at.required(eds)? => cluster::EdsClusterConfig { supported { eds_config, service_name } });
+            let source = ConfigSource::from_proto(&at.field("eds_config"), eds_config)?;
+            Discovery::Eds {
+                service_name: if service_name.is_empty() {
+                    name.to_owned()
+                } else {
+                    service_name
+                },
+                source,
+            }
+        }
+    })
+}
+
+impl LbPolicy {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        number: i32,
+        config: Option<cluster::LbConfig>,
+    ) -> Result<Self, Rejection> {
+        const VALID: [&str; 4] = ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM", "CLUSTER_PROVIDED"];
+        choices!(cluster::LbConfig {
+            supported { LeastRequestLbConfig }
+            partly { RoundRobinLbConfig: "slow start is listed as without effect" }
+            inert {
+                RingHashLbConfig: "belongs to RING_HASH, which is refused; another policy passes over it as in Envoy",
+                MaglevLbConfig: "belongs to MAGLEV, which is refused; another policy passes over it as in Envoy",
+            }
+            refused {
+                OriginalDstLbConfig: "ignoring it would connect elsewhere",
+            }
+        });
+        let field = at.field("lb_policy");
+        let policy: cluster::LbPolicy = field.enumeration(number)?;
+        match config {
+            Some(cluster::LbConfig::LeastRequestLbConfig(proto)) => {
+                let choice_count = choice_count(&at.field("least_request_lb_config"), proto)?;
+                if policy == cluster::LbPolicy::LeastRequest {
+                    return Ok(Self::LeastRequest { choice_count });
+                }
+            }
+            Some(cluster::LbConfig::RoundRobinLbConfig(proto)) => {
+                let at = at.field("round_robin_lb_config");
+                verdicts!(at, proto => cluster::RoundRobinLbConfig { unsupported { slow_start_config } });
+            }
+            Some(cluster::LbConfig::OriginalDstLbConfig(_)) => {
+                let reason = "is not supported, and ignoring it would connect elsewhere";
+                return Err(at.field("original_dst_lb_config").reject(reason));
+            }
+            // Their policies are refused below; Envoy passes over the settings of a policy that is not chosen.
+            Some(cluster::LbConfig::RingHashLbConfig(_) | cluster::LbConfig::MaglevLbConfig(_)) | None => (),
+        }
+        match policy {
+            cluster::LbPolicy::LeastRequest => Ok(Self::LeastRequest { choice_count: 2 }),
+            cluster::LbPolicy::RoundRobin => Ok(Self::RoundRobin),
+            cluster::LbPolicy::Random => Ok(Self::Random),
+            cluster::LbPolicy::ClusterProvided => Ok(Self::ClusterProvided),
+            other @ (cluster::LbPolicy::RingHash
+            | cluster::LbPolicy::Maglev
+            | cluster::LbPolicy::LoadBalancingPolicyConfig) => {
+                let name = other.as_str_name();
+                Err(field.reject_name(format!("the policy {name} is not supported"), name, VALID))
+            }
+        }
+    }
+}
+
+fn choice_count(at: &FieldPath<'_>, proto: cluster::LeastRequestLbConfig) -> Result<u32, Rejection> {
+    verdicts!(at, proto => cluster::LeastRequestLbConfig {
+        supported { choice_count }
+        unsupported { active_request_bias, slow_start_config }
+    });
+    at.field("choice_count")
+        .within(choice_count.value().unwrap_or(2), 2..=u32::MAX)
+}
+
+fn panic_threshold(at: &FieldPath<'_>, proto: Option<cluster::CommonLbConfig>) -> Result<Percent, Rejection> {
+    let Some(proto) = proto else {
+        return Ok(PANIC_THRESHOLD);
+    };
+    verdicts!(at, proto => cluster::CommonLbConfig {
+        supported { healthy_panic_threshold }
+        unsupported {
+            update_merge_window, ignore_new_hosts_until_first_hc, close_connections_on_host_set_change,
+            consistent_hashing_lb_config, override_host_status, locality_config_specifier,
+        }
+    });
+    let threshold = at
+        .field("healthy_panic_threshold")
+        .percent(healthy_panic_threshold)?;
+    Ok(threshold.unwrap_or(PANIC_THRESHOLD))
+}
+
+impl CircuitBreaker {
+    /// Source: circuit_breaker.proto.
+    const DEFAULT: Self = Self {
+        max_connections: 1024,
+        max_pending_requests: 1024,
+        max_requests: 1024,
+        max_retries: 3,
+    };
+
+    fn from_proto(at: &FieldPath<'_>, proto: Option<pb::CircuitBreakers>) -> Result<Self, Rejection> {
+        let Some(proto) = proto else {
+            return Ok(Self::DEFAULT);
+        };
+        verdicts!(at, proto => pb::CircuitBreakers {
+            supported { thresholds }
+            unsupported { per_host_thresholds }
+        });
+        let mut breaker = None;
+        for (index, proto) in thresholds.into_iter().enumerate() {
+            let at = at.field("thresholds").index(index);
+            verdicts!(at, proto => pb::circuit_breakers::Thresholds {
+                supported { max_connections, max_pending_requests, max_requests, max_retries }
+                partly { priority: "DEFAULT; limits for HIGH are listed as without effect" }
+                unsupported { retry_budget, track_remaining, max_connection_pools }
+            });
+            match at.field("priority").enumeration(priority)? {
+                core::RoutingPriority::High => at.problem("limits for the priority HIGH have no effect here"),
+                // As in Envoy the first entry of a priority counts.
+                core::RoutingPriority::Default => {
+                    breaker.get_or_insert(Self {
+                        max_connections: max_connections.value().unwrap_or(Self::DEFAULT.max_connections),
+                        max_pending_requests: max_pending_requests
+                            .value()
+                            .unwrap_or(Self::DEFAULT.max_pending_requests),
+                        max_requests: max_requests.value().unwrap_or(Self::DEFAULT.max_requests),
+                        max_retries: max_retries.value().unwrap_or(Self::DEFAULT.max_retries),
+                    });
+                }
+            }
+        }
+        Ok(breaker.unwrap_or(Self::DEFAULT))
+    }
+}
+
+fn bind_source(at: &FieldPath<'_>, proto: Option<core::BindConfig>) -> Result<Option<SocketAddr>, Rejection> {
+    let Some(proto) = proto else { return Ok(None) };
+    verdicts!(at, proto => core::BindConfig {
+        supported { source_address }
+        inert { validate_network_namespaces: "network namespaces are refused with the address that names one" }
+        unsupported { freebind, socket_options, extra_source_addresses, additional_source_addresses, local_address_selector }
+    });
+    source_address
+        .map(|proto| ip_address(&at.field("source_address"), proto))
+        .transpose()
+}
+
+fn matches(
+    at: FieldPath<'_>,
+    protos: Vec<cluster::TransportSocketMatch>,
+) -> Result<Vec<TransportSocketMatch>, Rejection> {
+    let matches = protos.into_iter().enumerate().map(|(index, proto)| {
+        let at = at.index(index);
+        verdicts!(at, proto => cluster::TransportSocketMatch { supported { name, r#match, transport_socket } });
+        Ok(TransportSocketMatch {
+            name: at.field("name").not_empty(name)?,
+            criteria: struct_from_proto(&at.field("match"), r#match.unwrap_or_default())?,
+            transport: UpstreamTransport::from_proto(&at.field("transport_socket"), transport_socket)?,
+        })
+    });
+    matches.collect()
+}
+
+impl UpstreamTransport {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<core::TransportSocket>) -> Result<Self, Rejection> {
+        let Some((config, name)) = transport_config(at, proto)? else {
+            return Ok(Self::RawBuffer);
+        };
+        let at = at.field("typed_config");
+        match config.type_name.as_str() {
+            types::RAW_BUFFER => {
+                verdicts!(at, config.message(&at)? => RawBuffer {});
+                Ok(Self::RawBuffer)
+            }
+            types::UPSTREAM_TLS => Ok(Self::Tls(Box::new(UpstreamTls::from_proto(
+                &at,
+                config.message(&at)?,
+            )?))),
+            _ => Err(config.reject(
+                &at,
+                "transport socket",
+                &name,
+                &[types::RAW_BUFFER, types::UPSTREAM_TLS],
+            )),
+        }
+    }
+}
+
+fn metadata_exchange(
+    at: FieldPath<'_>,
+    protos: Vec<pb::Filter>,
+) -> Result<Option<MetadataExchange>, Rejection> {
+    let mut exchange = None;
+    for (index, proto) in protos.into_iter().enumerate() {
+        let at = at.index(index);
+        verdicts!(at, proto => pb::Filter {
+            supported { typed_config }
+            partly { name: "in rejections; what a filter does is in the type of its config" }
+            refused { config_discovery: "ignoring it would leave out the filter" }
+        });
+        let at = at.field("typed_config");
+        let config = TypedConfig::open(&at, typed_config)?;
+        if config.type_name != types::TCP_METADATA_EXCHANGE {
+            return Err(config.reject(
+                &at,
+                "upstream network filter",
+                &name,
+                &[types::TCP_METADATA_EXCHANGE],
+            ));
+        }
+        if exchange.is_some() {
+            return Err(at.reject("exchanges metadata a second time"));
+        }
+        exchange = Some(MetadataExchange::from_proto(&at, config.message_or_json(&at)?)?);
+    }
+    Ok(exchange)
+}
+
+fn tcp_keepalive(at: &FieldPath<'_>, proto: Option<pb::UpstreamConnectionOptions>) -> Option<TcpKeepalive> {
+    verdicts!(at, proto? => pb::UpstreamConnectionOptions {
+        supported { tcp_keepalive }
+        unsupported { set_local_interface_name_on_upstream_connections, happy_eyeballs_config }
+    });
+    verdicts!(at, tcp_keepalive? => core::TcpKeepalive {
+        supported { keepalive_probes, keepalive_time, keepalive_interval }
+    });
+    let seconds = |value: u32| Duration::from_secs(u64::from(value));
+    Some(TcpKeepalive {
+        probes: keepalive_probes.value(),
+        time: keepalive_time.value().map(seconds),
+        interval: keepalive_interval.value().map(seconds),
+    })
+}

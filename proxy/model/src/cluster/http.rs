@@ -1,0 +1,255 @@
+//! Protobuf to [`HttpProtocol`] and [`Http2Options`].
+use std::collections::HashMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::{self as pb, http_protocol_options as options};
+use envoy_types::pb::google::protobuf;
+
+pub(super) use super::HttpProtocol;
+use super::{Http2Options, UpstreamHttpVersion};
+use crate::any::{TypedConfig, types};
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::scalar::Wrapped;
+
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The fields of `Cluster` that `HttpProtocolOptions` replaces; EnvoyFilters still set them.
+pub(super) struct DeprecatedProtos {
+    pub(super) max_requests_per_connection: Option<u32>,
+    pub(super) common: Option<core::HttpProtocolOptions>,
+    pub(super) http2: Option<core::Http2ProtocolOptions>,
+    pub(super) use_downstream_protocol: bool,
+}
+
+impl HttpProtocol {
+    /// Converts the extension if it is there, else the fields that it replaces.
+    pub(super) fn from_proto(
+        at: &FieldPath<'_>,
+        extensions: HashMap<String, protobuf::Any>,
+        deprecated: DeprecatedProtos,
+    ) -> Result<Self, Rejection> {
+        let field = at.field("typed_extension_protocol_options");
+        let mut options = None;
+        for (name, any) in extensions {
+            let field = field.key(&name);
+            let config = TypedConfig::open(&field, Some(any))?;
+            if name != types::HTTP_PROTOCOL_OPTIONS || config.type_name != types::HTTP_PROTOCOL_OPTIONS {
+                return Err(config.reject(
+                    &field,
+                    "protocol options",
+                    &name,
+                    &[types::HTTP_PROTOCOL_OPTIONS],
+                ));
+            }
+            options = Some(config.message(&field)?);
+        }
+        match options {
+            Some(options) => Self::from_extension(&field.key(types::HTTP_PROTOCOL_OPTIONS), options),
+            None => Self::from_deprecated(at, deprecated),
+        }
+    }
+
+    fn from_extension(at: &FieldPath<'_>, proto: pb::HttpProtocolOptions) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::HttpProtocolOptions {
+            supported { common_http_protocol_options, upstream_protocol_options }
+            partly { upstream_http_protocol_options: "empty; what it asks for is refused: servers would be judged by other names" }
+            unsupported { outlier_detection, request_mirror_policies, hash_policy, retry_policy }
+            refused {
+                http_filters: "ignoring it would send requests past those filters",
+                header_validation_config: "ignoring it would let through responses that should be refused",
+            }
+        });
+        if let Some(proto) = upstream_http_protocol_options {
+            let at = at.field("upstream_http_protocol_options");
+            verdicts!(at, proto => core::UpstreamHttpProtocolOptions {
+                inert { override_auto_sni_header: "says where auto_sni looks, and auto_sni is refused" }
+                refused {
+                    auto_sni: "ignoring it would ask for another server",
+                    auto_san_validation: "ignoring it would not check the server's name",
+                }
+            });
+        }
+        let (version, http2) = protocol(at, upstream_protocol_options)?;
+        Self::with_common(
+            &at.field("common_http_protocol_options"),
+            common_http_protocol_options,
+            version,
+            http2,
+        )
+    }
+
+    fn from_deprecated(at: &FieldPath<'_>, protos: DeprecatedProtos) -> Result<Self, Rejection> {
+        let DeprecatedProtos {
+            max_requests_per_connection,
+            common,
+            http2,
+            use_downstream_protocol,
+        } = protos;
+        let version = match (use_downstream_protocol, &http2) {
+            (true, _) => UpstreamHttpVersion::Downstream,
+            (false, Some(_)) => UpstreamHttpVersion::Http2,
+            (false, None) => UpstreamHttpVersion::Http1,
+        };
+        let http2 = Http2Options::from_proto(&at.field("http2_protocol_options"), http2)?;
+        let protocol = Self::with_common(&at.field("common_http_protocol_options"), common, version, http2)?;
+        let max_requests = max_requests_per_connection.unwrap_or(protocol.max_requests_per_connection);
+        Ok(Self {
+            max_requests_per_connection: max_requests,
+            ..protocol
+        })
+    }
+
+    fn with_common(
+        at: &FieldPath<'_>,
+        proto: Option<core::HttpProtocolOptions>,
+        version: UpstreamHttpVersion,
+        http2: Http2Options,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
+            supported { idle_timeout, max_connection_duration, max_requests_per_connection }
+            unsupported {
+                max_connection_duration_jitter, max_headers_count, max_response_headers_kb, max_stream_duration,
+                headers_with_underscores_action,
+            }
+        });
+        Ok(Self {
+            version,
+            idle_timeout: at.field("idle_timeout").limit(idle_timeout, IDLE_TIMEOUT)?,
+            max_connection_duration: at
+                .field("max_connection_duration")
+                .limit(max_connection_duration, Duration::ZERO)?,
+            max_requests_per_connection: max_requests_per_connection.value().unwrap_or(0),
+            http2,
+        })
+    }
+}
+
+fn protocol(
+    at: &FieldPath<'_>,
+    proto: Option<options::UpstreamProtocolOptions>,
+) -> Result<(UpstreamHttpVersion, Http2Options), Rejection> {
+    choices!(options::UpstreamProtocolOptions {
+        supported { ExplicitHttpConfig, UseDownstreamProtocolConfig }
+        refused { AutoConfig: "choosing the version by ALPN has no behaviour here" }
+    });
+    match proto {
+        Some(options::UpstreamProtocolOptions::ExplicitHttpConfig(proto)) => {
+            explicit(&at.field("explicit_http_config"), proto)
+        }
+        Some(options::UpstreamProtocolOptions::UseDownstreamProtocolConfig(proto)) => {
+            let at = at.field("use_downstream_protocol_config");
+            verdicts!(at, proto => options::UseDownstreamHttpConfig {
+                supported { http2_protocol_options }
+                partly { http_protocol_options: "read; its fields are listed as without effect" }
+                unsupported { http3_protocol_options }
+            });
+            http1(&at.field("http_protocol_options"), http_protocol_options);
+            let http2 =
+                Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?;
+            Ok((UpstreamHttpVersion::Downstream, http2))
+        }
+        Some(options::UpstreamProtocolOptions::AutoConfig(_)) => Err(at
+            .field("auto_config")
+            .reject("is not supported; write explicit_http_config")),
+        None => Err(at.reject("has no upstream_protocol_options: write explicit_http_config")),
+    }
+}
+
+fn explicit(
+    at: &FieldPath<'_>,
+    proto: options::ExplicitHttpConfig,
+) -> Result<(UpstreamHttpVersion, Http2Options), Rejection> {
+    use options::explicit_http_config::ProtocolConfig;
+    verdicts!(at, proto => options::ExplicitHttpConfig { supported { protocol_config } });
+    choices!(options::explicit_http_config::ProtocolConfig {
+        supported { HttpProtocolOptions, Http2ProtocolOptions }
+        refused { Http3ProtocolOptions: "HTTP/3 has no behaviour here" }
+    });
+    match protocol_config {
+        Some(ProtocolConfig::HttpProtocolOptions(proto)) => {
+            http1(&at.field("http_protocol_options"), Some(proto));
+            Ok((UpstreamHttpVersion::Http1, Http2Options::default()))
+        }
+        Some(ProtocolConfig::Http2ProtocolOptions(proto)) => {
+            let http2 = Http2Options::from_proto(&at.field("http2_protocol_options"), Some(proto))?;
+            Ok((UpstreamHttpVersion::Http2, http2))
+        }
+        Some(ProtocolConfig::Http3ProtocolOptions(_)) => Err(at
+            .field("http3_protocol_options")
+            .reject("HTTP/3 is not supported")),
+        None => {
+            Err(at.reject("has no protocol_config: write http_protocol_options or http2_protocol_options"))
+        }
+    }
+}
+
+/// Nothing of it has an effect upstream.
+fn http1(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) {
+    let Some(proto) = proto else { return };
+    verdicts!(at, proto => core::Http1ProtocolOptions {
+        inert {
+            use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here",
+            accept_http_10: "is for servers",
+            default_host_for_http_10: "is for servers",
+            allow_absolute_url: "is for servers",
+            ignore_http_11_upgrade: "is for servers",
+        }
+        unsupported {
+            header_key_format, enable_trailers, allow_chunked_length, override_stream_error_on_invalid_http_message,
+            send_fully_qualified_url, allow_custom_methods,
+        }
+    });
+}
+
+impl Default for Http2Options {
+    /// Envoy 1.40's defaults.
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 1024,
+            initial_stream_window_bytes: 16 * 1024 * 1024,
+            initial_connection_window_bytes: 24 * 1024 * 1024,
+        }
+    }
+}
+
+impl Http2Options {
+    /// Converts the settings of either side.
+    pub(crate) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<core::Http2ProtocolOptions>,
+    ) -> Result<Self, Rejection> {
+        const WINDOW: std::ops::RangeInclusive<u32> = 65_535..=i32::MAX as u32;
+        verdicts!(at, proto.unwrap_or_default() => core::Http2ProtocolOptions {
+            supported { max_concurrent_streams, initial_stream_window_size, initial_connection_window_size }
+            inert { use_oghttp2_codec: "chooses between two of Envoy's codecs, and neither is here" }
+            unsupported {
+                hpack_table_size, allow_connect, allow_metadata, max_outbound_frames, max_outbound_control_frames,
+                max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
+                max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
+                override_stream_error_on_invalid_http_message, custom_settings_parameters, connection_keepalive,
+                max_metadata_size, enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text,
+                stream_reset_burst, stream_reset_rate,
+            }
+        });
+        let default = Self::default();
+        let streams = max_concurrent_streams
+            .value()
+            .unwrap_or(default.max_concurrent_streams);
+        let stream = initial_stream_window_size
+            .value()
+            .unwrap_or(default.initial_stream_window_bytes);
+        let connection = initial_connection_window_size
+            .value()
+            .unwrap_or(default.initial_connection_window_bytes);
+        Ok(Self {
+            max_concurrent_streams: at
+                .field("max_concurrent_streams")
+                .within(streams, 1..=i32::MAX as u32)?,
+            initial_stream_window_bytes: at.field("initial_stream_window_size").within(stream, WINDOW)?,
+            initial_connection_window_bytes: at
+                .field("initial_connection_window_size")
+                .within(connection, WINDOW)?,
+        })
+    }
+}

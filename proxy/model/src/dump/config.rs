@@ -1,0 +1,321 @@
+//! `/config_dump`: the sections, rendered one resource after the other from the bytes that were received.
+//!
+//! Sources: envoy/admin/v3/config_dump.proto and config_dump_shared.proto; Envoy `config_dump_handler.cc` for
+//! what the queries mean.
+use std::time::SystemTime;
+
+use prost::bytes::Bytes;
+use regex::Regex;
+
+use super::descriptors::Descriptors;
+use super::mask::Mask;
+use super::number;
+use super::print::{Defaults, Place, Printer};
+
+mod section;
+
+use section::{Element, SECTIONS, Section, Shape};
+
+const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
+
+/// What the process runs with, as received.
+#[derive(Debug, Clone)]
+pub struct ConfigDump {
+    /// Encoded `envoy.config.bootstrap.v3.Bootstrap`.
+    pub bootstrap: Bytes,
+    /// When the bootstrap was read.
+    pub bootstrap_updated: SystemTime,
+    /// `envoy.config.cluster.v3.Cluster`.
+    pub clusters: DumpSection,
+    /// `envoy.config.listener.v3.Listener`.
+    pub listeners: DumpSection,
+    /// `envoy.config.route.v3.RouteConfiguration`: static ones are inline in listeners, the others came over
+    /// RDS.
+    pub routes: DumpSection,
+    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`; rendered with [`DumpOptions::include_eds`] only.
+    pub endpoints: DumpSection,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret`; private keys may be in it, they are redacted.
+    pub secrets: DumpSection,
+}
+
+/// The resources of one type.
+#[derive(Debug, Clone, Default)]
+pub struct DumpSection {
+    /// Last accepted version of the type; empty for none, and for types that print none.
+    pub version_info: String,
+    /// In the order to print.
+    pub resources: Vec<DumpResource>,
+}
+
+/// One resource as received.
+#[derive(Debug, Clone)]
+pub struct DumpResource {
+    /// Version of the resource; may be empty.
+    pub version: String,
+    /// Resource name.
+    pub name: String,
+    /// Encoded message of the section's type, without the `Any` around it.
+    pub bytes: Bytes,
+    /// When it was accepted, or refused.
+    pub last_updated: SystemTime,
+    /// Where it stands.
+    pub state: DumpState,
+}
+
+/// Where a resource stands. A refused update stands beside the good one of the same name: one entry shows
+/// both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DumpState {
+    /// From the bootstrap, or inline in another resource.
+    Static,
+    /// In use.
+    Active,
+    /// Accepted, waits for what it refers to.
+    Warming,
+    /// Refused; `error` says why.
+    Rejected {
+        /// What the NACK said.
+        error: String,
+    },
+}
+
+/// The query of `/config_dump`.
+#[derive(Debug, Clone, Default)]
+pub struct DumpOptions {
+    /// `include_eds`.
+    pub include_eds: bool,
+    /// `resource`: only the elements of this repeated field, each as an entry of `configs`.
+    pub resource: Option<String>,
+    /// `mask`: field paths, split at the commas.
+    pub mask: Option<Vec<String>>,
+    /// `name_regex`: only resources whose whole name matches.
+    pub name_regex: Option<String>,
+}
+
+/// Why a query has no answer. The texts are Envoy's, users search for them.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RenderError {
+    /// No section has the field; HTTP 404.
+    #[error("{0} not found in config dump")]
+    UnknownResource(String),
+    /// The field is not a list; HTTP 400.
+    #[error("{0} is not a repeated field. Use ?mask={0} to get only this field")]
+    NotRepeated(String),
+    /// No section has all the paths; HTTP 400.
+    #[error("FieldMask {0} could not be successfully applied to any configs.")]
+    MaskFitsNothing(String),
+    /// Not a regular expression; HTTP 400.
+    #[error("Invalid regex: {0}")]
+    Regex(String),
+}
+
+impl RenderError {
+    /// The HTTP status to answer with.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::UnknownResource(_) => 404,
+            Self::NotRepeated(_) | Self::MaskFitsNothing(_) | Self::Regex(_) => 400,
+        }
+    }
+}
+
+/// The query, understood.
+struct Query<'q> {
+    mask: Mask,
+    mask_text: Option<String>,
+    resource: Option<&'q str>,
+    names: Option<Regex>,
+}
+
+impl ConfigDump {
+    /// `{"configs": […]}`, as Envoy prints it. Cost: decodes every resource once; run it off the workers.
+    ///
+    /// # Errors
+    /// For queries that Envoy refuses too.
+    pub fn render(&self, descriptors: &Descriptors, options: &DumpOptions) -> Result<String, RenderError> {
+        let query = Query::new(options)?;
+        let mut printer = Printer::new(descriptors, Defaults::Omit);
+        printer.json.begin_object();
+        printer.json.key("configs");
+        printer.json.begin_array();
+        let entries = match query.resource {
+            None => self.sections(&mut printer, &query, options.include_eds),
+            Some(field) => self.elements(&mut printer, &query, field, options.include_eds)?,
+        };
+        if let (0, Some(mask)) = (entries, query.mask_text) {
+            return Err(RenderError::MaskFitsNothing(mask));
+        }
+        printer.json.end_array();
+        printer.json.end_object();
+        Ok(printer.json.finish())
+    }
+
+    /// Every section that has all the masked paths; returns how many.
+    fn sections(&self, printer: &mut Printer<'_>, query: &Query<'_>, include_eds: bool) -> usize {
+        let mut printed = 0;
+        for section in wanted(include_eds) {
+            let descriptor = printer
+                .descriptors
+                .message(&format!("envoy.admin.v3.{}", section.message));
+            // The descriptors of this very build have them all.
+            let Some(descriptor) = descriptor else { continue };
+            if !query.mask.fits(&descriptor) {
+                continue;
+            }
+            printed += 1;
+            printer.json.element();
+            printer.json.begin_object();
+            printer
+                .json
+                .member("@type", &format!("{ADMIN}{}", section.message));
+            self.section(printer, query, section);
+            printer.json.end_object();
+        }
+        printed
+    }
+
+    fn section(&self, printer: &mut Printer<'_>, query: &Query<'_>, section: &Section) {
+        let Some(resources) = self.resources(section) else {
+            if section.shape == Shape::Bootstrap {
+                self.bootstrap(printer, &query.mask);
+            }
+            return;
+        };
+        if section.prints_version
+            && !resources.version_info.is_empty()
+            && query.mask.child("version_info").is_some()
+        {
+            printer.json.member("version_info", &resources.version_info);
+        }
+        for list in section.lists {
+            let elements = query.elements(section, list.kind, &resources.resources);
+            if elements.is_empty() || query.mask.child(list.field).is_none() {
+                continue;
+            }
+            printer.json.key(list.field);
+            printer.json.begin_array();
+            for element in elements {
+                printer.json.element();
+                printer.json.begin_object();
+                section.element(printer, &element, &Mask::All);
+                printer.json.end_object();
+            }
+            printer.json.end_array();
+        }
+    }
+
+    /// Elements of one repeated field as entries of their own; returns how many.
+    fn elements(
+        &self,
+        printer: &mut Printer<'_>,
+        query: &Query<'_>,
+        field: &str,
+        include_eds: bool,
+    ) -> Result<usize, RenderError> {
+        for section in wanted(include_eds) {
+            let Some(list) = section.lists.iter().find(|list| list.field == field) else {
+                let descriptor = printer
+                    .descriptors
+                    .message(&format!("envoy.admin.v3.{}", section.message));
+                if descriptor.is_some_and(|descriptor| descriptor.get_field_by_name(field).is_some()) {
+                    return Err(RenderError::NotRepeated(field.to_owned()));
+                }
+                continue;
+            };
+            let message = format!("{}.{}", section.message, list.message);
+            let fits = |descriptor| query.mask.fits(&descriptor);
+            if !printer
+                .descriptors
+                .message(&format!("envoy.admin.v3.{message}"))
+                .is_some_and(fits)
+            {
+                return Ok(0);
+            }
+            let resources = self
+                .resources(section)
+                .map(|section| section.resources.as_slice())
+                .unwrap_or_default();
+            let elements = query.elements(section, list.kind, resources);
+            for element in &elements {
+                printer.json.element();
+                printer.json.begin_object();
+                printer.json.member("@type", &format!("{ADMIN}{message}"));
+                section.element(printer, element, &query.mask);
+                printer.json.end_object();
+            }
+            return Ok(elements.len());
+        }
+        Err(RenderError::UnknownResource(field.to_owned()))
+    }
+
+    fn bootstrap(&self, printer: &mut Printer<'_>, mask: &Mask) {
+        if let Some(mask) = mask.child("bootstrap") {
+            let bytes = self.bootstrap.as_ref();
+            printer.json.key("bootstrap");
+            match printer
+                .descriptors
+                .decode_any("envoy.config.bootstrap.v3.Bootstrap", bytes)
+            {
+                Some(message) => printer.message(&message, Place { mask, ..Place::TOP }),
+                // Encoded by this process, so it cannot happen; an empty object keeps the rest of the answer
+                // readable.
+                None => printer.json.raw("{}"),
+            }
+        }
+        if mask.child("last_updated").is_some() {
+            printer
+                .json
+                .member("last_updated", &number::system_time(self.bootstrap_updated));
+        }
+    }
+
+    fn resources(&self, section: &Section) -> Option<&DumpSection> {
+        match section.shape {
+            Shape::Bootstrap | Shape::Empty => None,
+            Shape::Clusters => Some(&self.clusters),
+            Shape::Endpoints => Some(&self.endpoints),
+            Shape::Listeners => Some(&self.listeners),
+            Shape::Routes => Some(&self.routes),
+            Shape::Secrets => Some(&self.secrets),
+        }
+    }
+}
+
+fn wanted(include_eds: bool) -> impl Iterator<Item = &'static Section> {
+    SECTIONS
+        .iter()
+        .filter(move |section| include_eds || section.shape != Shape::Endpoints)
+}
+
+impl<'q> Query<'q> {
+    fn new(options: &'q DumpOptions) -> Result<Self, RenderError> {
+        let paths = options.mask.iter().flatten().map(String::as_str);
+        let names = options
+            .name_regex
+            .as_deref()
+            .filter(|pattern| !pattern.is_empty());
+        let names = names
+            .map(|pattern| Regex::new(&format!("^(?:{pattern})$")))
+            .transpose();
+        Ok(Self {
+            mask: Mask::parse(paths),
+            mask_text: options.mask.as_ref().map(|paths| paths.join(",")),
+            resource: options.resource.as_deref(),
+            names: names.map_err(|error| RenderError::Regex(error.to_string()))?,
+        })
+    }
+
+    fn elements<'r>(
+        &self,
+        section: &Section,
+        kind: section::ListKind,
+        resources: &'r [DumpResource],
+    ) -> Vec<Element<'r>> {
+        let asked = |resource: &&DumpResource| {
+            self.names
+                .as_ref()
+                .is_none_or(|names| names.is_match(&resource.name))
+        };
+        section.elements_of(kind, resources.iter().filter(asked))
+    }
+}

@@ -1,0 +1,57 @@
+//! Endpoints of a cluster. Source: envoy/config/endpoint/v3/{endpoint,endpoint_components}.proto.
+mod from_proto;
+
+use crate::address::Address;
+use crate::metadata::Metadata;
+use crate::node::Locality;
+
+/// All endpoints of one cluster (`ClusterLoadAssignment`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LoadAssignment {
+    /// The EDS service name.
+    pub cluster_name: String,
+    /// Endpoints by locality and priority, in the order received.
+    pub localities: Vec<LocalityEndpoints>,
+    /// Percent by which a partly healthy priority still takes all its load; Envoy's default 140.
+    pub overprovisioning_factor: u32,
+}
+
+/// Endpoints of one locality.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalityEndpoints {
+    /// Where they are.
+    pub locality: Locality,
+    /// Weight among localities of the same priority; `None`: unset.
+    pub weight: Option<u32>,
+    /// 0 is the most wanted.
+    pub priority: u32,
+    /// The endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: Address,
+    /// Its name in logs and stateful session; empty: the address.
+    pub hostname: String,
+    /// Weight 1..; default 1.
+    pub weight: u32,
+    /// As the control plane sees it.
+    pub health: Health,
+    /// `istio.workload`, `envoy.transport_socket_match` and others.
+    pub metadata: Metadata,
+}
+
+/// EDS health. Source: health_check.proto `HealthStatus`: UNKNOWN counts as healthy, DRAINING and TIMEOUT as unhealthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Health {
+    Unknown,
+    Healthy,
+    Unhealthy,
+    Draining,
+    Timeout,
+    Degraded,
+}

@@ -1,0 +1,173 @@
+//! Protobuf to [`LoadAssignment`].
+use std::collections::HashSet;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as pb;
+use envoy_types::pb::google::protobuf;
+
+use super::{Endpoint, Health, LoadAssignment, LocalityEndpoints};
+use crate::address::{Address, Names};
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::metadata::Metadata;
+use crate::node::Locality;
+use crate::scalar::Wrapped;
+
+/// `ClusterLoadAssignment.Policy.overprovisioning_factor` when unset.
+const OVERPROVISIONING_FACTOR: u32 = 140;
+
+/// Largest `LocalityLbEndpoints.priority`. Source: endpoint_components.proto.
+const MAX_PRIORITY: u32 = 128;
+
+impl LoadAssignment {
+    /// Converts what EDS sends: addresses only.
+    pub(crate) fn from_eds(at: &FieldPath<'_>, proto: pb::ClusterLoadAssignment) -> Result<Self, Rejection> {
+        Self::from_proto(at, proto, Names::Refused)
+    }
+
+    /// Converts endpoints; clusters that resolve names may have names.
+    pub(crate) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: pb::ClusterLoadAssignment,
+        names: Names,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::ClusterLoadAssignment {
+            supported { cluster_name, endpoints, policy }
+            unsupported { named_endpoints }
+        });
+        let cluster_name = at.field("cluster_name").not_empty(cluster_name)?;
+        let overprovisioning_factor = load_policy(&at.field("policy"), policy)?;
+        let localities = endpoints.into_iter().enumerate().map(|(index, proto)| {
+            LocalityEndpoints::from_proto(&at.field("endpoints").index(index), proto, names)
+        });
+        let localities = localities.collect::<Result<Vec<_>, _>>()?;
+        check_localities(at, &localities)?;
+        Ok(Self {
+            cluster_name,
+            localities,
+            overprovisioning_factor,
+        })
+    }
+}
+
+fn load_policy(
+    at: &FieldPath<'_>,
+    proto: Option<pb::cluster_load_assignment::Policy>,
+) -> Result<u32, Rejection> {
+    let Some(proto) = proto else {
+        return Ok(OVERPROVISIONING_FACTOR);
+    };
+    verdicts!(at, proto => pb::cluster_load_assignment::Policy {
+        supported { overprovisioning_factor }
+        unsupported { weighted_priority_health, endpoint_stale_after }
+        refused { drop_overloads: "ignoring it would send requests that should be dropped" }
+    });
+    let factor = overprovisioning_factor.value().unwrap_or(OVERPROVISIONING_FACTOR);
+    at.field("overprovisioning_factor").within(factor, 1..=u32::MAX)
+}
+
+/// The sum of locality weights in a priority fits `u32`, as Envoy demands.
+fn check_localities(at: &FieldPath<'_>, localities: &[LocalityEndpoints]) -> Result<(), Rejection> {
+    let priorities: HashSet<u32> = localities.iter().map(|locality| locality.priority).collect();
+    for priority in priorities {
+        let weights = localities.iter().filter(|locality| locality.priority == priority);
+        let sum: u64 = weights
+            .map(|locality| u64::from(locality.weight.unwrap_or_default()))
+            .sum();
+        if sum > u64::from(u32::MAX) {
+            let reason = format!(
+                "the locality weights of priority {priority} sum to {sum}, more than {}",
+                u32::MAX
+            );
+            return Err(at.field("endpoints").reject(reason));
+        }
+    }
+    Ok(())
+}
+
+impl LocalityEndpoints {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: pb::LocalityLbEndpoints,
+        names: Names,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::LocalityLbEndpoints {
+            supported { locality, lb_endpoints, load_balancing_weight, priority }
+            unsupported { metadata, proximity }
+            refused { lb_config: "ignoring it would leave the locality without its endpoints" }
+        });
+        let endpoints = lb_endpoints
+            .into_iter()
+            .enumerate()
+            .map(|(index, proto)| Endpoint::from_proto(&at.field("lb_endpoints").index(index), proto, names));
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        let sum: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
+        if sum > u64::from(u32::MAX) {
+            return Err(at
+                .field("lb_endpoints")
+                .reject(format!("the weights sum to {sum}, more than {}", u32::MAX)));
+        }
+        Ok(Self {
+            locality: Locality::from_proto(locality),
+            weight: weight(&at.field("load_balancing_weight"), load_balancing_weight)?,
+            priority: at.field("priority").within(priority, 0..=MAX_PRIORITY)?,
+            endpoints,
+        })
+    }
+}
+
+fn weight(at: &FieldPath<'_>, proto: Option<protobuf::UInt32Value>) -> Result<Option<u32>, Rejection> {
+    proto
+        .value()
+        .map(|weight| at.within(weight, 1..=u32::MAX))
+        .transpose()
+}
+
+impl Endpoint {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::LbEndpoint, names: Names) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::LbEndpoint {
+            supported { health_status, metadata, load_balancing_weight, host_identifier }
+        });
+        choices!(pb::lb_endpoint::HostIdentifier {
+            supported { Endpoint }
+            refused { EndpointName: "names of `named_endpoints` have no behaviour here" }
+        });
+        let endpoint = match host_identifier {
+            Some(pb::lb_endpoint::HostIdentifier::Endpoint(endpoint)) => endpoint,
+            Some(pb::lb_endpoint::HostIdentifier::EndpointName(_)) => {
+                return Err(at
+                    .field("endpoint_name")
+                    .reject("is not supported; write the endpoint itself"));
+            }
+            None => return Err(at.field("endpoint").reject("is missing")),
+        };
+        let weight = weight(&at.field("load_balancing_weight"), load_balancing_weight)?.unwrap_or(1);
+        let health = Health::from_proto(&at.field("health_status"), health_status)?;
+        let metadata = Metadata::from_proto(&at.field("metadata"), metadata)?;
+        let at = at.field("endpoint");
+        verdicts!(at, endpoint => pb::Endpoint {
+            supported { address, hostname }
+            unsupported { health_check_config, additional_addresses, observability_name }
+        });
+        let address = Address::from_proto(&at.field("address"), address, names)?;
+        Ok(Self {
+            address,
+            hostname,
+            weight,
+            health,
+            metadata,
+        })
+    }
+}
+
+impl Health {
+    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        Ok(match at.enumeration(number)? {
+            core::HealthStatus::Unknown => Self::Unknown,
+            core::HealthStatus::Healthy => Self::Healthy,
+            core::HealthStatus::Unhealthy => Self::Unhealthy,
+            core::HealthStatus::Draining => Self::Draining,
+            core::HealthStatus::Timeout => Self::Timeout,
+            core::HealthStatus::Degraded => Self::Degraded,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! The HTTP connection manager. Source: envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto; contract §1.5.
+mod from_proto;
+
+use std::time::Duration;
+
+use crate::access_log::AccessLog;
+use crate::bootstrap::ConfigSource;
+use crate::cluster::Http2Options;
+use crate::http_filter::HttpFilter;
+use crate::http_filter::router::Router;
+use crate::route::RouteTableConfig;
+use crate::tracing::Tracing;
+
+/// HTTP on a downstream connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConnectionManager {
+    /// Stats are `http.<stat_prefix>.`.
+    pub stat_prefix: String,
+    /// Which protocol is expected.
+    pub codec: CodecType,
+    /// Where routes come from.
+    pub routes: RouteSource,
+    /// Filters before the router, in order.
+    pub filters: Vec<HttpFilter>,
+    /// The router.
+    pub router: Router,
+    /// Logged once per stream.
+    pub access_log: Vec<AccessLog>,
+    /// Span settings; `None`: no tracing.
+    pub tracing: Option<Tracing>,
+    /// Value of the `server` header; Envoy's default `envoy`.
+    pub server_name: String,
+    /// What happens to the upstream's `server` header.
+    pub server_header: ServerHeader,
+    /// XFCC handling.
+    pub forward_client_cert: ForwardClientCert,
+    /// Which parts of the client certificate go into XFCC.
+    pub client_cert_details: ClientCertDetails,
+    /// `.`/`..` in the path are resolved (RFC 3986 §6.2.2).
+    pub normalize_path: bool,
+    /// `//` becomes `/`.
+    pub merge_slashes: bool,
+    /// A missing `x-request-id` is created; Envoy's default true.
+    pub generate_request_id: bool,
+    /// No byte on a stream for this long ends it; Envoy's default 5 min, `None`: no limit.
+    pub stream_idle_timeout: Option<Duration>,
+    /// A connection without streams closes after this; Envoy's default 1 h, `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// The request head must arrive within this; `None`: no limit.
+    pub request_headers_timeout: Option<Duration>,
+    /// Time between GOAWAY/`connection: close` and close; Envoy's default 5 s.
+    pub drain_timeout: Duration,
+    /// Largest request head, KiB; Envoy's default 60.
+    pub max_request_headers_kb: u32,
+    /// Largest number of request headers; Envoy's default 100.
+    pub max_request_headers_count: u32,
+    /// HTTP/1.0 is answered instead of refused with 426.
+    pub accept_http_10: bool,
+    /// HTTP/2 settings.
+    pub http2: Http2Options,
+}
+
+/// Source: `CodecType`; HTTP3 is rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum CodecType {
+    #[default]
+    Auto,
+    Http1,
+    Http2,
+}
+
+/// Where the route table comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteSource {
+    /// Route discovery.
+    Rds {
+        /// Name to subscribe.
+        name: String,
+        /// Who serves it.
+        source: ConfigSource,
+    },
+    /// Written in the listener.
+    Inline(Box<RouteTableConfig>),
+}
+
+/// Source: `ServerHeaderTransformation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum ServerHeader {
+    #[default]
+    Overwrite,
+    AppendIfAbsent,
+    PassThrough,
+}
+
+/// Source: `ForwardClientCertDetails`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum ForwardClientCert {
+    #[default]
+    Sanitize,
+    ForwardOnly,
+    AppendForward,
+    SanitizeSet,
+    AlwaysForwardOnly,
+}
+
+/// Source: `SetCurrentClientCertDetails`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub struct ClientCertDetails {
+    pub subject: bool,
+    pub cert: bool,
+    pub dns: bool,
+    pub uri: bool,
+}

@@ -1,0 +1,297 @@
+//! Protobuf to [`HttpConnectionManager`].
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    self as pb,
+    http_connection_manager::{self as hcm, RouteSpecifier},
+};
+use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
+use envoy_types::pb::google::protobuf;
+
+use super::{
+    ClientCertDetails, CodecType, ForwardClientCert, HttpConnectionManager, RouteSource, ServerHeader,
+};
+use crate::access_log::AccessLog;
+use crate::any::{TypedConfig, types};
+use crate::bootstrap::ConfigSource;
+use crate::cluster::Http2Options;
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::http_filter;
+use crate::route::RouteTableConfig;
+use crate::scalar::Wrapped;
+use crate::tracing::Tracing;
+
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REQUEST_HEADERS_KB: u32 = 60;
+const MAX_REQUEST_HEADERS_COUNT: u32 = 100;
+
+impl HttpConnectionManager {
+    /// Converts the filter.
+    pub(crate) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: pb::HttpConnectionManager,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::HttpConnectionManager {
+            supported {
+                codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
+                http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb,
+                stream_idle_timeout, request_headers_timeout, drain_timeout, access_log,
+                generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
+                merge_slashes, route_specifier,
+            }
+            partly {
+                path_with_escaped_slashes_action: "KEEP_UNCHANGED, which is also the default; others are refused: filters would judge another path",
+                request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
+                use_remote_address: "false only; true is refused: ignoring it would trust headers that clients forge",
+            }
+            inert { preserve_external_request_id: "concerns edge requests, which only use_remote_address makes" }
+            unsupported {
+                request_timeout, proxy_100_continue, upgrade_configs,
+                add_user_agent, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation,
+                stream_flush_timeout, drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
+                flush_access_log_on_new_request, access_log_options, internal_address_config, skip_xff_append, via,
+                always_set_request_id_in_response, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+                local_reply_config, stream_error_on_invalid_http_message, proxy_status_config, append_x_forwarded_port,
+                append_local_overload, add_proxy_protocol_connection_state, forward_proto_config,
+            }
+            refused {
+                xff_num_trusted_hops: "ignoring it would trust another client address",
+                original_ip_detection_extensions: "ignoring it would trust another client address",
+                early_header_mutation_extensions: "ignoring it would leave headers that should go",
+                forward_client_cert_matcher: "ignoring it would forward another client identity",
+                strip_matching_host_port: "ignoring it would match other virtual hosts",
+                strip_port_mode: "ignoring it would match other virtual hosts",
+                strip_trailing_host_dot: "ignoring it would match other virtual hosts",
+                path_normalization_options: "ignoring it would match other routes",
+                typed_header_validation_config: "ignoring it would let through requests that should be answered 400",
+            }
+        });
+        check_slashes(
+            &at.field("path_with_escaped_slashes_action"),
+            path_with_escaped_slashes_action,
+        )?;
+        request_id(&at.field("request_id_extension"), request_id_extension)?;
+        at.field("use_remote_address").only_false(
+            use_remote_address,
+            "ignoring it would trust headers that clients forge",
+        )?;
+        let (filters, router) = http_filter::list(at.field("http_filters"), http_filters)?;
+        let common = Common::from_proto(
+            &at.field("common_http_protocol_options"),
+            common_http_protocol_options,
+        )?;
+        let kb = max_request_headers_kb.value().unwrap_or(MAX_REQUEST_HEADERS_KB);
+        let stream_idle = at
+            .field("stream_idle_timeout")
+            .limit(stream_idle_timeout, STREAM_IDLE_TIMEOUT)?;
+        let details = set_current_client_cert_details;
+        let tracing = tracing
+            .map(|proto| Tracing::from_proto(&at.field("tracing"), proto))
+            .transpose()?;
+        Ok(Self {
+            stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
+            codec: CodecType::from_proto(&at.field("codec_type"), codec_type)?,
+            routes: RouteSource::from_proto(at, route_specifier)?,
+            filters,
+            router,
+            access_log: AccessLog::list(at.field("access_log"), access_log)?,
+            tracing,
+            server_name: if server_name.is_empty() {
+                "envoy".to_owned()
+            } else {
+                server_name
+            },
+            server_header: ServerHeader::from_proto(
+                &at.field("server_header_transformation"),
+                server_header_transformation,
+            )?,
+            forward_client_cert: ForwardClientCert::from_proto(
+                &at.field("forward_client_cert_details"),
+                forward_client_cert_details,
+            )?,
+            client_cert_details: ClientCertDetails::from_proto(
+                &at.field("set_current_client_cert_details"),
+                details,
+            ),
+            normalize_path: normalize_path.value().unwrap_or(false),
+            merge_slashes,
+            generate_request_id: generate_request_id.value().unwrap_or(true),
+            stream_idle_timeout: stream_idle,
+            idle_timeout: common.idle_timeout,
+            request_headers_timeout: at
+                .field("request_headers_timeout")
+                .limit(request_headers_timeout, Duration::ZERO)?,
+            drain_timeout: at
+                .field("drain_timeout")
+                .duration(drain_timeout)?
+                .unwrap_or(DRAIN_TIMEOUT),
+            max_request_headers_kb: at.field("max_request_headers_kb").within(kb, 1..=8192)?,
+            max_request_headers_count: common.max_request_headers_count,
+            accept_http_10: accept_http_10(&at.field("http_protocol_options"), http_protocol_options),
+            http2: Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?,
+        })
+    }
+}
+
+fn check_slashes(at: &FieldPath<'_>, number: i32) -> Result<(), Rejection> {
+    use hcm::PathWithEscapedSlashesAction as Action;
+    match at.enumeration(number)? {
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => Ok(()),
+        action @ (Action::RejectRequest | Action::UnescapeAndRedirect | Action::UnescapeAndForward) => {
+            Err(at.reject(format!(
+                "{} is not supported; write KEEP_UNCHANGED",
+                action.as_str_name()
+            )))
+        }
+    }
+}
+
+fn request_id(at: &FieldPath<'_>, proto: Option<pb::RequestIdExtension>) -> Result<(), Rejection> {
+    let Some(proto) = proto else { return Ok(()) };
+    verdicts!(at, proto => pb::RequestIdExtension {
+        partly { typed_config: "UuidRequestIdConfig only; others are refused" }
+    });
+    let at = at.field("typed_config");
+    let config = TypedConfig::open(&at, typed_config)?;
+    if config.type_name != types::UUID_REQUEST_ID {
+        return Err(config.reject(&at, "request id extension", "", &[types::UUID_REQUEST_ID]));
+    }
+    verdicts!(at, config.message(&at)? => UuidRequestIdConfig {
+        partly {
+            pack_trace_reason: "true, which is also the default; false is listed as without effect",
+            use_request_id_for_trace_sampling: "true, which is also the default; false is listed as without effect",
+        }
+    });
+    only_true(&at.field("pack_trace_reason"), pack_trace_reason);
+    only_true(
+        &at.field("use_request_id_for_trace_sampling"),
+        use_request_id_for_trace_sampling,
+    );
+    Ok(())
+}
+
+fn only_true(at: &FieldPath<'_>, proto: Option<protobuf::BoolValue>) {
+    if proto.value() == Some(false) {
+        at.problem("false has no effect here");
+    }
+}
+
+impl CodecType {
+    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        match at.enumeration(number)? {
+            hcm::CodecType::Auto => Ok(Self::Auto),
+            hcm::CodecType::Http1 => Ok(Self::Http1),
+            hcm::CodecType::Http2 => Ok(Self::Http2),
+            hcm::CodecType::Http3 => Err(at.reject("HTTP3 is not supported")),
+        }
+    }
+}
+
+impl RouteSource {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<RouteSpecifier>) -> Result<Self, Rejection> {
+        choices!(RouteSpecifier {
+            supported { Rds, RouteConfig }
+            refused { ScopedRoutes: "scoped routes have no behaviour here" }
+        });
+        match proto {
+            Some(RouteSpecifier::RouteConfig(proto)) => {
+                let table = RouteTableConfig::from_proto(&at.field("route_config"), proto)?;
+                Ok(Self::Inline(Box::new(table)))
+            }
+            Some(RouteSpecifier::Rds(proto)) => {
+                let at = at.field("rds");
+                verdicts!(at, proto => pb::Rds { supported { config_source, route_config_name } });
+                let name = at.field("route_config_name").not_empty(route_config_name)?;
+                Ok(Self::Rds {
+                    name,
+                    source: ConfigSource::from_proto(&at.field("config_source"), config_source)?,
+                })
+            }
+            Some(RouteSpecifier::ScopedRoutes(_)) => {
+                Err(at.field("scoped_routes").reject("is not supported"))
+            }
+            None => Err(at.reject("has neither rds nor route_config")),
+        }
+    }
+}
+
+impl ServerHeader {
+    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        Ok(match at.enumeration(number)? {
+            hcm::ServerHeaderTransformation::Overwrite => Self::Overwrite,
+            hcm::ServerHeaderTransformation::AppendIfAbsent => Self::AppendIfAbsent,
+            hcm::ServerHeaderTransformation::PassThrough => Self::PassThrough,
+        })
+    }
+}
+
+impl ForwardClientCert {
+    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        Ok(match at.enumeration(number)? {
+            hcm::ForwardClientCertDetails::Sanitize => Self::Sanitize,
+            hcm::ForwardClientCertDetails::ForwardOnly => Self::ForwardOnly,
+            hcm::ForwardClientCertDetails::AppendForward => Self::AppendForward,
+            hcm::ForwardClientCertDetails::SanitizeSet => Self::SanitizeSet,
+            hcm::ForwardClientCertDetails::AlwaysForwardOnly => Self::AlwaysForwardOnly,
+        })
+    }
+}
+
+impl ClientCertDetails {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<hcm::SetCurrentClientCertDetails>) -> Self {
+        let Some(proto) = proto else {
+            return Self::default();
+        };
+        verdicts!(at, proto => hcm::SetCurrentClientCertDetails {
+            supported { subject, cert, dns, uri }
+            unsupported { chain, issuer, format }
+        });
+        Self {
+            subject: subject.value().unwrap_or(false),
+            cert,
+            dns,
+            uri,
+        }
+    }
+}
+
+/// What `HttpProtocolOptions` says to a connection manager.
+struct Common {
+    idle_timeout: Option<Duration>,
+    max_request_headers_count: u32,
+}
+
+impl Common {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<core::HttpProtocolOptions>) -> Result<Self, Rejection> {
+        verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
+            supported { idle_timeout, max_headers_count }
+            unsupported {
+                max_connection_duration, max_connection_duration_jitter, max_response_headers_kb, max_stream_duration,
+                max_requests_per_connection,
+            }
+            refused { headers_with_underscores_action: "ignoring it would let through headers that should not pass" }
+        });
+        let count = max_headers_count.value().unwrap_or(MAX_REQUEST_HEADERS_COUNT);
+        Ok(Self {
+            idle_timeout: at.field("idle_timeout").limit(idle_timeout, IDLE_TIMEOUT)?,
+            max_request_headers_count: at.field("max_headers_count").within(count, 1..=u32::MAX)?,
+        })
+    }
+}
+
+fn accept_http_10(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> bool {
+    let Some(proto) = proto else { return false };
+    verdicts!(at, proto => core::Http1ProtocolOptions {
+        supported { accept_http_10 }
+        inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
+        unsupported {
+            allow_absolute_url, default_host_for_http_10, header_key_format, enable_trailers, allow_chunked_length,
+            override_stream_error_on_invalid_http_message, send_fully_qualified_url, allow_custom_methods,
+            ignore_http_11_upgrade,
+        }
+    });
+    accept_http_10
+}

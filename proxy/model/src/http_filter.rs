@@ -1,0 +1,150 @@
+//! HTTP filters, one file each. Filters are positional: names repeat under Istio.
+pub mod alpn;
+pub mod cors;
+pub mod fault;
+pub mod grpc_stats;
+pub mod peer_metadata;
+pub mod router;
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    self as pb, http_filter,
+};
+
+use self::router::Router;
+use crate::any::{TypedConfig, types};
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::network_filter::istio_stats::IstioStats;
+
+/// One configured HTTP filter, in the order of the chain; the router is the last and is not in this list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpFilter {
+    /// `istio.metadata_exchange` over headers.
+    PeerMetadata(peer_metadata::PeerMetadata),
+    /// Counts gRPC messages into filter state.
+    GrpcStats(grpc_stats::GrpcStats),
+    /// `istio.alpn`: upstream ALPN by downstream protocol.
+    Alpn(alpn::Alpn),
+    /// Fault injection; rules come per route.
+    Fault(fault::Fault),
+    /// CORS; the policy comes per route.
+    Cors(cors::Cors),
+    /// Istio's standard metrics.
+    IstioStats(IstioStats),
+}
+
+/// Per-route settings of a filter (`typed_per_filter_config`): none is supported in this slice, each is rejected by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteFilterConfig {}
+
+/// What a place in the list of HTTP filters holds.
+enum Filter {
+    Middle(HttpFilter),
+    Router(Router),
+    /// `disabled`, or unknown and `is_optional`.
+    Off,
+}
+
+const HTTP_FILTERS: [&str; 7] = [
+    types::ROUTER,
+    types::PEER_METADATA,
+    types::GRPC_STATS,
+    types::ALPN,
+    types::FAULT,
+    types::CORS,
+    types::ISTIO_STATS,
+];
+
+/// All filters before the router, and the router.
+///
+/// # Errors
+/// One is unknown, or the router is not the last.
+pub(crate) fn list(
+    at: FieldPath<'_>,
+    protos: Vec<pb::HttpFilter>,
+) -> Result<(Vec<HttpFilter>, Router), Rejection> {
+    let mut filters = Vec::with_capacity(protos.len());
+    let last = protos.len().saturating_sub(1);
+    for (index, proto) in protos.into_iter().enumerate() {
+        let at = at.index(index);
+        match Filter::from_proto(&at, proto)? {
+            Filter::Router(router) if index == last => return Ok((filters, router)),
+            Filter::Router(_) => return Err(at.reject("is the router, but filters follow it")),
+            Filter::Middle(filter) => filters.push(filter),
+            Filter::Off => (),
+        }
+    }
+    Err(at.reject(format!("needs {} at its end", types::ROUTER)))
+}
+
+impl Filter {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::HttpFilter) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::HttpFilter {
+            supported { disabled, config_type }
+            partly {
+                name: "in rejections; what a filter does is in the type of its config, and there are no per-route settings",
+                is_optional: "an unknown filter is left out and listed",
+            }
+        });
+        choices!(http_filter::ConfigType {
+            supported { TypedConfig }
+            refused { ConfigDiscovery: "extension discovery has no behaviour here" }
+        });
+        let any = match config_type {
+            Some(http_filter::ConfigType::TypedConfig(any)) => Some(any),
+            Some(http_filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(at
+                    .field("config_discovery")
+                    .reject("extension discovery is not supported"));
+            }
+            None => None,
+        };
+        let at = at.field("typed_config");
+        let config = TypedConfig::open(&at, any)?;
+        if is_optional && !HTTP_FILTERS.contains(&config.type_name.as_str()) {
+            at.problem(format!(
+                "the optional http filter {name:?} of type {:?} is left out",
+                config.type_name
+            ));
+            return Ok(Self::Off);
+        }
+        let filter = Self::known(&at, config, &name)?;
+        Ok(if disabled && !matches!(filter, Self::Router(_)) {
+            Self::Off
+        } else {
+            filter
+        })
+    }
+
+    fn known(at: &FieldPath<'_>, config: TypedConfig, name: &str) -> Result<Self, Rejection> {
+        Ok(Self::Middle(match config.type_name.as_str() {
+            types::ROUTER => return Ok(Self::Router(Router::from_proto(at, config.message(at)?)?)),
+            types::PEER_METADATA => HttpFilter::PeerMetadata(peer_metadata::PeerMetadata::from_proto(
+                at,
+                config.message_or_json(at)?,
+            )?),
+            types::GRPC_STATS => {
+                HttpFilter::GrpcStats(grpc_stats::GrpcStats::from_proto(at, config.message(at)?)?)
+            }
+            types::ALPN => HttpFilter::Alpn(alpn::Alpn::from_proto(at, config.message(at)?)?),
+            types::FAULT => HttpFilter::Fault(fault::Fault::from_proto(at, config.message(at)?)?),
+            types::CORS => HttpFilter::Cors(cors::Cors::from_proto(config.message(at)?)),
+            types::ISTIO_STATS => HttpFilter::IstioStats(IstioStats::from_proto(at, config.message(at)?)?),
+            _ => return Err(config.reject(at, "http filter", name, &HTTP_FILTERS)),
+        }))
+    }
+}
+
+/// Refuses every `typed_per_filter_config`.
+///
+/// # Errors
+/// There is one.
+pub(crate) fn no_route_config<V>(at: FieldPath<'_>, protos: &HashMap<String, V>) -> Result<(), Rejection> {
+    match protos.keys().min() {
+        None => Ok(()),
+        Some(name) => Err(at
+            .key(name)
+            .reject("settings of a filter for a route are not supported")),
+    }
+}

@@ -1,0 +1,91 @@
+//! Listeners. Source: envoy/config/listener/v3/{listener,listener_components}.proto; what Istio sets: contract §1.3.
+mod from_proto;
+
+pub(crate) use from_proto::BUFFER_LIMIT_BYTES;
+use std::time::Duration;
+
+use crate::access_log::AccessLog;
+use crate::address::Address;
+use crate::filter_chain::FilterChain;
+
+/// A listener's name.
+pub type ListenerName = String;
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Unique.
+    pub name: ListenerName,
+    /// Where it listens, or which original destination it serves when `bind_to_port` is false.
+    pub address: Address,
+    /// More addresses (dual stack).
+    pub additional_addresses: Vec<Address>,
+    /// A socket is bound; false under Istio for all but 15001 and 15006.
+    pub bind_to_port: bool,
+    /// Hands connections to the listener of their original destination.
+    pub use_original_dst: bool,
+    /// INBOUND, OUTBOUND or unspecified.
+    pub direction: TrafficDirection,
+    /// Chains.
+    pub filter_chains: Vec<FilterChain>,
+    /// When none matches; `None`: the connection is closed.
+    pub default_filter_chain: Option<FilterChain>,
+    /// Inspectors in order.
+    pub listener_filters: Vec<ListenerFilter>,
+    /// Limit for the inspectors together; Envoy's default 15 s; `None`: no limit (`0s`).
+    pub listener_filters_timeout: Option<Duration>,
+    /// When they time out the connection goes on with what is known; false: it is closed.
+    pub continue_on_listener_filters_timeout: bool,
+    /// Logs of connections that found no chain.
+    pub access_log: Vec<AccessLog>,
+}
+
+/// Source: core/v3/base.proto `TrafficDirection`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[allow(missing_docs)]
+pub enum TrafficDirection {
+    #[default]
+    Unspecified,
+    Inbound,
+    Outbound,
+}
+
+/// A listener filter and when it is off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerFilter {
+    /// What it does.
+    pub kind: ListenerFilterKind,
+    /// It is skipped for connections this matches.
+    pub disabled: Option<ListenerPredicate>,
+}
+
+/// The kinds of listener filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenerFilterKind {
+    /// Restores the destination before REDIRECT.
+    OriginalDst,
+    /// Reads the ClientHello.
+    TlsInspector,
+    /// Recognises plaintext HTTP.
+    HttpInspector,
+}
+
+/// Source: listener_components.proto `ListenerFilterChainMatchPredicate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenerPredicate {
+    /// Always.
+    Any,
+    /// Destination port in `start..end`.
+    DestinationPort {
+        /// First inside.
+        start: u32,
+        /// First outside.
+        end: u32,
+    },
+    /// One holds.
+    Or(Vec<ListenerPredicate>),
+    /// All hold.
+    And(Vec<ListenerPredicate>),
+    /// It does not hold.
+    Not(Box<ListenerPredicate>),
+}

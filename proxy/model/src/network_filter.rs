@@ -1,0 +1,4 @@
+//! Network filters, one file each.
+pub mod istio_stats;
+pub mod metadata_exchange;
+pub mod tcp_proxy;

@@ -1,0 +1,87 @@
+//! TCP proxy. Source: envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto.
+use std::time::Duration;
+
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{self as pb, tcp_proxy};
+
+use crate::access_log::AccessLog;
+use crate::cluster::ClusterName;
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::scalar::Wrapped;
+
+/// Bytes between the client and one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpProxy {
+    /// Stats are `tcp.<stat_prefix>.`.
+    pub stat_prefix: String,
+    /// Where to; weights sum to 1..=u32::MAX.
+    pub clusters: Vec<(ClusterName, u32)>,
+    /// Closes when no byte moved for this long; Envoy's default 1 h, `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Connection attempts; Envoy's default 1.
+    pub max_connect_attempts: u32,
+    /// Logged once per connection.
+    pub access_log: Vec<AccessLog>,
+}
+
+/// `TcpProxy.idle_timeout` when unset.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+impl TcpProxy {
+    /// Converts the filter.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::TcpProxy) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::TcpProxy {
+            supported { stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts }
+            unsupported {
+                on_demand, downstream_idle_timeout, upstream_idle_timeout, backoff_options, hash_policy,
+                max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage,
+                access_log_flush_interval, flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs,
+                proxy_protocol_tlv_merge_policy, upstream_connect_mode, max_early_data_bytes, check_drain_close,
+            }
+            refused {
+                metadata_match: "ignoring it would use endpoints outside the subset",
+                tunneling_config: "ignoring it would send the bytes without the tunnel",
+            }
+        });
+        let attempts = max_connect_attempts.value().unwrap_or(1);
+        Ok(Self {
+            stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
+            clusters: clusters(at, cluster_specifier)?,
+            idle_timeout: at.field("idle_timeout").limit(idle_timeout, IDLE_TIMEOUT)?,
+            max_connect_attempts: at.field("max_connect_attempts").within(attempts, 1..=u32::MAX)?,
+            access_log: AccessLog::list(at.field("access_log"), access_log)?,
+        })
+    }
+}
+
+fn clusters(
+    at: &FieldPath<'_>,
+    proto: Option<tcp_proxy::ClusterSpecifier>,
+) -> Result<Vec<(ClusterName, u32)>, Rejection> {
+    choices!(tcp_proxy::ClusterSpecifier { supported { Cluster, WeightedClusters } });
+    let proto = match proto {
+        Some(tcp_proxy::ClusterSpecifier::Cluster(name)) => {
+            return Ok(vec![(at.field("cluster").not_empty(name)?, 1)]);
+        }
+        Some(tcp_proxy::ClusterSpecifier::WeightedClusters(proto)) => proto,
+        None => return Err(at.reject("has neither cluster nor weighted_clusters")),
+    };
+    let at = at.field("weighted_clusters");
+    verdicts!(at, proto => tcp_proxy::WeightedCluster { supported { clusters } });
+    let mut sum = 0_u64;
+    let mut weighted = Vec::with_capacity(clusters.len());
+    for (index, proto) in clusters.into_iter().enumerate() {
+        let at = at.field("clusters").index(index);
+        verdicts!(at, proto => tcp_proxy::weighted_cluster::ClusterWeight {
+            supported { name, weight }
+            refused { metadata_match: "ignoring it would use endpoints outside the subset" }
+        });
+        sum += u64::from(at.field("weight").within(weight, 1..=u32::MAX)?);
+        weighted.push((at.field("name").not_empty(name)?, weight));
+    }
+    if !(1..=u64::from(u32::MAX)).contains(&sum) {
+        return Err(at
+            .field("clusters")
+            .reject(format!("the weights sum to {sum}, not to 1..={}", u32::MAX)));
+    }
+    Ok(weighted)
+}

@@ -1,0 +1,343 @@
+//! Protobuf to [`Forward`] and [`RetryPolicy`].
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::route::v3::{self as pb, retry_policy, route_action};
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+
+use super::headers;
+use super::{ClusterSpec, Forward, RetryOn, RetryPolicy, WeightedCluster};
+use crate::any::{TypedConfig, types};
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::http_filter::no_route_config;
+use crate::scalar::{Wrapped, not_zero};
+
+/// `RouteAction.timeout` when unset.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// First back-off of retries when unset. Source: router filter docs, `x-envoy-max-retries`.
+const BACKOFF_BASE: Duration = Duration::from_millis(25);
+
+/// Converts what a route does with a request that it forwards.
+pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<Forward, Rejection> {
+    verdicts!(at, proto => pb::RouteAction {
+        supported {
+            cluster_specifier, cluster_not_found_response_code, timeout, idle_timeout, max_stream_duration,
+            max_grpc_timeout, retry_policy, prefix_rewrite, host_rewrite_specifier,
+        }
+        unsupported {
+            append_x_forwarded_host, flush_timeout, early_data_policy, retry_policy_typed_config,
+            request_mirror_policies, priority, include_vh_rate_limits, hash_policy, cors, grpc_timeout_offset,
+            internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy,
+        }
+        refused {
+            metadata_match: "ignoring it would use endpoints outside the subset",
+            regex_rewrite: "ignoring it would ask for another path",
+            path_rewrite_policy: "ignoring it would ask for another path",
+            path_rewrite: "ignoring it would ask for another path",
+            rate_limits: "ignoring it would admit more requests",
+            upgrade_configs: "ignoring it would let through upgrades that should not pass",
+        }
+    });
+    let duration = MaxStreamDuration::from_proto(&at.field("max_stream_duration"), max_stream_duration)?;
+    let max_grpc_timeout = at.field("max_grpc_timeout").duration(max_grpc_timeout)?;
+    let retry_policy = retry_policy.map(|proto| RetryPolicy::from_proto(&at.field("retry_policy"), proto));
+    Ok(Forward {
+        cluster: ClusterSpec::from_proto(at, cluster_specifier)?,
+        cluster_not_found_status: not_found_status(at, cluster_not_found_response_code)?,
+        timeout: at.field("timeout").limit(timeout, TIMEOUT)?,
+        max_stream_duration: duration.max.and_then(not_zero),
+        grpc_timeout_max: duration.grpc_timeout_header_max.or(max_grpc_timeout),
+        idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
+        retry_policy: retry_policy.transpose()?,
+        prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),
+        host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
+    })
+}
+
+fn not_found_status(at: &FieldPath<'_>, number: i32) -> Result<u16, Rejection> {
+    Ok(
+        match at.field("cluster_not_found_response_code").enumeration(number)? {
+            route_action::ClusterNotFoundResponseCode::ServiceUnavailable => 503,
+            route_action::ClusterNotFoundResponseCode::NotFound => 404,
+            route_action::ClusterNotFoundResponseCode::InternalServerError => 500,
+        },
+    )
+}
+
+fn host_rewrite(
+    at: &FieldPath<'_>,
+    proto: Option<route_action::HostRewriteSpecifier>,
+) -> Result<Option<String>, Rejection> {
+    use route_action::HostRewriteSpecifier;
+    choices!(route_action::HostRewriteSpecifier {
+        supported { HostRewriteLiteral }
+        refused {
+            AutoHostRewrite: "ignoring it would ask for another host",
+            HostRewriteHeader: "ignoring it would ask for another host",
+            HostRewritePathRegex: "ignoring it would ask for another host",
+            HostRewrite: "commands in a host have no behaviour here",
+        }
+    });
+    let field = match proto {
+        None => return Ok(None),
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => return Ok((!host.is_empty()).then_some(host)),
+        Some(HostRewriteSpecifier::AutoHostRewrite(auto)) if !auto.value => return Ok(None),
+        Some(HostRewriteSpecifier::AutoHostRewrite(_)) => "auto_host_rewrite",
+        Some(HostRewriteSpecifier::HostRewriteHeader(_)) => "host_rewrite_header",
+        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => "host_rewrite_path_regex",
+        Some(HostRewriteSpecifier::HostRewrite(_)) => "host_rewrite",
+    };
+    Err(at
+        .field(field)
+        .reject("is not supported, and ignoring it would ask for another host"))
+}
+
+#[derive(Default)]
+struct MaxStreamDuration {
+    max: Option<Duration>,
+    grpc_timeout_header_max: Option<Duration>,
+}
+
+impl MaxStreamDuration {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<route_action::MaxStreamDuration>,
+    ) -> Result<Self, Rejection> {
+        let Some(proto) = proto else {
+            return Ok(Self::default());
+        };
+        verdicts!(at, proto => route_action::MaxStreamDuration {
+            supported { max_stream_duration, grpc_timeout_header_max }
+            unsupported { grpc_timeout_header_offset }
+        });
+        Ok(Self {
+            max: at.field("max_stream_duration").duration(max_stream_duration)?,
+            grpc_timeout_header_max: at
+                .field("grpc_timeout_header_max")
+                .duration(grpc_timeout_header_max)?,
+        })
+    }
+}
+
+impl ClusterSpec {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<route_action::ClusterSpecifier>,
+    ) -> Result<Self, Rejection> {
+        use route_action::ClusterSpecifier;
+        choices!(route_action::ClusterSpecifier {
+            supported { Cluster, WeightedClusters }
+            refused {
+                ClusterHeader: "choosing a cluster by header has no behaviour here",
+                ClusterSpecifierPlugin: "no plugin exists here",
+                InlineClusterSpecifierPlugin: "no plugin exists here",
+            }
+        });
+        let field = match proto {
+            Some(ClusterSpecifier::Cluster(name)) => {
+                return Ok(Self::Single(at.field("cluster").not_empty(name)?));
+            }
+            Some(ClusterSpecifier::WeightedClusters(proto)) => {
+                return weighted_clusters(&at.field("weighted_clusters"), proto).map(Self::Weighted);
+            }
+            Some(ClusterSpecifier::ClusterHeader(_)) => "cluster_header",
+            Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => "cluster_specifier_plugin",
+            Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => "inline_cluster_specifier_plugin",
+            None => return Err(at.reject("has neither cluster nor weighted_clusters")),
+        };
+        Err(at
+            .field(field)
+            .reject("is not supported; write cluster or weighted_clusters"))
+    }
+}
+
+fn weighted_clusters(
+    at: &FieldPath<'_>,
+    proto: pb::WeightedCluster,
+) -> Result<Vec<WeightedCluster>, Rejection> {
+    verdicts!(at, proto => pb::WeightedCluster {
+        supported { clusters }
+        inert {
+            runtime_key_prefix: "names runtime keys, and there is no runtime",
+            total_weight: "Envoy has taken the sum of the weights since 1.23",
+        }
+        unsupported { random_value_specifier }
+    });
+    let weighted = clusters.into_iter().enumerate();
+    let weighted =
+        weighted.map(|(index, proto)| WeightedCluster::from_proto(&at.field("clusters").index(index), proto));
+    let weighted = weighted.collect::<Result<Vec<_>, _>>()?;
+    let sum: u64 = weighted.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    if !(1..=u64::from(u32::MAX)).contains(&sum) {
+        return Err(at
+            .field("clusters")
+            .reject(format!("the weights sum to {sum}, not to 1..={}", u32::MAX)));
+    }
+    Ok(weighted)
+}
+
+impl WeightedCluster {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::weighted_cluster::ClusterWeight) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::weighted_cluster::ClusterWeight {
+            supported {
+                name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
+                response_headers_to_remove,
+            }
+            partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
+            refused {
+                cluster_header: "ignoring it would choose another cluster",
+                metadata_match: "ignoring it would use endpoints outside the subset",
+                host_rewrite_specifier: "ignoring it would ask for another host",
+            }
+        });
+        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
+        Ok(Self {
+            name: at.field("name").not_empty(name)?,
+            weight: at.field("weight").required(weight.value())?,
+            headers: headers::mutations(
+                at,
+                headers::Protos {
+                    request_headers_to_add,
+                    request_headers_to_remove,
+                    response_headers_to_add,
+                    response_headers_to_remove,
+                },
+            )?,
+        })
+    }
+}
+
+impl RetryPolicy {
+    /// Converts the policy of a route or a virtual host.
+    pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RetryPolicy) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::RetryPolicy {
+            supported {
+                retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,
+                retriable_status_codes, retry_back_off,
+            }
+            unsupported {
+                per_try_idle_timeout, retry_priority, retry_options_predicates, rate_limited_retry_back_off,
+                retriable_headers, refresh_cluster_on_retry,
+            }
+            refused { retriable_request_headers: "ignoring it would retry requests that must not be retried" }
+        });
+        let codes = retriable_status_codes
+            .into_iter()
+            .enumerate()
+            .map(|(index, code)| {
+                at.field("retriable_status_codes")
+                    .index(index)
+                    .status(code, 100..=599)
+            });
+        let attempts = match u32::try_from(host_selection_retry_max_attempts) {
+            Ok(attempts) => attempts.max(1),
+            Err(_) => {
+                let reason = format!(
+                    "{host_selection_retry_max_attempts} is not between 0 and {}",
+                    u32::MAX
+                );
+                return Err(at.field("host_selection_retry_max_attempts").reject(reason));
+            }
+        };
+        let (backoff_base, backoff_max) = backoff(&at.field("retry_back_off"), retry_back_off)?;
+        Ok(Self {
+            retry_on: RetryOn::parse(&at.field("retry_on"), &retry_on),
+            num_retries: num_retries.value().unwrap_or(1),
+            per_try_timeout: at
+                .field("per_try_timeout")
+                .limit(per_try_timeout, Duration::ZERO)?,
+            retriable_status_codes: codes.collect::<Result<_, _>>()?,
+            avoid_previous_hosts: avoid_previous_hosts(
+                at.field("retry_host_predicate"),
+                retry_host_predicate,
+            )?,
+            host_selection_attempts: attempts,
+            backoff_base,
+            backoff_max,
+        })
+    }
+}
+
+fn backoff(
+    at: &FieldPath<'_>,
+    proto: Option<retry_policy::RetryBackOff>,
+) -> Result<(Duration, Duration), Rejection> {
+    let Some(proto) = proto else {
+        return Ok((BACKOFF_BASE, BACKOFF_BASE * 10));
+    };
+    verdicts!(at, proto => retry_policy::RetryBackOff { supported { base_interval, max_interval } });
+    let field = at.field("base_interval");
+    let base = field.required(field.positive(base_interval)?)?;
+    match at.field("max_interval").positive(max_interval)? {
+        // A base that fits 10,000 years fits ten times as many.
+        None => Ok((base, base * 10)),
+        Some(max) if max < base => Err(at.field("max_interval").reject("is shorter than base_interval")),
+        Some(max) => Ok((base, max)),
+    }
+}
+
+fn avoid_previous_hosts(
+    at: FieldPath<'_>,
+    protos: Vec<retry_policy::RetryHostPredicate>,
+) -> Result<bool, Rejection> {
+    choices!(retry_policy::retry_host_predicate::ConfigType {
+        partly { TypedConfig: "PreviousHostsPredicate only; others are refused" }
+    });
+    let avoid = !protos.is_empty();
+    for (index, proto) in protos.into_iter().enumerate() {
+        let at = at.index(index);
+        verdicts!(at, proto => retry_policy::RetryHostPredicate {
+            partly {
+                config_type: "PreviousHostsPredicate only; others are refused",
+                name: "in rejections; what a predicate does is in the type of its config",
+            }
+        });
+        let any = config_type.map(|retry_policy::retry_host_predicate::ConfigType::TypedConfig(any)| any);
+        let at = at.field("typed_config");
+        let config = TypedConfig::open(&at, any)?;
+        if config.type_name != types::PREVIOUS_HOSTS {
+            return Err(config.reject(&at, "retry host predicate", &name, &[types::PREVIOUS_HOSTS]));
+        }
+        verdicts!(at, config.message(&at)? => PreviousHostsPredicate {});
+    }
+    Ok(avoid)
+}
+
+impl RetryOn {
+    /// Envoy passes over what it does not know; here it is listed as well.
+    fn parse(at: &FieldPath<'_>, text: &str) -> Self {
+        let mut on = Self::default();
+        for condition in text
+            .split(',')
+            .map(str::trim)
+            .filter(|condition| !condition.is_empty())
+        {
+            match on.condition(condition) {
+                Some(flag) => *flag = true,
+                None => at.problem(format!("{condition:?} is no retry condition and has no effect")),
+            }
+        }
+        on
+    }
+
+    fn condition(&mut self, name: &str) -> Option<&mut bool> {
+        Some(match name {
+            "5xx" => &mut self.five_xx,
+            "gateway-error" => &mut self.gateway_error,
+            "reset" => &mut self.reset,
+            "reset-before-request" => &mut self.reset_before_request,
+            "connect-failure" => &mut self.connect_failure,
+            "refused-stream" => &mut self.refused_stream,
+            "retriable-4xx" => &mut self.retriable_4xx,
+            "retriable-status-codes" => &mut self.retriable_status_codes,
+            "retriable-headers" => &mut self.retriable_headers,
+            "envoy-ratelimited" => &mut self.envoy_ratelimited,
+            "http3-post-connect-failure" => &mut self.http3_post_connect_failure,
+            "cancelled" => &mut self.grpc_cancelled,
+            "deadline-exceeded" => &mut self.grpc_deadline_exceeded,
+            "internal" => &mut self.grpc_internal,
+            "resource-exhausted" => &mut self.grpc_resource_exhausted,
+            "unavailable" => &mut self.grpc_unavailable,
+            _ => return None,
+        })
+    }
+}

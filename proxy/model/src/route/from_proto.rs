@@ -1,0 +1,348 @@
+//! Protobuf to [`RouteTableConfig`]: table, virtual hosts and routes.
+use std::collections::HashSet;
+
+use envoy_types::pb::envoy::config::route::v3::{
+    self as pb, query_parameter_matcher::QueryParameterMatchSpecifier,
+};
+
+use super::headers;
+use super::{PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost};
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::http_filter::no_route_config;
+use crate::matcher::{HeaderMatcher, StringMatcher, safe_regex};
+use crate::metadata::Metadata;
+use crate::scalar::Wrapped;
+use crate::secret::DataSource;
+
+/// `RouteConfiguration.max_direct_response_body_size_bytes` when unset.
+const MAX_DIRECT_RESPONSE_BODY_BYTES: u32 = 4096;
+
+impl RouteTableConfig {
+    /// Converts a table, from RDS or inline.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteConfiguration) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::RouteConfiguration {
+            supported {
+                name, virtual_hosts, max_direct_response_body_size_bytes, ignore_port_in_host_matching,
+                request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
+            }
+            partly {
+                validate_clusters: "false; true is listed as without effect: a route to an unknown cluster answers as cluster_not_found_response_code says",
+                typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for",
+            }
+            inert { metadata: "only formatters and filters that do not exist here read it" }
+            unsupported { most_specific_header_mutations_wins, request_mirror_policies }
+            refused {
+                vhds: "ignoring it would leave the table without those virtual hosts",
+                internal_only_headers: "ignoring it would keep headers that should be removed",
+                cluster_specifier_plugins: "ignoring it would send requests elsewhere",
+                vhost_header: "ignoring it would match other virtual hosts",
+                ignore_path_parameters_in_path_matching: "ignoring it would match other routes",
+                route_specifiers: "ignoring it would match other routes",
+            }
+        });
+        if validate_clusters.value() == Some(true) {
+            at.field("validate_clusters").problem("true has no effect here");
+        }
+        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
+        let body_bytes = max_direct_response_body_size_bytes
+            .value()
+            .unwrap_or(MAX_DIRECT_RESPONSE_BODY_BYTES);
+        let hosts = virtual_hosts.into_iter().enumerate().map(|(index, proto)| {
+            VirtualHost::from_proto(&at.field("virtual_hosts").index(index), proto, body_bytes)
+        });
+        let virtual_hosts = hosts.collect::<Result<Vec<_>, _>>()?;
+        check_unique(at, &virtual_hosts)?;
+        Ok(Self {
+            name,
+            virtual_hosts,
+            ignore_port_in_host_matching,
+            max_direct_response_body_bytes: body_bytes,
+            headers: headers::mutations(
+                at,
+                headers::Protos {
+                    request_headers_to_add,
+                    request_headers_to_remove,
+                    response_headers_to_add,
+                    response_headers_to_remove,
+                },
+            )?,
+        })
+    }
+}
+
+/// Names and domains belong to one virtual host each, as in Envoy.
+fn check_unique(at: &FieldPath<'_>, hosts: &[VirtualHost]) -> Result<(), Rejection> {
+    let (mut names, mut domains) = (HashSet::new(), HashSet::new());
+    for (index, host) in hosts.iter().enumerate() {
+        let at = at.field("virtual_hosts").index(index);
+        if !names.insert(host.name.as_str()) {
+            return Err(at
+                .field("name")
+                .reject(format!("another virtual host has the name {:?}", host.name)));
+        }
+        for (index, domain) in host.domains.iter().enumerate() {
+            if !domains.insert(domain.as_str()) {
+                let reason =
+                    format!("the domain {domain:?} was listed before; only one virtual host can have it");
+                return Err(at.field("domains").index(index).reject(reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl VirtualHost {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::VirtualHost, body_bytes: u32) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::VirtualHost {
+            supported {
+                name, domains, routes, include_request_attempt_count, retry_policy, request_headers_to_add,
+                request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
+            }
+            partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
+            inert { metadata: "only formatters and filters that do not exist here read it" }
+            unsupported {
+                virtual_clusters, cors, include_attempt_count_in_response, retry_policy_typed_config, hedge_policy,
+                include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit,
+                request_mirror_policies,
+            }
+            refused {
+                matcher: "ignoring it would match other routes",
+                require_tls: "ignoring it would serve plaintext requests",
+                rate_limits: "ignoring it would admit more requests",
+                route_specifiers: "ignoring it would match other routes",
+            }
+        });
+        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
+        if domains.is_empty() {
+            return Err(at.field("domains").reject("needs at least one domain"));
+        }
+        let domains = domains.into_iter().enumerate();
+        let domains = domains.map(|(index, text)| domain(&at.field("domains").index(index), &text));
+        let routes = routes
+            .into_iter()
+            .enumerate()
+            .map(|(index, proto)| Route::from_proto(&at.field("routes").index(index), proto, body_bytes));
+        let retry_policy =
+            retry_policy.map(|proto| RetryPolicy::from_proto(&at.field("retry_policy"), proto));
+        Ok(Self {
+            name: at.field("name").not_empty(name)?,
+            domains: domains.collect::<Result<_, _>>()?,
+            routes: routes.collect::<Result<_, _>>()?,
+            include_request_attempt_count,
+            headers: headers::mutations(
+                at,
+                headers::Protos {
+                    request_headers_to_add,
+                    request_headers_to_remove,
+                    response_headers_to_add,
+                    response_headers_to_remove,
+                },
+            )?,
+            retry_policy: retry_policy.transpose()?,
+        })
+    }
+}
+
+/// A `*` may stand at one end. Source: route_components.proto, `VirtualHost.domains`.
+fn domain(at: &FieldPath<'_>, text: &str) -> Result<String, Rejection> {
+    let domain = at.not_empty(text.to_ascii_lowercase())?;
+    let inner = domain
+        .strip_prefix('*')
+        .or_else(|| domain.strip_suffix('*'))
+        .unwrap_or(&domain);
+    if inner.contains('*') {
+        return Err(at.reject(format!(
+            "{domain:?} may have a `*` only at its beginning or only at its end"
+        )));
+    }
+    Ok(domain)
+}
+
+impl Route {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::Route, body_bytes: u32) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::Route {
+            supported {
+                name, r#match, metadata, decorator, action, request_headers_to_add, request_headers_to_remove,
+                response_headers_to_add, response_headers_to_remove,
+            }
+            partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
+            unsupported { tracing, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit }
+            refused { route_specifiers: "ignoring it would match other routes" }
+        });
+        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
+        Ok(Self {
+            name,
+            matcher: RouteMatch::from_proto(&at.field("match"), at.field("match").required(r#match)?)?,
+            action: action_from_proto(at, action, body_bytes)?,
+            metadata: Metadata::from_proto(&at.field("metadata"), metadata)?,
+            decorator_operation: decorator
+                .map(|proto| decorator_operation(&at.field("decorator"), proto))
+                .transpose()?,
+            headers: headers::mutations(
+                at,
+                headers::Protos {
+                    request_headers_to_add,
+                    request_headers_to_remove,
+                    response_headers_to_add,
+                    response_headers_to_remove,
+                },
+            )?,
+            filter_config: Vec::new(),
+        })
+    }
+}
+
+fn decorator_operation(at: &FieldPath<'_>, proto: pb::Decorator) -> Result<String, Rejection> {
+    verdicts!(at, proto => pb::Decorator {
+        supported { operation }
+        unsupported { propagate }
+    });
+    at.field("operation").not_empty(operation)
+}
+
+impl RouteMatch {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::RouteMatch) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::RouteMatch {
+            supported { case_sensitive, headers, query_parameters, path_specifier }
+            refused {
+                runtime_fraction: "ignoring it would match more requests",
+                cookies: "ignoring it would match more requests",
+                grpc: "ignoring it would match more requests",
+                tls_context: "ignoring it would match more requests",
+                dynamic_metadata: "ignoring it would match more requests",
+                filter_state: "ignoring it would match more requests",
+            }
+        });
+        let parameters = query_parameters.into_iter().enumerate();
+        let parameters = parameters
+            .map(|(index, proto)| query_parameter(&at.field("query_parameters").index(index), proto));
+        Ok(Self {
+            path: PathMatch::from_proto(at, path_specifier)?,
+            case_sensitive: case_sensitive.value().unwrap_or(true),
+            headers: HeaderMatcher::list(at.field("headers"), headers)?,
+            query_parameters: parameters.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl PathMatch {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::route_match::PathSpecifier>,
+    ) -> Result<Self, Rejection> {
+        use pb::route_match::PathSpecifier;
+        choices!(pb::route_match::PathSpecifier {
+            supported { Prefix, Path, SafeRegex, PathSeparatedPrefix }
+            refused {
+                ConnectMatcher: "CONNECT has no behaviour here",
+                PathMatchPolicy: "no path matcher extension exists here",
+            }
+        });
+        Ok(match proto {
+            Some(PathSpecifier::Prefix(prefix)) => Self::Prefix(prefix),
+            Some(PathSpecifier::Path(path)) => Self::Exact(path),
+            Some(PathSpecifier::SafeRegex(regex)) => Self::Regex(safe_regex(&at.field("safe_regex"), regex)?),
+            Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
+                let field = at.field("path_separated_prefix");
+                // Source: route_components.proto, `path_separated_prefix` and its pattern.
+                if !prefix.starts_with('/')
+                    || prefix.len() < 2
+                    || prefix.ends_with('/')
+                    || prefix.contains(['?', '#'])
+                {
+                    return Err(field.reject(format!(
+                        "{prefix:?} must begin with `/`, not end with it, and have no query"
+                    )));
+                }
+                Self::SeparatedPrefix(prefix)
+            }
+            Some(PathSpecifier::ConnectMatcher(_)) => {
+                return Err(at.field("connect_matcher").reject("is not supported"));
+            }
+            Some(PathSpecifier::PathMatchPolicy(_)) => {
+                return Err(at.field("path_match_policy").reject("is not supported"));
+            }
+            None => {
+                return Err(at.reject("has no path: write prefix, path, safe_regex or path_separated_prefix"));
+            }
+        })
+    }
+}
+
+fn query_parameter(
+    at: &FieldPath<'_>,
+    proto: pb::QueryParameterMatcher,
+) -> Result<(String, Option<StringMatcher>), Rejection> {
+    verdicts!(at, proto => pb::QueryParameterMatcher { supported { name, query_parameter_match_specifier } });
+    choices!(QueryParameterMatchSpecifier {
+        supported { StringMatch }
+        partly { PresentMatch: "true; false is refused: it would match more requests" }
+    });
+    let name = at.field("name").not_empty(name)?;
+    match query_parameter_match_specifier {
+        None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => Ok((name, None)),
+        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => Err(at
+            .field("present_match")
+            .reject("false is not supported, and ignoring it would match more requests")),
+        Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => Ok((
+            name,
+            Some(StringMatcher::from_proto(&at.field("string_match"), matcher)?),
+        )),
+    }
+}
+
+fn action_from_proto(
+    at: &FieldPath<'_>,
+    proto: Option<pb::route::Action>,
+    body_bytes: u32,
+) -> Result<RouteAction, Rejection> {
+    use pb::route::Action;
+    choices!(pb::route::Action {
+        supported { Route, DirectResponse }
+        refused {
+            Redirect: "redirects have no behaviour here",
+            FilterAction: "no filter here answers instead of a route",
+            NonForwardingAction: "it is for gRPC servers without a proxy",
+        }
+    });
+    match proto {
+        Some(Action::Route(proto)) => Ok(RouteAction::Forward(Box::new(super::forward::from_proto(
+            &at.field("route"),
+            proto,
+        )?))),
+        Some(Action::DirectResponse(proto)) => {
+            direct_response(&at.field("direct_response"), proto, body_bytes)
+        }
+        Some(Action::Redirect(_)) => Err(at.field("redirect").reject("is not supported")),
+        Some(Action::FilterAction(_)) => Err(at.field("filter_action").reject("is not supported")),
+        Some(Action::NonForwardingAction(_)) => {
+            Err(at.field("non_forwarding_action").reject("is not supported"))
+        }
+        None => Err(at.reject("has no action: write route or direct_response")),
+    }
+}
+
+fn direct_response(
+    at: &FieldPath<'_>,
+    proto: pb::DirectResponseAction,
+    body_bytes: u32,
+) -> Result<RouteAction, Rejection> {
+    verdicts!(at, proto => pb::DirectResponseAction {
+        supported { status, body }
+        unsupported { body_format }
+    });
+    let status = at.field("status").status(status, 200..=599)?;
+    let field = at.field("body");
+    let body = match DataSource::from_proto(&field, body)? {
+        None => Vec::new(),
+        Some(DataSource::Inline(bytes)) => bytes,
+        Some(DataSource::File(_)) => return Err(field.reject("must be written inline")),
+    };
+    if body.len() > body_bytes as usize {
+        return Err(field.reject(format!(
+            "has {} bytes, more than the {body_bytes} that are allowed",
+            body.len()
+        )));
+    }
+    Ok(RouteAction::DirectResponse { status, body })
+}
