@@ -1,0 +1,39 @@
+//! What the process was started with: read by the command line, used by the server, shown by `/server_info`.
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::logger::{Level, LogControl};
+
+/// The command line, understood. Source: Envoy docs "Command line options".
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// `-c`, `--config-path`. This or [`Self::config_yaml`] is there.
+    pub(crate) config_path: Option<PathBuf>,
+    /// `--config-yaml`: merged over the file.
+    pub(crate) config_yaml: Option<String>,
+    /// `--mode`.
+    pub(crate) mode: Mode,
+    /// `--concurrency`: workers, 1..; the number of CPUs that this process may use when not given.
+    pub(crate) concurrency: usize,
+    /// `-l`, `--log-level`, as at the start.
+    pub(crate) log_level: Level,
+    /// `--component-log-level`, as given.
+    pub(crate) component_log_level: String,
+    /// Changes what is logged.
+    pub(crate) log: LogControl,
+    /// `--drain-time-s`: connections of a listener that goes away have this long; Envoy's default 600 s.
+    pub(crate) drain_time: Duration,
+    /// `--allow-unknown-static-fields`.
+    pub(crate) allow_unknown_static_fields: bool,
+    /// `--file-flush-interval-msec`: how often access logs are written out; Envoy's default 10 s.
+    pub(crate) file_flush_interval: Duration,
+}
+
+/// `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Run.
+    Serve,
+    /// Read the configuration, say what is wrong with it, end.
+    Validate,
+}

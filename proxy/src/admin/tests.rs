@@ -1,0 +1,434 @@
+//! Endpoints on a made-up process, compared with what Envoy 1.40 answered (tests/golden/admin).
+mod connections;
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use outrigger_model::document::{UnknownFields, parse_bootstrap};
+use outrigger_model::dump::DumpSection;
+use prost::Message as _;
+use serde_json::Value;
+
+use super::answer::Answer;
+use super::endpoint::{self, Outcome};
+use super::logger::{Level, Levels, LogControl};
+use super::options::Mode;
+use super::query::Query;
+use super::*;
+use crate::stats::TagRules;
+use crate::upstream::stats::ClusterStats;
+
+macro_rules! golden {
+    ($name:literal) => {
+        include_str!(concat!("../../tests/golden/admin/", $name))
+    };
+}
+
+/// A process that runs on the bootstrap of the golden files.
+struct Fake {
+    lifecycle: Cell<Lifecycle>,
+    options: Options,
+    registry: Arc<Registry>,
+    clusters: Vec<ListedCluster>,
+    node: Bytes,
+    drained: Cell<Option<DrainListeners>>,
+    quit: Cell<bool>,
+    applied: Arc<std::sync::Mutex<Vec<Levels>>>,
+}
+
+impl Fake {
+    fn new() -> Rc<Self> {
+        let text = golden!("bootstrap.yaml");
+        let (proto, _) =
+            parse_bootstrap("bootstrap.yaml", text.as_bytes(), None, UnknownFields::Refuse).unwrap();
+        let node = Bytes::from(proto.node.clone().unwrap_or_default().encode_to_vec());
+        let bootstrap = outrigger_model::decode::bootstrap(proto).unwrap().value;
+        let registry = Registry::new(TagRules::new(&[], true).unwrap());
+        let cluster = |config: outrigger_model::cluster::Cluster| {
+            let stats = ClusterStats::new(&registry, &config.stat_name);
+            let cluster = Cluster::new(Arc::new(config), stats, None, |_| Arc::default());
+            ListedCluster {
+                cluster: Arc::new(cluster),
+                added_via_api: false,
+            }
+        };
+        let clusters = bootstrap.clusters.into_iter().map(cluster).collect();
+        let applied: Arc<std::sync::Mutex<Vec<Levels>>> = Arc::default();
+        let log = applied.clone();
+        let log = LogControl::new(Levels::all(Level::Warning), move |levels| {
+            log.lock().unwrap().push(levels.clone())
+        });
+        let options = Options {
+            config_path: Some(PathBuf::from("e.yaml")),
+            config_yaml: None,
+            mode: Mode::Serve,
+            concurrency: 1,
+            log_level: Level::Warning,
+            component_log_level: String::new(),
+            log,
+            drain_time: Duration::from_secs(600),
+            allow_unknown_static_fields: false,
+            file_flush_interval: Duration::from_secs(10),
+        };
+        Rc::new(Self {
+            lifecycle: Cell::new(Lifecycle::Live),
+            options,
+            registry,
+            clusters,
+            node,
+            drained: Cell::default(),
+            quit: Cell::default(),
+            applied,
+        })
+    }
+}
+
+impl AdminView for Fake {
+    fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle.get()
+    }
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(2900)
+    }
+    fn options(&self) -> &Options {
+        &self.options
+    }
+    fn node(&self) -> Bytes {
+        self.node.clone()
+    }
+    fn registry(&self) -> Arc<Registry> {
+        self.registry.clone()
+    }
+    fn refresh_stats(&self) {
+        self.registry.gauge("server.live").set(1);
+    }
+    fn clusters(&self) -> Vec<ListedCluster> {
+        self.clusters.clone()
+    }
+    fn listeners(&self) -> Vec<BoundListener> {
+        let bound = [("l1", "127.0.0.1:25001"), ("l6", "[::1]:25001")];
+        let bound = bound.map(|(name, address)| BoundListener {
+            name: name.to_owned(),
+            address: address.parse().unwrap(),
+        });
+        bound.into()
+    }
+    fn config_dump(&self) -> ConfigDump {
+        ConfigDump {
+            bootstrap: Bytes::new(),
+            bootstrap_updated: SystemTime::UNIX_EPOCH,
+            clusters: DumpSection::default(),
+            listeners: DumpSection::default(),
+            routes: DumpSection::default(),
+            endpoints: DumpSection::default(),
+            secrets: DumpSection::default(),
+        }
+    }
+    fn drain_listeners(&self, request: DrainListeners) {
+        self.drained.set(Some(request));
+    }
+    fn quit(&self) {
+        self.quit.set(true);
+    }
+}
+
+/// Asks as a client would: `GET /stats?filter=x`.
+fn ask(view: &Fake, request: &str) -> Answer {
+    let (method, target) = request.split_once(' ').unwrap();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    match endpoint::route(view, &method, path, &Query::parse(query)) {
+        Outcome::Ready(answer) => answer,
+        Outcome::Later(later) => later(),
+    }
+}
+
+fn check(view: &Fake, request: &str, status: u16, body: &str) {
+    let answer = ask(view, request);
+    assert_eq!(
+        (answer.status.as_u16(), answer.body.as_str()),
+        (status, body),
+        "{request}"
+    );
+}
+
+/// Envoy's order of clusters is that of a hash table.
+fn by_cluster(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.contains("::rq_pending_active::"))
+        .collect();
+    lines.sort_by_key(|line| line.split("::").next());
+    lines
+}
+
+#[test]
+fn clusters_are_listed_as_envoy_lists_them() {
+    let answer = ask(&Fake::new(), "GET /clusters");
+    assert_eq!(by_cluster(&answer.body), by_cluster(golden!("clusters.txt")));
+    assert_eq!(answer.content_type, "text/plain; charset=UTF-8");
+}
+
+#[test]
+fn clusters_as_json_are_envoys_too() {
+    let sorted = |text: &str| {
+        let mut json: Value = serde_json::from_str(text).unwrap();
+        let statuses = json["cluster_statuses"].as_array_mut().unwrap();
+        statuses.sort_by_key(|status| status["name"].to_string());
+        for host in statuses
+            .iter_mut()
+            .filter_map(|status| status["host_statuses"].as_array_mut())
+            .flatten()
+        {
+            host["stats"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|stat| stat["name"] != "rq_pending_active");
+        }
+        json
+    };
+    let answer = ask(&Fake::new(), "GET /clusters?format=json");
+    assert_eq!(sorted(&answer.body), sorted(golden!("clusters.json")));
+    assert_eq!(answer.content_type, "application/json");
+}
+
+#[test]
+fn counters_of_hosts_are_shown_and_zeros_left_out_of_json() {
+    let view = Fake::new();
+    let listed = view
+        .clusters
+        .iter()
+        .find(|listed| &*listed.cluster.name == "od")
+        .unwrap();
+    let host = listed.cluster.dialled_host("10.0.0.1:80".parse().unwrap());
+    host.counters
+        .cx_total
+        .store(3, std::sync::atomic::Ordering::Relaxed);
+    let text = ask(&view, "GET /clusters?filter=^od$").body;
+    assert!(text.contains("od::10.0.0.1:80::cx_total::3\n"), "{text}");
+    assert!(!text.contains("c1::"), "{text}");
+    let json: Value =
+        serde_json::from_str(&ask(&view, "GET /clusters?filter=^od$&format=json").body).unwrap();
+    let stats = &json["cluster_statuses"][0]["host_statuses"][0]["stats"];
+    assert_eq!(stats[0], serde_json::json!({"name": "cx_connect_fail"}));
+    assert_eq!(stats[1], serde_json::json!({"value": "3", "name": "cx_total"}));
+}
+
+#[test]
+fn listeners_are_envoys_to_the_letter() {
+    let view = Fake::new();
+    check(&view, "GET /listeners", 200, golden!("listeners.txt"));
+    check(
+        &view,
+        "GET /listeners?format=json",
+        200,
+        golden!("listeners.json"),
+    );
+}
+
+#[test]
+fn ready_follows_the_lifecycle() {
+    let view = Fake::new();
+    for (state, status, body) in [
+        (Lifecycle::Live, 200, "LIVE\n"),
+        (Lifecycle::PreInitializing, 503, "PRE_INITIALIZING\n"),
+        (Lifecycle::Initializing, 503, "INITIALIZING\n"),
+        (Lifecycle::Draining, 503, "DRAINING\n"),
+    ] {
+        view.lifecycle.set(state);
+        check(&view, "GET /ready", status, body);
+    }
+}
+
+#[test]
+fn server_info_has_the_members_of_envoys() {
+    let ours: Value = serde_json::from_str(&ask(&Fake::new(), "GET /server_info").body).unwrap();
+    let envoys: Value = serde_json::from_str(golden!("server_info.json")).unwrap();
+    let names = |json: &Value| json.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&ours), names(&envoys));
+    assert_eq!(
+        names(&ours["command_line_options"]),
+        names(&envoys["command_line_options"])
+    );
+    for same in [
+        "state",
+        "uptime_current_epoch",
+        "uptime_all_epochs",
+        "hot_restart_version",
+    ] {
+        assert_eq!(ours[same], envoys[same], "{same}");
+    }
+    for same in [
+        "concurrency",
+        "config_path",
+        "log_level",
+        "drain_time",
+        "file_flush_interval",
+        "mode",
+    ] {
+        assert_eq!(
+            ours["command_line_options"][same], envoys["command_line_options"][same],
+            "{same}"
+        );
+    }
+    assert_eq!(ours["node"]["metadata"], envoys["node"]["metadata"]);
+    let version = ours["version"].as_str().unwrap();
+    assert_eq!(version.split('/').count(), 5, "{version}");
+}
+
+#[test]
+fn stats_are_filtered_and_formatted() {
+    let view = Fake::new();
+    view.registry.counter("a.x").add(2);
+    view.registry.counter("a.y");
+    check(&view, "GET /stats?filter=^a%5C.", 200, "a.x: 2\na.y: 0\n");
+    check(
+        &view,
+        "GET /stats?usedonly&filter=^a|server.live",
+        200,
+        "a.x: 2\nserver.live: 1\n",
+    );
+    check(
+        &view,
+        "GET /stats?format=json&filter=a.x",
+        200,
+        r#"{"stats":[{"name":"a.x","value":2}]}"#,
+    );
+    let prometheus = "# TYPE envoy_a_x counter\nenvoy_a_x{} 2\n";
+    check(&view, "GET /stats/prometheus?filter=a.x", 200, prometheus);
+    check(
+        &view,
+        "GET /stats?format=prometheus&filter=a.x&usedonly",
+        200,
+        prometheus,
+    );
+}
+
+#[test]
+fn a_wrong_query_is_a_400_that_says_what_is_wrong() {
+    let view = Fake::new();
+    let regex = "Invalid re2 regex: unclosed character class: [";
+    for path in ["/stats", "/stats/prometheus", "/clusters"] {
+        check(&view, &format!("GET {path}?filter=["), 400, regex);
+    }
+    check(
+        &view,
+        "GET /stats?format=html",
+        400,
+        "usage: /stats?format=(json|prometheus|text)\n",
+    );
+    let missing = "type=Counters has no implementation here; leave it out\n";
+    check(&view, "GET /stats?type=Counters", 400, missing);
+    assert_eq!(ask(&view, "GET /stats?type=All").status, StatusCode::OK);
+}
+
+#[test]
+fn config_dump_takes_masks_and_refuses_as_envoy() {
+    let view = Fake::new();
+    let empty = "{\n \"configs\": [\n  {\n   \"@type\": \"type.googleapis.com/envoy.admin.v3.ListenersConfigDump\"\n  }\n ]\n}\n";
+    check(&view, "GET /config_dump?mask=dynamic_listeners", 200, empty);
+    let refused = ask(&view, "GET /config_dump?resource=zz");
+    assert_eq!(
+        (refused.status, refused.content_type),
+        (StatusCode::NOT_FOUND, "text/plain")
+    );
+    assert_eq!(refused.body, "zz not found in config dump");
+    let dump = |query| ask(&view, &format!("GET /config_dump{query}")).body;
+    assert!(
+        dump("?include_eds").contains("EndpointsConfigDump") && !dump("").contains("EndpointsConfigDump")
+    );
+}
+
+#[test]
+fn only_post_changes_anything() {
+    let view = Fake::new();
+    for path in ["/quitquitquit", "/drain_listeners", "/logging"] {
+        check(
+            &view,
+            &format!("GET {path}"),
+            405,
+            "Method GET not allowed, POST required.",
+        );
+    }
+    assert!(!view.quit.get());
+    check(&view, "POST /quitquitquit", 200, "OK\n");
+    assert!(view.quit.get());
+    check(&view, "POST /drain_listeners?inboundonly&graceful", 200, "OK\n");
+    let asked = DrainListeners {
+        graceful: true,
+        inbound_only: true,
+        skip_exit: false,
+    };
+    assert_eq!(view.drained.get(), Some(asked));
+}
+
+#[test]
+fn help_lists_the_table_and_so_does_an_unknown_path() {
+    let view = Fake::new();
+    let help = ask(&view, "GET /help").body;
+    assert!(
+        help.starts_with("admin commands are:\n  /: Admin home page\n  /clusters: upstream cluster status\n"),
+        "{help}"
+    );
+    assert!(
+        help.contains("\n  /quitquitquit (POST): exit the server\n"),
+        "{help}"
+    );
+    assert!(
+        help.contains("\n      format: File format to use; One of (text, json)\n"),
+        "{help}"
+    );
+    check(&view, "GET /nope", 404, &format!("invalid path. {help}"));
+    assert!(endpoint::ENDPOINTS.is_sorted_by_key(|endpoint| endpoint.path));
+    let home = ask(&view, "GET /");
+    assert_eq!(home.content_type, "text/html; charset=UTF-8");
+    assert!(
+        home.body
+            .contains("<form action='stats/prometheus' method='get' id='stats/prometheus'>")
+    );
+}
+
+#[test]
+fn levels_are_shown_and_changed() {
+    let view = Fake::new();
+    let all = |level: &str| {
+        let lines = logger::LOGGERS
+            .iter()
+            .map(|logger| format!("  {}: {level}\n", logger.name));
+        format!("active loggers:\n{}\n", lines.collect::<String>())
+    };
+    check(&view, "POST /logging", 200, &all("warning"));
+    check(&view, "POST /logging?level=debug", 200, &all("debug"));
+    check(&view, "POST /logging?paths=&level=info", 200, &all("info"));
+    assert!(
+        ask(&view, "POST /logging?http=trace")
+            .body
+            .contains("  http: trace\n  http2: info\n")
+    );
+    assert!(
+        ask(&view, "POST /logging?paths=http:off,admin:error")
+            .body
+            .contains("  admin: error\n")
+    );
+    assert_eq!(view.applied.lock().unwrap().len(), 4);
+    for (query, reason) in [
+        ("level=loud", "unknown logger level"),
+        ("lua=info", "unknown logger name"),
+        ("level=info&http=info", "invalid number of parameters"),
+        ("http=info&admin=info", "invalid number of parameters"),
+        ("paths=http", "empty logger name or empty logger level"),
+    ] {
+        let answer = ask(&view, &format!("POST /logging?{query}"));
+        let begin = format!("error: {reason}\n\nusage: /logging?<name>=<level> (change single level)\n");
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(answer.body.starts_with(&begin), "{query}: {}", answer.body);
+    }
+    assert_eq!(
+        view.applied.lock().unwrap().len(),
+        4,
+        "a refused change changes nothing"
+    );
+}

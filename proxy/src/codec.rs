@@ -1,0 +1,96 @@
+//! HTTP messages and bytes: the only place that names hyper and h2.
+//!
+//! The server side calls a [`StreamHandler`] once a request; the client side is [`h1::client`] and [`h2::client`], used by `upstream::pool`.
+//! Heads are the same for both versions: [`RequestHead`] and [`ResponseHead`] never hold hop-by-hop framing.
+pub(crate) mod body;
+pub(crate) mod h1;
+pub(crate) mod h2;
+pub(crate) mod head;
+
+use std::time::Duration;
+
+pub(crate) use body::Body;
+pub(crate) use head::{RequestHead, ResponseHead};
+
+/// A request as the connection manager sees it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Everything before the body.
+    pub(crate) head: RequestHead,
+    /// The body.
+    pub(crate) body: Body,
+}
+
+/// A response.
+#[derive(Debug)]
+pub(crate) struct Response {
+    /// Everything before the body.
+    pub(crate) head: ResponseHead,
+    /// The body.
+    pub(crate) body: Body,
+}
+
+/// Answers requests; one per downstream connection.
+pub(crate) trait StreamHandler: 'static {
+    /// Answers one request. Dropping the future means that the client gave the stream up.
+    fn handle(&self, request: Request) -> impl Future<Output = Response>;
+}
+
+/// What a server codec needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerOptions {
+    /// Largest request head, bytes.
+    pub(crate) max_head_bytes: usize,
+    /// Largest number of header lines.
+    pub(crate) max_headers: usize,
+    /// The head must arrive within this.
+    pub(crate) head_timeout: Option<Duration>,
+    /// A connection without streams is closed after this.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// After the drain began streams have this long before the connection is closed.
+    pub(crate) drain_timeout: Duration,
+    /// HTTP/2.
+    pub(crate) http2: Http2Settings,
+}
+
+/// HTTP/2 settings of either side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Http2Settings {
+    /// SETTINGS_MAX_CONCURRENT_STREAMS.
+    pub(crate) max_concurrent_streams: u32,
+    /// Bytes.
+    pub(crate) stream_window: u32,
+    /// Bytes.
+    pub(crate) connection_window: u32,
+    /// Bytes of decoded header list.
+    pub(crate) max_header_list_bytes: u32,
+}
+
+/// How a downstream HTTP connection ended.
+#[derive(Debug)]
+pub(crate) enum ServeEnd {
+    /// Closed in order.
+    Closed,
+    /// The peer broke the protocol or the connection failed.
+    Failed(String),
+}
+
+/// Why a request got no response head.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum SendError {
+    /// No byte of the request was sent: the connection had ended before.
+    #[error("the upstream connection was closed before the request: {0}")]
+    NotSent(String),
+    /// The upstream refused the stream without processing it (REFUSED_STREAM, or above GOAWAY's last id).
+    #[error("the upstream refused the stream: {0}")]
+    Refused(String),
+    /// The upstream reset the stream.
+    #[error("the upstream reset the stream: {0}")]
+    Reset(String),
+    /// The connection ended first.
+    #[error("the upstream closed the connection: {0}")]
+    Closed(String),
+    /// What came back is no HTTP.
+    #[error("the upstream broke the protocol: {0}")]
+    Protocol(String),
+}

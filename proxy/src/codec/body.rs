@@ -1,0 +1,466 @@
+//! Message bodies: one enum over the sources, no boxing of frames.
+//!
+//! [`BodyObserver`]s see bytes pass, trailers, the end, an error or an early drop: that is how byte counts, access logs and timeouts
+//! follow a body without another layer. A body has at most a few: its
+//! connection's, and its stream's.
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use smallvec::SmallVec;
+
+/// A body.
+#[derive(Debug)]
+pub(crate) struct Body {
+    source: Source,
+    observers: Observers,
+    finished: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    Empty,
+    Full(Option<Bytes>),
+    H1(hyper::body::Incoming),
+    H2(::h2::RecvStream),
+    Replay(Replay),
+}
+
+type Observers = SmallVec<[Rc<dyn BodyObserver>; 2]>;
+
+/// A body ended before its end.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The connection that it came from failed or was closed.
+    #[error("connection closed inside the body: {0}")]
+    Connection(String),
+    /// The connection was closed before the length that the head promised.
+    #[error("body shorter than its head said: {0}")]
+    Incomplete(String),
+    /// The peer reset the stream.
+    #[error("stream reset by the peer: {0}")]
+    Reset(String),
+    /// A limit of this proxy ended it.
+    #[error("{0}")]
+    Ended(&'static str),
+}
+
+/// Watches a body go by.
+pub(crate) trait BodyObserver: std::fmt::Debug {
+    /// `bytes` of data passed.
+    fn data(&self, bytes: usize);
+    /// Trailers passed.
+    fn trailers(&self, _trailers: &HeaderMap) {}
+    /// The body ended in order.
+    fn end(&self);
+    /// The body failed.
+    fn error(&self, error: &BodyError);
+    /// Nobody reads it any more, before its end.
+    fn abandoned(&self);
+    /// Asked before each frame: an error ends the body here (a timeout, say); all observers then hear of it. Registers `cx` to be woken
+    /// when the answer changes.
+    fn interrupt(&self, _cx: &mut Context<'_>) -> Option<BodyError> {
+        None
+    }
+}
+
+impl Body {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self::new(Source::Empty)
+    }
+
+    /// One piece.
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::new(if bytes.is_empty() {
+            Source::Empty
+        } else {
+            Source::Full(Some(bytes))
+        })
+    }
+
+    pub(super) fn h1(incoming: hyper::body::Incoming) -> Self {
+        use http_body::Body as _;
+        Self::new(if incoming.is_end_stream() {
+            Source::Empty
+        } else {
+            Source::H1(incoming)
+        })
+    }
+
+    pub(super) fn h2(stream: ::h2::RecvStream) -> Self {
+        Self::new(if stream.is_end_stream() {
+            Source::Empty
+        } else {
+            Source::H2(stream)
+        })
+    }
+
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            observers: Observers::new(),
+            finished: false,
+        }
+    }
+
+    /// There is nothing to send.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.source, Source::Empty)
+    }
+
+    /// Adds an observer, which hears of everything after those before it.
+    pub(crate) fn observe(mut self, observer: Rc<dyn BodyObserver>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// Next frame, `None` at the end.
+    pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(self), cx)).await
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::H1(incoming) => {
+                let frame = ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| h1_error(&error))))
+            }
+            Source::H2(stream) => poll_h2(stream, cx),
+            Source::Replay(replay) => replay.poll(cx),
+        }
+    }
+}
+
+fn h1_error(error: &hyper::Error) -> BodyError {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let cut = cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::UnexpectedEof);
+    let text = describe(error);
+    if cut || error.is_incomplete_message() {
+        BodyError::Incomplete(text)
+    } else {
+        BodyError::Connection(text)
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn poll_h2(
+    stream: &mut ::h2::RecvStream,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    if let Some(data) = ready!(stream.poll_data(cx)) {
+        return Poll::Ready(Some(data.map_err(h2_error).map(|bytes| {
+            // The window opens as bytes leave here: what the other side reads slowly, this side receives slowly.
+            let _ = stream.flow_control().release_capacity(bytes.len());
+            Frame::data(bytes)
+        })));
+    }
+    Poll::Ready(match ready!(stream.poll_trailers(cx)) {
+        Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+        Err(error) => Some(Err(h2_error(error))),
+    })
+}
+
+fn h2_error(error: ::h2::Error) -> BodyError {
+    if error.is_reset() || error.is_library() {
+        BodyError::Reset(error.to_string())
+    } else {
+        BodyError::Connection(error.to_string())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.finished {
+            return Poll::Ready(None);
+        }
+        if let Some(error) = this.observers.iter().find_map(|observer| observer.interrupt(cx)) {
+            this.finished = true;
+            this.observers.iter().for_each(|observer| observer.error(&error));
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(this.poll_source(cx));
+        for observer in &this.observers {
+            match &frame {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        observer.data(data.len());
+                    } else if let Some(trailers) = frame.trailers_ref() {
+                        observer.trailers(trailers);
+                    }
+                }
+                Some(Err(error)) => observer.error(error),
+                None => observer.end(),
+            }
+        }
+        this.finished = matches!(frame, None | Some(Err(_)));
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // The observer of a body that is never polled hears of the end when it is dropped.
+        self.finished || matches!(self.source, Source::Empty | Source::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty | Source::Full(None) => SizeHint::with_exact(0),
+            Source::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Source::H1(incoming) => incoming.size_hint(),
+            Source::H2(_) | Source::Replay(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // hyper does not poll a body that it knows to be empty or fully written: that is an end, not a loss.
+        let whole = match &self.source {
+            Source::Empty | Source::Full(None) => true,
+            Source::H1(incoming) => http_body::Body::is_end_stream(incoming),
+            Source::H2(stream) => stream.is_end_stream(),
+            Source::Full(Some(_)) | Source::Replay(_) => false,
+        };
+        for observer in &self.observers {
+            if whole {
+                observer.end()
+            } else {
+                observer.abandoned()
+            }
+        }
+    }
+}
+
+/// A request body that can be sent again: chunks that were read are kept up to a limit.
+///
+/// Past the limit the chunks are let go and [`ReplaySource::replayable`] turns false (Envoy: the retry is given up when the
+/// request does not fit into the buffer).
+#[derive(Debug, Clone)]
+pub(crate) struct ReplaySource {
+    state: Rc<RefCell<ReplayState>>,
+}
+
+#[derive(Debug)]
+struct ReplayState {
+    body: Body,
+    kept: VecDeque<Bytes>,
+    kept_bytes: usize,
+    limit_bytes: usize,
+    overflowed: bool,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Replay {
+    state: Rc<RefCell<ReplayState>>,
+    next: usize,
+    trailers_sent: bool,
+    generation: u64,
+}
+
+impl ReplaySource {
+    /// Keeps at most `limit_bytes`.
+    pub(crate) fn new(body: Body, limit_bytes: usize) -> Self {
+        let state = ReplayState {
+            body,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            limit_bytes,
+            overflowed: false,
+            trailers: None,
+            ended: false,
+            generation: 0,
+        };
+        Self {
+            state: Rc::new(RefCell::new(state)),
+        }
+    }
+
+    /// The body from its first byte, for one attempt. Bodies of earlier attempts end with an error when polled again.
+    /// Only while [`Self::replayable`].
+    pub(crate) fn attempt(&self) -> Body {
+        let mut state = self.state.borrow_mut();
+        state.generation += 1;
+        let generation = state.generation;
+        drop(state);
+        Body::new(Source::Replay(Replay {
+            state: self.state.clone(),
+            next: 0,
+            trailers_sent: false,
+            generation,
+        }))
+    }
+
+    /// Everything read so far is still here.
+    pub(crate) fn replayable(&self) -> bool {
+        !self.state.borrow().overflowed
+    }
+
+    /// No retry will come: chunks need not be kept.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.borrow_mut();
+        state.limit_bytes = 0;
+    }
+}
+
+impl Replay {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let state = &mut *self.state.borrow_mut();
+        if state.generation != self.generation {
+            return Poll::Ready(Some(Err(BodyError::Ended(
+                "the request moved on to another attempt",
+            ))));
+        }
+        if let Some(chunk) = state.kept.get(self.next) {
+            self.next += 1;
+            let chunk = chunk.clone();
+            if state.limit_bytes == 0 && self.next == state.kept.len() {
+                state.drop_kept();
+                self.next = 0;
+            }
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        if state.ended {
+            let trailers = (!self.trailers_sent).then(|| state.trailers.clone()).flatten();
+            self.trailers_sent = true;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        match ready!(http_body::Body::poll_frame(Pin::new(&mut state.body), cx)) {
+            None => {
+                state.ended = true;
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.next = state.keep(data, self.next);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    state.trailers = Some(trailers.clone());
+                    state.ended = true;
+                    self.trailers_sent = true;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+}
+
+impl ReplayState {
+    /// Keeps a chunk if it fits; returns the reader's next index.
+    fn keep(&mut self, data: &Bytes, next: usize) -> usize {
+        if self.overflowed {
+            return next;
+        }
+        self.kept_bytes += data.len();
+        if self.kept_bytes > self.limit_bytes {
+            self.drop_kept();
+            return 0;
+        }
+        self.kept.push_back(data.clone());
+        next + 1
+    }
+
+    fn drop_kept(&mut self) {
+        self.overflowed = true;
+        self.kept.clear();
+        self.kept_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn collect(mut body: Body) -> Result<Vec<u8>, BodyError> {
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                all.extend_from_slice(&data);
+            }
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn a_small_body_can_be_sent_twice() {
+        let source = ReplaySource::new(Body::full("payload"), 100);
+        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert!(source.replayable());
+        assert_eq!(collect(source.attempt()).await.expect("second"), b"payload");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_passes_once() {
+        let source = ReplaySource::new(Body::full("payload"), 3);
+        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert!(!source.replayable());
+    }
+
+    #[tokio::test]
+    async fn an_older_attempt_cannot_read_on() {
+        let source = ReplaySource::new(Body::full("payload"), 100);
+        let first = source.attempt();
+        let second = source.attempt();
+        assert!(collect(first).await.is_err());
+        assert_eq!(collect(second).await.expect("the newer one"), b"payload");
+    }
+
+    #[derive(Debug, Default)]
+    struct Heard(RefCell<Vec<String>>);
+    impl BodyObserver for Heard {
+        fn data(&self, bytes: usize) {
+            self.0.borrow_mut().push(format!("data {bytes}"));
+        }
+        fn end(&self) {
+            self.0.borrow_mut().push("end".into());
+        }
+        fn error(&self, error: &BodyError) {
+            self.0.borrow_mut().push(format!("error {error}"));
+        }
+        fn abandoned(&self) {
+            self.0.borrow_mut().push("abandoned".into());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_observer_hears_each_end_once() {
+        let heard = Rc::new(Heard::default());
+        collect(Body::full("abc").observe(heard.clone()))
+            .await
+            .expect("whole");
+        drop(Body::full("abc").observe(heard.clone()));
+        drop(Body::empty().observe(heard.clone()));
+        assert_eq!(*heard.0.borrow(), ["data 3", "end", "abandoned", "end"]);
+    }
+}

@@ -1,0 +1,157 @@
+//! The server side of HTTP/1.
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http::header::{CONNECTION, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::codec::head::{RequestHead, remove_connection_headers};
+use crate::codec::{Body, Request, Response, ServeEnd, ServerOptions, StreamHandler, body};
+use crate::drain::DrainWatch;
+use crate::time::{self, Instant};
+
+/// hyper refuses smaller read buffers.
+const MIN_BUFFER_BYTES: usize = 8192;
+
+/// Serves one connection until it closes. `tls` says which scheme requests in origin form have.
+pub(crate) async fn serve<IO, H>(
+    io: IO,
+    tls: bool,
+    options: &ServerOptions,
+    handler: Rc<H>,
+    mut drain: DrainWatch,
+) -> ServeEnd
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: StreamHandler,
+{
+    let activity = Rc::new(Activity {
+        streams: Cell::new(0),
+        last: Cell::new(Instant::now()),
+    });
+    let service = {
+        let (activity, drain) = (activity.clone(), drain.clone());
+        hyper::service::service_fn(move |request| {
+            let (handler, activity, drain) = (handler.clone(), activity.clone(), drain.clone());
+            async move {
+                let active = activity.begin();
+                let response = handler.handle(incoming(request, tls)).await;
+                drop(active);
+                Ok::<_, Infallible>(outgoing(response, drain.is_draining()))
+            }
+        })
+    };
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.head_timeout)
+        .auto_date_header(false)
+        .max_headers(options.max_headers)
+        .max_buf_size(options.max_head_bytes.max(MIN_BUFFER_BYTES));
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    tokio::pin!(connection);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            result = &mut connection => return match result {
+                Ok(()) => ServeEnd::Closed,
+                Err(error) => ServeEnd::Failed(body::describe(&error)),
+            },
+            () = drain.started(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = activity.idle(options.idle_timeout), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// When the connection last had a stream.
+struct Activity {
+    streams: Cell<usize>,
+    last: Cell<Instant>,
+}
+
+struct Active(Rc<Activity>);
+
+impl Activity {
+    fn begin(self: &Rc<Self>) -> Active {
+        self.streams.set(self.streams.get() + 1);
+        Active(self.clone())
+    }
+
+    async fn idle(&self, limit: Option<std::time::Duration>) {
+        let Some(limit) = limit else {
+            return std::future::pending().await;
+        };
+        loop {
+            let deadline = self.last.get() + limit;
+            let _ = time::until(Some(deadline), std::future::pending::<()>()).await;
+            if self.streams.get() > 0 {
+                self.last.set(Instant::now());
+            } else if self.last.get() + limit <= Instant::now() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        self.0.last.set(Instant::now());
+    }
+}
+
+fn incoming(request: hyper::Request<hyper::body::Incoming>, tls: bool) -> Request {
+    let (parts, body) = request.into_parts();
+    let mut headers = parts.headers;
+    let host = headers.get(HOST).cloned();
+    // RFC 9112 §3.2.2: an absolute-form target wins over Host.
+    let authority = parts
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        .or(host)
+        .unwrap_or_else(|| HeaderValue::from_static(""));
+    let path = parts
+        .uri
+        .into_parts()
+        .path_and_query
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    remove_connection_headers(&mut headers);
+    let head = RequestHead {
+        method: parts.method,
+        path,
+        authority,
+        scheme: if tls { "https" } else { "http" },
+        version: parts.version,
+        headers,
+    };
+    let body = if head.method == Method::CONNECT {
+        Body::empty()
+    } else {
+        Body::h1(body)
+    };
+    Request { head, body }
+}
+
+fn outgoing(response: Response, close: bool) -> hyper::Response<Body> {
+    let mut message = hyper::Response::new(response.body);
+    *message.status_mut() = response.head.status;
+    *message.headers_mut() = response.head.headers;
+    *message.version_mut() = Version::HTTP_11;
+    if close {
+        message
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    message
+}

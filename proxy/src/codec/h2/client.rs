@@ -1,0 +1,107 @@
+//! The client side of HTTP/2: many streams on a connection.
+use bytes::Bytes;
+use h2::Reason;
+use http::{Uri, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::pump::pump;
+use crate::codec::head::{RequestHead, ResponseHead};
+use crate::codec::{Body, Http2Settings, Response, SendError};
+use crate::worker;
+
+/// One upstream connection; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    sender: h2::client::SendRequest<Bytes>,
+}
+
+/// Makes a client of a connected stream. `on_close` runs when the connection is gone.
+///
+/// # Errors
+/// The connection failed inside the handshake.
+pub(crate) async fn handshake<IO>(
+    io: IO,
+    settings: Http2Settings,
+    on_close: impl FnOnce() + 'static,
+) -> Result<Client, SendError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_header_list_size(settings.max_header_list_bytes)
+        .enable_push(false)
+        .handshake(io)
+        .await
+        .map_err(|error| SendError::Closed(error.to_string()))?;
+    worker::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream HTTP/2 connection ended");
+        }
+        on_close();
+    });
+    Ok(Client { sender })
+}
+
+impl Client {
+    /// Sends one request and waits for the response head. Waits for a free stream slot (SETTINGS_MAX_CONCURRENT_STREAMS) first.
+    ///
+    /// # Errors
+    /// [`SendError::NotSent`] only when no byte of it went out.
+    pub(crate) async fn send(&self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+        let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
+        let end = http_body::Body::is_end_stream(&body);
+        let (response, stream) = sender.send_request(outgoing(head)?, end).map_err(not_sent)?;
+        if end {
+            drop(body);
+        } else {
+            worker::spawn(async move {
+                if let Err(error) = pump(stream, body).await {
+                    tracing::debug!(?error, "HTTP/2 request did not leave whole");
+                }
+            });
+        }
+        let (parts, body) = response.await.map_err(failed)?.into_parts();
+        Ok(Response {
+            head: ResponseHead {
+                status: parts.status,
+                headers: parts.headers,
+            },
+            body: Body::h2(body),
+        })
+    }
+}
+
+fn outgoing(mut head: RequestHead) -> Result<http::Request<()>, SendError> {
+    let mut builder = Uri::builder().scheme(head.scheme).path_and_query(head.path);
+    // An empty authority has no place in a URI; a host that is no authority cannot be sent in HTTP/2.
+    builder = builder.authority(head.authority.as_bytes());
+    let uri = builder
+        .build()
+        .map_err(|error| SendError::Protocol(format!("authority: {error}")))?;
+    head.headers.remove(http::header::HOST);
+    let mut request = http::Request::new(());
+    *request.method_mut() = head.method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.headers;
+    Ok(request)
+}
+
+fn not_sent(error: h2::Error) -> SendError {
+    SendError::NotSent(error.to_string())
+}
+
+fn failed(error: h2::Error) -> SendError {
+    let text = error.to_string();
+    if error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote()) {
+        SendError::Refused(text)
+    } else if error.is_reset() {
+        SendError::Reset(text)
+    } else if error.is_io() {
+        SendError::Closed(text)
+    } else {
+        SendError::Protocol(text)
+    }
+}

@@ -1,0 +1,202 @@
+//! The server side of HTTP/2.
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::pump::pump;
+use crate::codec::head::RequestHead;
+use crate::codec::{Body, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler};
+use crate::drain::DrainWatch;
+use crate::time::{self, Instant};
+use crate::worker;
+
+/// Serves one connection until it closes.
+pub(crate) async fn serve<IO, H>(
+    io: IO,
+    tls: bool,
+    options: &ServerOptions,
+    handler: Rc<H>,
+    mut drain: DrainWatch,
+) -> ServeEnd
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: StreamHandler,
+{
+    let mut connection = match time::within(options.head_timeout, builder(options.http2).handshake(io)).await
+    {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return ServeEnd::Failed(error.to_string()),
+        Err(elapsed) => return ServeEnd::Failed(elapsed.to_string()),
+    };
+    let streams = Rc::new(Streams {
+        active: Cell::new(0),
+        last: Cell::new(Instant::now()),
+    });
+    let mut draining = false;
+    let mut deadline = None;
+    loop {
+        tokio::select! {
+            next = connection.accept() => match next {
+                Some(Ok((request, respond))) => {
+                    let (handler, active) = (handler.clone(), streams.begin());
+                    worker::spawn(async move {
+                        serve_stream(request, respond, tls, handler).await;
+                        drop(active);
+                    });
+                }
+                Some(Err(error)) => return ServeEnd::Failed(error.to_string()),
+                None => return ServeEnd::Closed,
+            },
+            () = drain.started(), if !draining => {
+                draining = true;
+                deadline = Some(Instant::now() + options.drain_timeout);
+                connection.graceful_shutdown();
+            }
+            () = streams.idle(options.idle_timeout), if !draining => {
+                draining = true;
+                deadline = Some(Instant::now() + options.drain_timeout);
+                connection.graceful_shutdown();
+            }
+            () = reach(deadline), if draining && streams.active.get() == 0 => return ServeEnd::Closed,
+        }
+    }
+}
+
+async fn reach(deadline: Option<Instant>) {
+    let _ = time::until(deadline, std::future::pending::<()>()).await;
+}
+
+fn builder(settings: Http2Settings) -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .max_header_list_size(settings.max_header_list_bytes);
+    builder
+}
+
+struct Streams {
+    active: Cell<usize>,
+    last: Cell<Instant>,
+}
+
+struct Active(Rc<Streams>);
+
+impl Streams {
+    fn begin(self: &Rc<Self>) -> Active {
+        self.active.set(self.active.get() + 1);
+        Active(self.clone())
+    }
+
+    async fn idle(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else {
+            return std::future::pending().await;
+        };
+        loop {
+            reach(Some(self.last.get() + limit)).await;
+            if self.active.get() > 0 {
+                self.last.set(Instant::now());
+            } else if self.last.get() + limit <= Instant::now() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get().saturating_sub(1));
+        self.0.last.set(Instant::now());
+    }
+}
+
+async fn serve_stream<H: StreamHandler>(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    tls: bool,
+    handler: Rc<H>,
+) {
+    let request = incoming(request, tls);
+    let response = tokio::select! {
+        response = handler.handle(request) => response,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let mut head = http::Response::new(());
+    *head.status_mut() = response.head.status;
+    *head.headers_mut() = response.head.headers;
+    let end = http_body::Body::is_end_stream(&response.body);
+    match respond.send_response(head, end) {
+        Ok(stream) if !end => {
+            if let Err(error) = pump(stream, response.body).await {
+                tracing::debug!(?error, "HTTP/2 response did not arrive whole");
+            }
+        }
+        Ok(_) => {}
+        Err(error) => {
+            tracing::debug!(%error, "HTTP/2 response could not be sent");
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+}
+
+fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
+    let (parts, body) = request.into_parts();
+    let mut headers = parts.headers;
+    let host = headers.remove(HOST);
+    let authority = parts
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        .or(host)
+        .unwrap_or_else(|| HeaderValue::from_static(""));
+    let scheme = match parts.uri.scheme_str() {
+        Some("https") => "https",
+        Some("http") => "http",
+        _ if tls => "https",
+        _ => "http",
+    };
+    join_cookies(&mut headers);
+    let path = parts
+        .uri
+        .into_parts()
+        .path_and_query
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let head = RequestHead {
+        method: parts.method,
+        path,
+        authority,
+        scheme,
+        version: Version::HTTP_2,
+        headers,
+    };
+    Request {
+        head,
+        body: Body::h2(body),
+    }
+}
+
+/// RFC 9113 §8.2.3: cookie crumbs are joined before the request leaves HTTP/2.
+fn join_cookies(headers: &mut http::HeaderMap) {
+    let mut crumbs = headers.get_all(http::header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(http::header::COOKIE, value);
+    }
+}

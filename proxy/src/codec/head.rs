@@ -1,0 +1,128 @@
+//! Request and response heads, the same for every HTTP version.
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+
+/// A request head. `authority` is what counts; a Host header that came stays in `headers` only to keep its place in the order.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestHead {
+    /// The method.
+    pub(crate) method: Method,
+    /// Path and query in origin form; `*` for server-wide OPTIONS.
+    pub(crate) path: PathAndQuery,
+    /// `:authority` or Host; empty when an HTTP/1.0 request had none.
+    pub(crate) authority: HeaderValue,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+    /// The version that the client spoke.
+    pub(crate) version: Version,
+    /// Everything else; no connection-level header.
+    pub(crate) headers: HeaderMap,
+}
+
+/// A response head.
+#[derive(Debug, Clone)]
+pub(crate) struct ResponseHead {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// Headers; no connection-level one.
+    pub(crate) headers: HeaderMap,
+}
+
+impl RequestHead {
+    /// The value of `name`, which may be a pseudo-header.
+    pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            ":method" => Some(self.method.as_str().as_bytes()),
+            ":path" => Some(self.path.as_str().as_bytes()),
+            ":authority" | "host" => Some(self.authority.as_bytes()),
+            ":scheme" => Some(self.scheme.as_bytes()),
+            _ => self.headers.get(name).map(HeaderValue::as_bytes),
+        }
+    }
+
+    /// The request's content type begins with `application/grpc` as gRPC defines it (Envoy `Grpc::Common::isGrpcRequestHeaders`).
+    pub(crate) fn is_grpc(&self) -> bool {
+        is_grpc(&self.headers)
+    }
+}
+
+/// `content-type` is `application/grpc`, alone or followed by `+` or `;`.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| rest.is_empty() || matches!(rest.first(), Some(b'+' | b';')))
+}
+
+/// Removes what belongs to one connection: RFC 9110 §7.6.1, and what `connection` names.
+pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
+    let named: smallvec::SmallVec<[HeaderName; 2]> = headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !matches!(name.as_str(), "close" | "keep-alive"))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+    ] {
+        headers.remove(name);
+    }
+    keep_only_trailers(headers);
+}
+
+/// RFC 9113 §8.2.2: `te` may say only `trailers`; as Envoy, other codings are taken out.
+fn keep_only_trailers(headers: &mut HeaderMap) {
+    let Some(te) = headers.get(http::header::TE) else {
+        return;
+    };
+    let trailers = te
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|coding| coding.trim_ascii() == b"trailers");
+    if trailers {
+        headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(http::header::TE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_named_by_connection_go_too() {
+        let mut headers = HeaderMap::new();
+        headers.insert("connection", HeaderValue::from_static("close, X-Hop"));
+        headers.insert("x-hop", HeaderValue::from_static("1"));
+        headers.insert("te", HeaderValue::from_static("gzip, trailers"));
+        headers.insert("x-end", HeaderValue::from_static("1"));
+        remove_connection_headers(&mut headers);
+        assert_eq!(
+            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["te", "x-end"]
+        );
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn grpc_is_told_by_content_type() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", HeaderValue::from_static(value));
+            assert_eq!(is_grpc(&headers), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Model to runtime, on the control thread only: what the control plane sent, what of it waits, what workers use.
+//!
+//! A response goes [`ads`] → [`control::Control`] → the model → accepted or rejected, one resource at a time → warming → published by
+//! swapping one cell. Nothing here runs on a worker, and no worker waits for anything here.
+pub(crate) mod ads;
+pub(crate) mod build;
+mod clusters;
+pub(crate) mod control;
+mod dump;
+mod listeners;
+pub(crate) mod sds;
+mod secrets;
+mod store;

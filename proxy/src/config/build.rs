@@ -1,0 +1,180 @@
+//! Model values to what workers use. Pure but for the cells and counters it registers.
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrigger_model::address::Address;
+use outrigger_model::cluster::Cluster as ClusterConfig;
+use outrigger_model::filter_chain::{FilterChain, NetworkFilter, TerminalFilter};
+use outrigger_model::hcm::{HttpConnectionManager, RouteSource};
+use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
+
+use super::secrets::Secrets;
+use crate::http::manager::{ConnectionManager, Parts};
+use crate::http::route_table::{RouteCell, RouteTable};
+use crate::listener::runtime::{Chain, Exchange, Listener, ListenerStats, Terminal};
+use crate::network_filter::metadata_exchange::ExchangeStats;
+use crate::network_filter::tcp_proxy::TcpProxy;
+use crate::stats::Registry;
+use crate::telemetry::access_log::{AccessLogError, AccessLogger, LogSinks};
+use crate::telemetry::peer::LocalPeers;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster_table::ClusterTable;
+use crate::upstream::stats::ClusterStats;
+
+/// What building needs of the process.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Counters.
+    pub(crate) registry: Arc<Registry>,
+    /// Clusters by name.
+    pub(crate) clusters: Arc<ClusterTable>,
+    /// Log files.
+    pub(crate) sinks: LogSinks,
+    /// Who this proxy is.
+    pub(crate) local_peers: Arc<LocalPeers>,
+}
+
+/// Why a valid resource cannot be put to use here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BuildError {
+    /// The log cannot be opened.
+    #[error("access_log: {0}")]
+    AccessLog(#[from] AccessLogError),
+    /// A pattern that the model let pass.
+    #[error("route_config: {0}")]
+    Regex(#[from] Box<regex::Error>),
+    /// Not an IP address.
+    #[error(
+        "address: {0}: listeners on pipes or host names are not supported yet (traffic issue); give an IP address"
+    )]
+    Address(String),
+}
+
+/// The runtime cluster.
+pub(super) fn cluster(
+    shared: &Shared,
+    secrets: &mut Secrets,
+    config: &Arc<ClusterConfig>,
+    previous: Option<&Cluster>,
+) -> Cluster {
+    let stats = ClusterStats::new(&shared.registry, &config.stat_name);
+    Cluster::new(config.clone(), stats, previous, |tls| secrets.client_cell(tls))
+}
+
+/// The runtime listener. `rds` gives the cell of a route table by name.
+pub(super) fn listener(
+    shared: &Shared,
+    secrets: &mut Secrets,
+    config: &ListenerConfig,
+    rds: &mut dyn FnMut(&str) -> Arc<RouteCell>,
+) -> Result<Listener, BuildError> {
+    let addresses = addresses(config)?;
+    let mut builder = Builder {
+        shared,
+        secrets,
+        direction: config.direction,
+        rds,
+    };
+    let chains = config
+        .filter_chains
+        .iter()
+        .map(|chain| builder.chain(chain).map(Arc::new));
+    let chains = chains.collect::<Result<Vec<_>, _>>()?;
+    let default_chain = config
+        .default_filter_chain
+        .as_ref()
+        .map(|chain| builder.chain(chain).map(Arc::new));
+    let stat_address = addresses.first().map(stat_address).unwrap_or_default();
+    Ok(Listener {
+        name: config.name.as_str().into(),
+        addresses,
+        use_original_dst: config.use_original_dst,
+        direction: config.direction,
+        listener_filters: config.listener_filters.clone(),
+        inspect_timeout: config.listener_filters_timeout,
+        continue_on_inspect_timeout: config.continue_on_listener_filters_timeout,
+        matchers: config
+            .filter_chains
+            .iter()
+            .map(|chain| chain.matcher.clone())
+            .collect(),
+        chains,
+        default_chain: default_chain.transpose()?,
+        access_log: AccessLogger::build(&config.access_log, &shared.sinks)?,
+        stats: ListenerStats::new(&shared.registry, &stat_address),
+    })
+}
+
+/// The addresses a listener has.
+pub(super) fn addresses(config: &ListenerConfig) -> Result<Vec<SocketAddr>, BuildError> {
+    std::iter::once(&config.address)
+        .chain(&config.additional_addresses)
+        .map(|address| match address {
+            Address::Socket(address) => Ok(*address),
+            Address::Pipe(path) => Err(BuildError::Address(path.display().to_string())),
+            Address::Host { name, .. } => Err(BuildError::Address(name.clone())),
+        })
+        .collect()
+}
+
+/// `0.0.0.0_15006`, as Envoy's listener stats.
+fn stat_address(address: &SocketAddr) -> String {
+    address.to_string().replace(':', "_")
+}
+
+struct Builder<'a> {
+    shared: &'a Shared,
+    secrets: &'a mut Secrets,
+    direction: TrafficDirection,
+    rds: &'a mut dyn FnMut(&str) -> Arc<RouteCell>,
+}
+
+impl Builder<'_> {
+    fn chain(&mut self, config: &FilterChain) -> Result<Chain, BuildError> {
+        let exchange = config.filters.iter().find_map(|filter| match filter {
+            NetworkFilter::MetadataExchange(exchange) => Some(Exchange {
+                protocol: exchange.protocol.clone(),
+                local_peer: self.shared.local_peers.with_labels(&exchange.additional_labels),
+                stats: ExchangeStats::new(&self.shared.registry),
+            }),
+            NetworkFilter::IstioStats(_) => None,
+        });
+        let terminal = match &config.terminal {
+            TerminalFilter::TcpProxy(tcp) => {
+                let access_log = AccessLogger::build(&tcp.access_log, &self.shared.sinks)?;
+                let Shared {
+                    clusters,
+                    local_peers,
+                    registry,
+                    ..
+                } = self.shared;
+                Terminal::Tcp(TcpProxy::new(tcp, clusters, access_log, local_peers, registry))
+            }
+            TerminalFilter::Http(http) => Terminal::Http(Arc::new(self.manager(http)?)),
+        };
+        Ok(Chain {
+            name: config.name.as_str().into(),
+            tls: config.tls.as_ref().map(|tls| self.secrets.server_cell(tls)),
+            handshake_timeout: config.transport_connect_timeout,
+            exchange,
+            terminal,
+        })
+    }
+
+    fn manager(&mut self, config: &HttpConnectionManager) -> Result<ConnectionManager, BuildError> {
+        let routes = match &config.routes {
+            RouteSource::Rds { name, .. } => (self.rds)(name),
+            RouteSource::Inline(table) => {
+                RouteCell::new(RouteTable::new(table, &self.shared.clusters).map_err(Box::new)?)
+            }
+        };
+        let parts = Parts {
+            direction: self.direction,
+            routes,
+            access_log: AccessLogger::build(&config.access_log, &self.shared.sinks)?,
+            local_peers: &self.shared.local_peers,
+            registry: &self.shared.registry,
+        };
+        Ok(ConnectionManager::new(config.clone(), parts))
+    }
+}

@@ -1,0 +1,346 @@
+//! The control thread's state: every resource and what hangs on it. Read [`Control::apply`].
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
+use outrigger_model::decode;
+use outrigger_model::decode::{
+    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
+};
+use outrigger_model::secret::Secret;
+use xds_client::{Rejection, Subscriptions, Update};
+
+use super::build::Shared;
+use super::clusters::Clusters;
+use super::listeners::Listeners;
+use super::secrets::{Secrets, Wanted};
+use super::store::{Offered, Store};
+use crate::stats::{Counter, Gauge, Registry};
+use crate::worker::WorkerHandle;
+
+/// All configuration, on the control thread.
+#[derive(Debug)]
+pub(crate) struct Control {
+    shared: Arc<Shared>,
+    workers: Vec<WorkerHandle>,
+    pub(super) clusters: Clusters,
+    pub(super) listeners: Listeners,
+    pub(super) secret_store: Store<Secret>,
+    secrets: Secrets,
+    stats: ControlStats,
+    pub(super) bootstrap: Bytes,
+    node: Bytes,
+    pub(super) bootstrap_updated: SystemTime,
+    /// CDS and LDS are expected from the control plane.
+    dynamic: (bool, bool),
+    /// The first CDS and LDS responses came.
+    answered: (bool, bool),
+    initialized: bool,
+}
+
+/// Counters that Istio's readiness probe and dashboards read. Source: contract §2.5; Envoy docs, management server statistics.
+#[derive(Debug)]
+struct ControlStats {
+    cds: TypeStats,
+    lds: TypeStats,
+    active_clusters: Gauge,
+    warming_clusters: Gauge,
+    listeners_active: Gauge,
+    listeners_warming: Gauge,
+}
+
+#[derive(Debug)]
+struct TypeStats {
+    update_attempt: Counter,
+    update_success: Counter,
+    update_rejected: Counter,
+}
+
+impl TypeStats {
+    fn new(registry: &Registry, prefix: &str) -> Self {
+        let counter = |name: &str| registry.counter(format!("{prefix}.{name}"));
+        Self {
+            update_attempt: counter("update_attempt"),
+            update_success: counter("update_success"),
+            update_rejected: counter("update_rejected"),
+        }
+    }
+
+    fn count(&self, accepted: bool) {
+        self.update_attempt.inc();
+        if accepted {
+            self.update_success.inc()
+        } else {
+            self.update_rejected.inc()
+        }
+    }
+}
+
+impl Control {
+    /// Takes the bootstrap into force.
+    ///
+    /// # Errors
+    /// A static resource cannot be used: its name and why.
+    pub(crate) fn new(
+        bootstrap: Bootstrap,
+        encoded: Bytes,
+        shared: Arc<Shared>,
+        workers: Vec<WorkerHandle>,
+    ) -> Result<Self, String> {
+        let registry = &shared.registry;
+        let stats = ControlStats {
+            cds: TypeStats::new(registry, "cluster_manager.cds"),
+            lds: TypeStats::new(registry, "listener_manager.lds"),
+            active_clusters: registry.gauge("cluster_manager.active_clusters"),
+            warming_clusters: registry.gauge("cluster_manager.warming_clusters"),
+            listeners_active: registry.gauge("listener_manager.total_listeners_active"),
+            listeners_warming: registry.gauge("listener_manager.total_listeners_warming"),
+        };
+        let mut control = Self {
+            shared,
+            workers,
+            clusters: Clusters::default(),
+            listeners: Listeners::default(),
+            secret_store: Store::default(),
+            secrets: Secrets::default(),
+            stats,
+            bootstrap: encoded,
+            node: bootstrap.node.encoded.clone().into(),
+            bootstrap_updated: SystemTime::now(),
+            dynamic: (bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+            answered: (false, false),
+            initialized: false,
+        };
+        for secret in &bootstrap.secrets {
+            control
+                .secrets
+                .set(secret)
+                .map_err(|error| format!("static_resources.secrets: {error}"))?;
+        }
+        for cluster in bootstrap.clusters {
+            control.clusters.add_static(cluster, Bytes::new());
+        }
+        for listener in bootstrap.listeners {
+            let workers = control.workers.len();
+            control.listeners.add_static(listener, Bytes::new(), workers)?;
+        }
+        control.settle();
+        Ok(control)
+    }
+
+    /// Applies one response of the ADS stream, resource by resource, and says what to subscribe now.
+    ///
+    /// # Errors
+    /// The resources that were rejected; all others are in force.
+    pub(crate) fn apply(
+        &mut self,
+        update: Update,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), Vec<Rejection>> {
+        let Update {
+            type_url,
+            version,
+            added,
+            removed,
+            ..
+        } = update;
+        let mut rejections = Vec::new();
+        for resource in added {
+            let bytes = Bytes::from(resource.any.value);
+            if let Err(reason) = self.offer(&type_url, &resource.name, &version, bytes) {
+                tracing::warn!(
+                    resource = resource.name,
+                    reason,
+                    "configuration rejected; the last good one stays"
+                );
+                rejections.push(Rejection {
+                    resource: resource.name,
+                    reason,
+                });
+            }
+        }
+        for name in &removed {
+            self.remove(&type_url, name);
+        }
+        let accepted = rejections.is_empty();
+        self.answered(&type_url, accepted, &version);
+        self.settle();
+        if *type_url == *CLUSTER_TYPE {
+            subscriptions.set_names(LOAD_ASSIGNMENT_TYPE, self.clusters.wanted_endpoints());
+        }
+        if *type_url == *LISTENER_TYPE {
+            subscriptions.set_names(ROUTE_TABLE_TYPE, self.listeners.wanted_routes());
+        }
+        let from_ads = self
+            .wanted_secrets()
+            .remove(&ConfigServer::Ads)
+            .unwrap_or_default();
+        if !from_ads.is_empty() || subscriptions.names(SECRET_TYPE).is_some() {
+            subscriptions.set_names(SECRET_TYPE, from_ads);
+        }
+        if accepted { Ok(()) } else { Err(rejections) }
+    }
+
+    fn offer(&mut self, type_url: &str, name: &str, version: &str, bytes: Bytes) -> Result<(), String> {
+        match type_url {
+            CLUSTER_TYPE => self.clusters.offer(name, version, bytes),
+            LOAD_ASSIGNMENT_TYPE => {
+                self.clusters
+                    .offer_endpoints(name, version, bytes, &self.shared, &self.workers)
+            }
+            LISTENER_TYPE => self.listeners.offer(name, version, bytes, self.workers.len()),
+            ROUTE_TABLE_TYPE => self.listeners.offer_routes(name, version, bytes, &self.shared),
+            SECRET_TYPE => self.offer_secret(name, version, bytes),
+            // Nobody asked for it: ignored, as xds-client does with whole responses.
+            _ => Ok(()),
+        }
+    }
+
+    /// A secret of any stream.
+    ///
+    /// # Errors
+    /// Why it is rejected; what was in force stays.
+    pub(crate) fn offer_secret(&mut self, name: &str, version: &str, bytes: Bytes) -> Result<(), String> {
+        let Offered::Changed(pending) =
+            self.secret_store
+                .offer(name, version, bytes.clone(), decode::secret)?
+        else {
+            return Ok(());
+        };
+        if let Err(error) = self.secrets.set(pending.model()) {
+            let reason = error.to_string();
+            self.secret_store.refuse(name, version, bytes, &reason);
+            return Err(reason);
+        }
+        self.secret_store.accept(name, pending);
+        self.settle();
+        Ok(())
+    }
+
+    fn remove(&mut self, type_url: &str, name: &str) {
+        match type_url {
+            CLUSTER_TYPE => self.clusters.remove(name, &self.shared, &self.workers),
+            LISTENER_TYPE => self.listeners.remove(name),
+            // Endpoints and routes live as long as what refers to them (Envoy: removal of EDS and RDS resources changes nothing).
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, type_url: &str, accepted: bool, version: &str) {
+        match type_url {
+            CLUSTER_TYPE => {
+                self.answered.0 = true;
+                self.stats.cds.count(accepted);
+                version.clone_into(&mut self.clusters.store.version);
+                self.shared
+                    .registry
+                    .set_text("cluster_manager.cds.version_text", version);
+            }
+            LISTENER_TYPE => {
+                self.answered.1 = true;
+                self.stats.lds.count(accepted);
+                version.clone_into(&mut self.listeners.store.version);
+                self.shared
+                    .registry
+                    .set_text("listener_manager.lds.version_text", version);
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts in use what is ready. Called after every change and once a second (time limits). Listeners go in use only after the first
+    /// clusters have, so that no connection finds its cluster missing while the process starts (as Envoy's init manager).
+    pub(crate) fn settle(&mut self) {
+        self.clusters
+            .publish_warm(&mut self.secrets, &self.shared, &self.workers);
+        let clusters_ready = !self.dynamic.0 || (self.answered.0 && self.clusters.warming.is_empty());
+        if clusters_ready || self.initialized {
+            self.listeners
+                .publish_warm(&mut self.secrets, &self.shared, &self.workers);
+            let listeners_ready = !self.dynamic.1 || self.answered.1;
+            self.initialized |= clusters_ready && listeners_ready && self.listeners.warming.is_empty();
+        }
+        let count = |number: usize| number as u64;
+        self.stats
+            .active_clusters
+            .set(count(self.shared.clusters.all().len()));
+        self.stats
+            .warming_clusters
+            .set(count(self.clusters.warming.len()));
+        self.stats
+            .listeners_active
+            .set(count(self.listeners.active.len()));
+        self.stats
+            .listeners_warming
+            .set(count(self.listeners.warming.len()));
+    }
+
+    /// Housekeeping, once a second.
+    pub(crate) fn tick(&mut self) {
+        self.settle();
+        for cluster in self.shared.clusters.all() {
+            cluster.forget_unused_dialled_hosts();
+        }
+    }
+
+    /// Everything that was asked for at the start is in use.
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.initialized
+    }
+
+    /// CDS has answered, or is not used.
+    pub(crate) fn has_clusters(&self) -> bool {
+        !self.dynamic.0 || self.answered.0
+    }
+
+    /// The secrets wanted now, by server.
+    pub(crate) fn wanted_secrets(&self) -> Wanted {
+        let mut wanted = Wanted::new();
+        self.clusters.want_secrets(&mut wanted);
+        self.listeners.want_secrets(&mut wanted);
+        wanted
+    }
+
+    /// What the process shares.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Listeners with sockets, by name.
+    pub(crate) fn bound_listeners(&self) -> Vec<(String, SocketAddr)> {
+        let bound = |(name, active): (&String, &super::listeners::Active)| {
+            active
+                .bound
+                .iter()
+                .map(|address| (name.clone(), *address))
+                .collect::<Vec<_>>()
+        };
+        self.listeners.active.iter().flat_map(bound).collect()
+    }
+
+    /// Tells connections to go; listeners stay.
+    pub(crate) fn drain_connections(&self, inbound_only: bool) {
+        self.listeners.drain_connections(inbound_only);
+    }
+
+    /// Closes listening sockets.
+    pub(crate) fn close_listeners(&self, inbound_only: bool) {
+        self.listeners.close(inbound_only);
+    }
+
+    /// The cluster came with the bootstrap.
+    pub(crate) fn is_static_cluster(&self, name: &str) -> bool {
+        self.clusters
+            .store
+            .accepted
+            .get(name)
+            .is_some_and(|cluster| cluster.is_static)
+    }
+
+    /// The encoded `core.v3.Node`.
+    pub(crate) fn encoded_node(&self) -> Bytes {
+        self.node.clone()
+    }
+}

@@ -1,0 +1,51 @@
+//! What `/config_dump` shows, from the bytes as they were received.
+use outrigger_model::dump::{ConfigDump, DumpResource, DumpSection, DumpState};
+
+use super::control::Control;
+use super::store::Store;
+
+impl Control {
+    /// Everything in force, waiting or refused.
+    pub(crate) fn config_dump(&self) -> ConfigDump {
+        ConfigDump {
+            bootstrap: self.bootstrap.clone(),
+            bootstrap_updated: self.bootstrap_updated,
+            clusters: section(&self.clusters.store, |name| {
+                self.clusters.warming.contains_key(name)
+            }),
+            listeners: section(&self.listeners.store, |name| {
+                self.listeners.warming.contains_key(name)
+            }),
+            routes: section(&self.listeners.routes, |_| false),
+            endpoints: section(&self.clusters.endpoints, |_| false),
+            secrets: section(&self.secret_store, |_| false),
+        }
+    }
+}
+
+fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSection {
+    let accepted = store.accepted.iter().map(|(name, accepted)| DumpResource {
+        version: accepted.version.clone(),
+        name: name.clone(),
+        bytes: accepted.bytes.clone(),
+        last_updated: accepted.updated,
+        state: match (accepted.is_static, is_warming(name)) {
+            (true, _) => DumpState::Static,
+            (false, true) => DumpState::Warming,
+            (false, false) => DumpState::Active,
+        },
+    });
+    let refused = store.refused.iter().map(|(name, refused)| DumpResource {
+        version: refused.version.clone(),
+        name: name.clone(),
+        bytes: refused.bytes.clone(),
+        last_updated: refused.updated,
+        state: DumpState::Rejected {
+            error: refused.reason.clone(),
+        },
+    });
+    DumpSection {
+        version_info: store.version.clone(),
+        resources: accepted.chain(refused).collect(),
+    }
+}

@@ -1,0 +1,365 @@
+//! Listeners and route tables: what was accepted, what waits for routes or secrets, what is in use.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
+use outrigger_model::decode;
+use outrigger_model::filter_chain::{FilterChain, TerminalFilter};
+use outrigger_model::hcm::RouteSource;
+use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
+use outrigger_model::route::RouteTableConfig;
+
+use super::build::{self, Shared};
+use super::clusters::waited;
+use super::secrets::{self, Secrets, Wanted};
+use super::store::{Offered, Pending, Store};
+use crate::http::route_table::{RouteCell, RouteTable};
+use crate::listener::accept;
+use crate::listener::runtime::ListenerCell;
+use crate::listener::table::ListenerTable;
+use crate::net::listen;
+use crate::time::Instant;
+use crate::worker::{self, WorkerHandle};
+
+/// All listeners.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// LDS and the bootstrap's.
+    pub(super) store: Store<ListenerConfig>,
+    /// RDS.
+    pub(super) routes: Store<RouteTableConfig>,
+    /// Accepted, not in use yet.
+    pub(super) warming: BTreeMap<String, Warming>,
+    /// In use.
+    pub(super) active: BTreeMap<String, Active>,
+    /// What workers look listeners up in.
+    pub(super) table: Arc<ListenerTable>,
+    route_cells: BTreeMap<String, Arc<RouteCell>>,
+}
+
+/// A listener that waits.
+#[derive(Debug)]
+pub(super) struct Warming {
+    since: Instant,
+    /// Bound already, so that a port in use is told in the NACK; given to workers when the listener goes in use.
+    sockets: Vec<Sockets>,
+}
+
+/// A listener in use.
+#[derive(Debug)]
+pub(super) struct Active {
+    cell: Arc<ListenerCell>,
+    /// Addresses really bound (port 0 resolved).
+    pub(super) bound: Vec<SocketAddr>,
+}
+
+/// One socket for each worker.
+#[derive(Debug)]
+struct Sockets {
+    wanted: SocketAddr,
+    bound: SocketAddr,
+    per_worker: Vec<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// A listener of an LDS response.
+    ///
+    /// # Errors
+    /// Why it is rejected: the model's reason, or a port in use.
+    pub(super) fn offer(
+        &mut self,
+        name: &str,
+        version: &str,
+        bytes: Bytes,
+        workers: usize,
+    ) -> Result<(), String> {
+        let Offered::Changed(pending) = self.store.offer(name, version, bytes.clone(), decode::listener)?
+        else {
+            return Ok(());
+        };
+        self.take(name, pending, workers)
+            .inspect_err(|reason| self.store.refuse(name, version, bytes, reason))
+    }
+
+    /// A listener of the bootstrap.
+    ///
+    /// # Errors
+    /// Its port is in use, or its address is none.
+    pub(super) fn add_static(
+        &mut self,
+        config: ListenerConfig,
+        bytes: Bytes,
+        workers: usize,
+    ) -> Result<(), String> {
+        let name = config.name.clone();
+        let sockets = self.bind(&name, &config, workers)?;
+        self.store.accept_static(&name, bytes, Arc::new(config));
+        self.warming.insert(
+            name,
+            Warming {
+                since: Instant::now(),
+                sockets,
+            },
+        );
+        Ok(())
+    }
+
+    fn take(&mut self, name: &str, pending: Pending<ListenerConfig>, workers: usize) -> Result<(), String> {
+        let sockets = self.bind(name, pending.model(), workers)?;
+        self.store.accept(name, pending);
+        self.warming.insert(
+            name.to_owned(),
+            Warming {
+                since: Instant::now(),
+                sockets,
+            },
+        );
+        Ok(())
+    }
+
+    /// Binds the addresses that neither the active nor the waiting listener of this name has bound.
+    fn bind(&mut self, name: &str, config: &ListenerConfig, workers: usize) -> Result<Vec<Sockets>, String> {
+        let addresses = build::addresses(config).map_err(|error| format!("listener {name:?}: {error}"))?;
+        if !config.bind_to_port {
+            return Ok(Vec::new());
+        }
+        let mut sockets = self
+            .warming
+            .remove(name)
+            .map(|warming| warming.sockets)
+            .unwrap_or_default();
+        let active = self
+            .active
+            .get(name)
+            .map(|active| active.cell.load().addresses.clone())
+            .unwrap_or_default();
+        for wanted in addresses {
+            if active.contains(&wanted) || sockets.iter().any(|bound| bound.wanted == wanted) {
+                continue;
+            }
+            let per_worker = listen::bind_for_workers(wanted, workers).map_err(|error| {
+                format!("listener {name:?}: address: cannot listen on {wanted}: {error}; free the port or change it")
+            })?;
+            let bound = per_worker
+                .first()
+                .and_then(|socket| socket.local_addr().ok())
+                .unwrap_or(wanted);
+            sockets.push(Sockets {
+                wanted,
+                bound,
+                per_worker,
+            });
+        }
+        Ok(sockets)
+    }
+
+    /// A listener that the control plane took back: its sockets close, its connections drain.
+    pub(super) fn remove(&mut self, name: &str) {
+        if self.store.remove(name) {
+            self.warming.remove(name);
+            if let Some(active) = self.active.remove(name) {
+                active.cell.close();
+                self.update_table();
+            }
+        }
+    }
+
+    /// Routes of an RDS response.
+    ///
+    /// # Errors
+    /// Why they are rejected.
+    pub(super) fn offer_routes(
+        &mut self,
+        name: &str,
+        version: &str,
+        bytes: Bytes,
+        shared: &Shared,
+    ) -> Result<(), String> {
+        let Offered::Changed(pending) =
+            self.routes
+                .offer(name, version, bytes.clone(), decode::route_table)?
+        else {
+            return Ok(());
+        };
+        let table = RouteTable::new(pending.model(), &shared.clusters).map_err(|error| error.to_string());
+        let table = table.inspect_err(|reason| self.routes.refuse(name, version, bytes, reason))?;
+        self.routes.accept(name, pending);
+        if let Some(cell) = self.route_cells.get(name) {
+            cell.set(table);
+        }
+        Ok(())
+    }
+
+    /// The route tables to subscribe. Those that nobody wants any more are forgotten.
+    pub(super) fn wanted_routes(&mut self) -> BTreeSet<String> {
+        let wanted: BTreeSet<String> = self
+            .store
+            .accepted
+            .values()
+            .flat_map(|listener| rds_names(&listener.model))
+            .map(|(name, _)| name)
+            .collect();
+        self.routes.accepted.retain(|name, _| wanted.contains(name));
+        self.routes.refused.retain(|name, _| wanted.contains(name));
+        self.route_cells.retain(|name, _| wanted.contains(name));
+        wanted
+    }
+
+    /// The secrets of all listeners, by server.
+    pub(super) fn want_secrets(&self, wanted: &mut Wanted) {
+        for listener in self.store.accepted.values() {
+            for tls in chains(&listener.model).filter_map(|chain| chain.tls.as_ref()) {
+                for secret in secrets::names(&tls.common) {
+                    if let Some(source) = &secret.source {
+                        wanted
+                            .entry(source.server.clone())
+                            .or_default()
+                            .insert(secret.name.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts in use whatever has everything it waits for, or has waited long enough.
+    pub(super) fn publish_warm(&mut self, secrets: &mut Secrets, shared: &Shared, workers: &[WorkerHandle]) {
+        let ready: Vec<String> = self
+            .warming
+            .iter()
+            .filter(|(name, warming)| {
+                self.store
+                    .get(name)
+                    .is_none_or(|config| self.is_warm(config, warming.since, secrets))
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &ready {
+            if let Some(warming) = self.warming.remove(name) {
+                self.publish(name, warming, secrets, shared, workers);
+            }
+        }
+        if !ready.is_empty() {
+            self.update_table();
+        }
+    }
+
+    fn publish(
+        &mut self,
+        name: &str,
+        warming: Warming,
+        secrets: &mut Secrets,
+        shared: &Shared,
+        workers: &[WorkerHandle],
+    ) {
+        let Some(config) = self.store.get(name).cloned() else {
+            return;
+        };
+        let (routes, cells) = (&self.routes, &mut self.route_cells);
+        let mut rds = |name: &str| route_cell(name, routes, cells, shared);
+        let listener = match build::listener(shared, secrets, &config, &mut rds) {
+            Ok(listener) => Arc::new(listener),
+            Err(error) => {
+                tracing::error!(listener = name, %error, "accepted, but cannot be put in use; the last working one stays");
+                return;
+            }
+        };
+        let same_sockets = |active: &Active| active.cell.load().addresses == listener.addresses;
+        match self.active.get(name) {
+            Some(active) if same_sockets(active) => active.cell.set(listener),
+            _ => {
+                let cell = ListenerCell::new(listener);
+                let bound = warming.sockets.iter().map(|sockets| sockets.bound).collect();
+                for sockets in warming.sockets {
+                    start_accepting(sockets, &cell, &self.table, workers);
+                }
+                if let Some(old) = self.active.insert(name.to_owned(), Active { cell, bound }) {
+                    old.cell.close();
+                }
+            }
+        }
+        tracing::debug!(listener = name, "in use");
+    }
+
+    fn update_table(&self) {
+        self.table
+            .set(self.active.values().map(|active| active.cell.clone()));
+    }
+
+    /// Tells the connections of inbound listeners (or all) to go.
+    pub(super) fn drain_connections(&self, inbound_only: bool) {
+        self.of_direction(inbound_only)
+            .for_each(ListenerCell::drain_connections);
+    }
+
+    /// Inbound listeners (or all) stop accepting.
+    pub(super) fn close(&self, inbound_only: bool) {
+        self.of_direction(inbound_only).for_each(ListenerCell::close);
+    }
+
+    fn of_direction(&self, inbound_only: bool) -> impl Iterator<Item = &ListenerCell> {
+        let wanted =
+            move |cell: &&ListenerCell| !inbound_only || cell.load().direction == TrafficDirection::Inbound;
+        self.active
+            .values()
+            .map(|active| active.cell.as_ref())
+            .filter(wanted)
+    }
+
+    fn is_warm(&self, config: &ListenerConfig, since: Instant, secrets: &Secrets) -> bool {
+        let routes = rds_names(config)
+            .all(|(name, source)| self.routes.get(&name).is_some() || waited(&source, since));
+        routes
+            && chains(config).filter_map(|chain| chain.tls.as_ref()).all(|tls| {
+                secrets::names(&tls.common).all(|secret| {
+                    secrets.has(&secret.name)
+                        || secret.source.as_ref().is_none_or(|source| waited(source, since))
+                })
+            })
+    }
+}
+
+/// The cell of a route table; empty until the table comes.
+fn route_cell(
+    name: &str,
+    routes: &Store<RouteTableConfig>,
+    cells: &mut BTreeMap<String, Arc<RouteCell>>,
+    shared: &Shared,
+) -> Arc<RouteCell> {
+    let make = || {
+        let table = routes
+            .get(name)
+            .and_then(|config| RouteTable::new(config, &shared.clusters).ok());
+        RouteCell::new(table.unwrap_or_default())
+    };
+    cells.entry(name.to_owned()).or_insert_with(make).clone()
+}
+
+fn start_accepting(
+    sockets: Sockets,
+    cell: &Arc<ListenerCell>,
+    table: &Arc<ListenerTable>,
+    workers: &[WorkerHandle],
+) {
+    for (socket, worker) in sockets.per_worker.into_iter().zip(workers) {
+        let (cell, table) = (cell.clone(), table.clone());
+        worker.run(move || worker::spawn(accept::run(socket, cell, table)));
+    }
+}
+
+fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {
+    config.filter_chains.iter().chain(&config.default_filter_chain)
+}
+
+fn rds_names(config: &ListenerConfig) -> impl Iterator<Item = (String, ConfigSource)> {
+    chains(config).filter_map(|chain| match &chain.terminal {
+        TerminalFilter::Http(http) => match &http.routes {
+            RouteSource::Rds { name, source } if source.server == ConfigServer::Ads => {
+                Some((name.clone(), source.clone()))
+            }
+            _ => None,
+        },
+        TerminalFilter::TcpProxy(_) => None,
+    })
+}

@@ -1,0 +1,15 @@
+//! One HTTP stream from its head to its access log. Read [`stream`] first; then [`head`], [`route_table`], [`filter`], [`router`].
+//!
+//! Knows codecs by their heads and bodies, never a socket.
+pub(crate) mod downstream;
+pub(crate) mod filter;
+pub(crate) mod head;
+mod local_reply;
+pub(crate) mod manager;
+mod matcher;
+mod path;
+pub(crate) mod request_id;
+pub(crate) mod route_table;
+pub(crate) mod router;
+pub(crate) mod stream;
+mod xfcc;

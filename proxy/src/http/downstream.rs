@@ -1,0 +1,23 @@
+//! What streams and TCP proxies need to know of the connection they are on.
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::telemetry::stream_info::ConnectionInfo;
+use crate::tls::info::TlsInfo;
+
+/// Facts about a downstream connection; one a connection, shared by its streams.
+#[derive(Debug)]
+pub(crate) struct Downstream {
+    /// Addresses, SNI, chain, what logs want of TLS.
+    pub(crate) info: Arc<ConnectionInfo>,
+    /// TLS facts, when TLS was terminated here.
+    pub(crate) tls: Option<Rc<TlsInfo>>,
+}
+
+impl Downstream {
+    /// Where the client meant to go: what ORIGINAL_DST clusters dial.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.info.local_address
+    }
+}

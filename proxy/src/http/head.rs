@@ -1,0 +1,274 @@
+//! Request heads on their way in and response heads on their way out.
+//! Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders` and `mutateResponseHeaders`; docs, HTTP header sanitizing.
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::header::{DATE, SERVER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use outrigger_model::hcm::ServerHeader;
+use outrigger_model::listener::TrafficDirection;
+use outrigger_model::route::{AppendAction, HeaderMutations};
+
+use super::downstream::Downstream;
+use super::local_reply::LocalReply;
+use super::manager::ConnectionManager;
+use super::route_table::Route;
+use super::{path, request_id, xfcc};
+use crate::codec::{RequestHead, ResponseHead};
+use crate::telemetry::response_flag::ResponseFlag;
+use crate::telemetry::stream_info::StreamInfo;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const DECORATOR_OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
+
+/// Refuses what may not go on; nothing has been changed yet.
+pub(super) fn check(manager: &ConnectionManager, head: &RequestHead) -> Result<(), LocalReply> {
+    if matches!(head.version, Version::HTTP_10 | Version::HTTP_09) && !manager.config.accept_http_10 {
+        return Err(closing(LocalReply::new(
+            StatusCode::UPGRADE_REQUIRED,
+            None,
+            "low_version",
+            "Upgrade Required",
+        )));
+    }
+    let missing = head.authority.is_empty() && !head.headers.contains_key(http::header::HOST);
+    if missing && head.method != Method::CONNECT {
+        return Err(closing(LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            None,
+            "missing_host_header",
+            "",
+        )));
+    }
+    if head.headers.len() > manager.options.max_headers {
+        let details = "request_headers_too_large";
+        return Err(LocalReply::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            None,
+            details,
+            "",
+        ));
+    }
+    Ok(())
+}
+
+/// The reply ends its connection.
+fn closing(mut reply: LocalReply) -> LocalReply {
+    reply
+        .headers
+        .push((http::header::CONNECTION, HeaderValue::from_static("close")));
+    reply
+}
+
+/// Headers by which a trusted hop may steer this one. As Envoy 1.40, nobody is trusted unless `internal_address_config` says so
+/// (`ConnectionManagerUtility::cleanInternalHeaders`).
+const INTERNAL_ONLY: [&str; 15] = [
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+    "x-envoy-ip-tags",
+    "x-envoy-max-retries",
+    "x-envoy-original-url",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+];
+
+/// Takes out what only a trusted hop may say. Most requests have none of it: one look at each header name.
+fn remove_internal_headers(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        for name in INTERNAL_ONLY {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Everything that happens to a request head before its route is sought.
+pub(super) fn inbound(
+    manager: &ConnectionManager,
+    downstream: &Downstream,
+    head: &mut RequestHead,
+    info: &mut StreamInfo,
+    random: &mut fastrand::Rng,
+) -> Result<(), LocalReply> {
+    let config = &manager.config;
+    match path::normalize(&head.path, config.normalize_path, config.merge_slashes) {
+        Ok(Some(normal)) => head.path = normal,
+        Ok(None) => {}
+        Err(path::InvalidPath) => {
+            let flag = Some(ResponseFlag::DownstreamProtocolError);
+            return Err(LocalReply::new(
+                StatusCode::BAD_REQUEST,
+                flag,
+                "path_normalization_failed",
+                "",
+            ));
+        }
+    }
+    if !head.headers.contains_key(X_FORWARDED_PROTO) {
+        let scheme = if downstream.tls.is_some() { "https" } else { "http" };
+        head.headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+    // Envoy: the scheme upstream follows x-forwarded-proto when that names one.
+    head.scheme = match head.headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(b"https") => "https",
+        Some(b"http") => "http",
+        _ => head.scheme,
+    };
+    remove_internal_headers(&mut head.headers);
+    if let Some(client) = last_forwarded_for(&head.headers) {
+        info.remote_address = Some(client);
+    }
+    request_id::set(
+        &mut head.headers,
+        config.generate_request_id,
+        config.tracing.as_ref(),
+        random,
+    );
+    xfcc::mutate(
+        &mut head.headers,
+        config.forward_client_cert,
+        config.client_cert_details,
+        downstream.tls.as_deref(),
+    );
+    Ok(())
+}
+
+/// The client as the last hop saw it: with `use_remote_address: false` the last address of x-forwarded-for is believed (Envoy
+/// `Utility::getLastAddressFromXFF`). It has no port.
+fn last_forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
+    let value = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
+    let address = value.rsplit(',').next()?.trim().parse().ok()?;
+    Some(SocketAddr::new(address, 0))
+}
+
+/// The decorator's operation travels from the client's sidecar to the server's, for its span. Only with tracing configured.
+/// Returns what the response of an inbound stream has to carry.
+pub(super) fn decorate_request(
+    manager: &ConnectionManager,
+    route: &Route,
+    head: &mut RequestHead,
+) -> Option<HeaderValue> {
+    manager.config.tracing.as_ref()?;
+    if manager.direction == TrafficDirection::Outbound {
+        if let Some(operation) = &route.decorator {
+            head.headers.insert(DECORATOR_OPERATION, operation.clone());
+        }
+        return None;
+    }
+    match head.headers.remove(DECORATOR_OPERATION) {
+        Some(_) => None,
+        None => route.decorator.clone(),
+    }
+}
+
+/// Everything that happens to a response head after the filters.
+pub(super) fn outbound(manager: &ConnectionManager, head: &mut ResponseHead, decorator: Option<HeaderValue>) {
+    let headers = &mut head.headers;
+    match manager.config.server_header {
+        ServerHeader::Overwrite => {
+            headers.insert(SERVER, manager.server_name.clone());
+        }
+        ServerHeader::AppendIfAbsent => {
+            headers
+                .entry(SERVER)
+                .or_insert_with(|| manager.server_name.clone());
+        }
+        ServerHeader::PassThrough => {}
+    }
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, date_now());
+    }
+    if manager.config.tracing.is_some() {
+        if manager.direction == TrafficDirection::Outbound {
+            headers.remove(DECORATOR_OPERATION);
+        } else if let Some(operation) = decorator {
+            headers.insert(DECORATOR_OPERATION, operation);
+        }
+    }
+}
+
+/// The `date` value, made once a second and worker.
+fn date_now() -> HeaderValue {
+    thread_local! {
+        static LAST: std::cell::RefCell<(u64, Option<HeaderValue>)> = const { std::cell::RefCell::new((0, None)) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(at, value)| match value {
+        Some(value) if *at == second => value.clone(),
+        _ => {
+            let text = httpdate::fmt_http_date(now);
+            let fresh = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+            (*at, *value) = (second, Some(fresh.clone()));
+            fresh
+        }
+    })
+}
+
+/// Applies configured changes to request headers: those of one level, removals after additions as Envoy's `HeaderParser`.
+pub(super) fn change_request(changes: &HeaderMutations, head: &mut RequestHead) {
+    for addition in &changes.request_add {
+        match addition.name.as_str() {
+            ":authority" | "host" => {
+                if let Ok(value) = HeaderValue::from_str(&addition.value) {
+                    head.authority = value;
+                }
+            }
+            ":path" => {
+                if let Ok(path) = addition.value.parse() {
+                    head.path = path;
+                }
+            }
+            name => add(&mut head.headers, name, &addition.value, addition.action),
+        }
+    }
+    for name in &changes.request_remove {
+        head.headers.remove(name);
+    }
+}
+
+/// Applies configured changes to response headers.
+pub(super) fn change_response(changes: &HeaderMutations, head: &mut ResponseHead) {
+    for addition in &changes.response_add {
+        add(
+            &mut head.headers,
+            &addition.name,
+            &addition.value,
+            addition.action,
+        );
+    }
+    for name in &changes.response_remove {
+        head.headers.remove(name);
+    }
+}
+
+fn add(headers: &mut HeaderMap, name: &str, value: &str, action: AppendAction) {
+    let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) else {
+        return;
+    };
+    let present = headers.contains_key(&name);
+    match action {
+        AppendAction::AppendIfExistsOrAdd => {
+            headers.append(name, value);
+        }
+        AppendAction::AddIfAbsent if !present => {
+            headers.insert(name, value);
+        }
+        AppendAction::OverwriteIfExistsOrAdd => {
+            headers.insert(name, value);
+        }
+        AppendAction::OverwriteIfExists if present => {
+            headers.insert(name, value);
+        }
+        AppendAction::AddIfAbsent | AppendAction::OverwriteIfExists => {}
+    }
+}

@@ -1,0 +1,138 @@
+//! Answers made by the proxy itself: status, body, flag and details as Envoy's. Source: Envoy docs, response code details; local replies
+//! to gRPC requests become trailers-only responses with a gRPC status (`Utility::sendLocalReply`).
+use std::borrow::Cow;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::codec::{Body, RequestHead, Response, ResponseHead};
+use crate::telemetry::response_flag::ResponseFlag;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What to answer and what to log.
+#[derive(Debug, Clone)]
+pub(super) struct LocalReply {
+    pub(super) status: StatusCode,
+    pub(super) body: Cow<'static, str>,
+    pub(super) details: Cow<'static, str>,
+    pub(super) flag: Option<ResponseFlag>,
+    /// Extra headers, e.g. `x-envoy-overloaded`.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl LocalReply {
+    /// No extra header.
+    pub(super) fn new(
+        status: StatusCode,
+        flag: Option<ResponseFlag>,
+        details: impl Into<Cow<'static, str>>,
+        body: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            details: details.into(),
+            flag,
+            headers: Vec::new(),
+        }
+    }
+
+    /// The response for this request.
+    pub(super) fn response(&self, request: &RequestHead) -> Response {
+        let mut headers: HeaderMap = self.headers.iter().cloned().collect();
+        if request.is_grpc() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(self.status)));
+            if !self.body.is_empty() {
+                let message =
+                    percent_encoding::utf8_percent_encode(&self.body, GRPC_MESSAGE_ESCAPED).to_string();
+                if let Ok(value) = HeaderValue::from_str(&message) {
+                    headers.insert(GRPC_MESSAGE, value);
+                }
+            }
+            return Response {
+                head: ResponseHead {
+                    status: StatusCode::OK,
+                    headers,
+                },
+                body: Body::empty(),
+            };
+        }
+        if !self.body.is_empty() {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        let body = match (&self.body, &request.method) {
+            (_, &Method::HEAD) => Body::empty(),
+            (Cow::Borrowed(text), _) => Body::full(*text),
+            (Cow::Owned(text), _) => Body::full(text.clone()),
+        };
+        Response {
+            head: ResponseHead {
+                status: self.status,
+                headers,
+            },
+            body,
+        }
+    }
+}
+
+/// gRPC's message escape: everything but printable ASCII without `%`. Source: gRPC over HTTP/2, `Percent-Encoded`.
+const GRPC_MESSAGE_ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+
+/// Source: gRPC `http-grpc-status-mapping.md`, as Envoy `Grpc::Utility::httpToGrpcStatus`.
+pub(super) fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Version;
+
+    fn request(content_type: Option<&'static str>) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = content_type {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+        }
+        RequestHead {
+            method: Method::POST,
+            path: "/".parse().expect("a path"),
+            authority: HeaderValue::from_static("a"),
+            scheme: "http",
+            version: Version::HTTP_2,
+            headers,
+        }
+    }
+
+    #[test]
+    fn grpc_clients_get_a_grpc_status() {
+        let reply = LocalReply::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            None,
+            "no_healthy_upstream",
+            "no healthy upstream",
+        );
+        let response = reply.response(&request(Some("application/grpc")));
+        assert_eq!(response.head.status, 200);
+        assert_eq!(response.head.headers["grpc-status"], "14");
+        assert_eq!(response.head.headers["grpc-message"], "no healthy upstream");
+    }
+
+    #[test]
+    fn an_empty_body_has_no_content_type() {
+        let reply = LocalReply::new(StatusCode::NOT_FOUND, None, "route_not_found", "");
+        let response = reply.response(&request(None));
+        assert!(response.head.headers.is_empty());
+        assert!(response.body.is_empty());
+    }
+}

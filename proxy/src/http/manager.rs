@@ -1,0 +1,161 @@
+//! The HTTP connection manager of one filter chain: everything a stream needs that does not change per request.
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use outrigger_model::hcm::{self as model, HttpConnectionManager};
+use outrigger_model::listener::TrafficDirection;
+
+use super::downstream::Downstream;
+use super::filter::Filter;
+use super::route_table::RouteCell;
+use super::stream;
+use crate::codec::{Http2Settings, Request, Response, ServerOptions, StreamHandler};
+use crate::stats::{Counter, Gauge, Histogram, Registry};
+use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::peer::LocalPeers;
+
+/// Runtime of `HttpConnectionManager`. Immutable; shared by all workers.
+#[derive(Debug)]
+pub(crate) struct ConnectionManager {
+    /// What it was made of.
+    pub(crate) config: HttpConnectionManager,
+    /// Inbound or outbound: decides whose span operation a decorator names.
+    pub(crate) direction: TrafficDirection,
+    /// The routes.
+    pub(crate) routes: Arc<RouteCell>,
+    /// Filters before the router.
+    pub(crate) filters: Vec<Filter>,
+    /// The `server` header.
+    pub(crate) server_name: HeaderValue,
+    /// Logs.
+    pub(crate) access_log: AccessLogger,
+    /// Counters.
+    pub(crate) stats: ManagerStats,
+    /// For the codecs.
+    pub(crate) options: ServerOptions,
+}
+
+/// `http.<stat_prefix>.*`. Source: Envoy docs, HTTP connection manager statistics.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub(crate) struct ManagerStats {
+    pub(crate) downstream_cx_total: Counter,
+    pub(crate) downstream_cx_active: Gauge,
+    pub(crate) downstream_cx_http1_total: Counter,
+    pub(crate) downstream_cx_http2_total: Counter,
+    pub(crate) downstream_cx_protocol_error: Counter,
+    pub(crate) downstream_rq_total: Counter,
+    pub(crate) downstream_rq_active: Gauge,
+    pub(crate) downstream_rq_http1_total: Counter,
+    pub(crate) downstream_rq_http2_total: Counter,
+    pub(crate) downstream_rq_completed: Counter,
+    pub(crate) downstream_rq_class: [Counter; 5],
+    pub(crate) downstream_rq_rx_reset: Counter,
+    pub(crate) downstream_rq_idle_timeout: Counter,
+    pub(crate) downstream_rq_time: Histogram,
+    pub(crate) no_route: Counter,
+    pub(crate) no_cluster: Counter,
+    pub(crate) rq_total: Counter,
+}
+
+impl ManagerStats {
+    /// Registers them.
+    pub(crate) fn new(registry: &Registry, stat_prefix: &str) -> Self {
+        let counter = |name: &str| registry.counter(format!("http.{stat_prefix}.{name}"));
+        let gauge = |name: &str| registry.gauge(format!("http.{stat_prefix}.{name}"));
+        let histogram = |name: &str| registry.histogram(format!("http.{stat_prefix}.{name}"));
+        Self {
+            downstream_cx_total: counter("downstream_cx_total"),
+            downstream_cx_active: gauge("downstream_cx_active"),
+            downstream_cx_http1_total: counter("downstream_cx_http1_total"),
+            downstream_cx_http2_total: counter("downstream_cx_http2_total"),
+            downstream_cx_protocol_error: counter("downstream_cx_protocol_error"),
+            downstream_rq_total: counter("downstream_rq_total"),
+            downstream_rq_active: gauge("downstream_rq_active"),
+            downstream_rq_http1_total: counter("downstream_rq_http1_total"),
+            downstream_rq_http2_total: counter("downstream_rq_http2_total"),
+            downstream_rq_completed: counter("downstream_rq_completed"),
+            downstream_rq_class: [1, 2, 3, 4, 5].map(|class| counter(&format!("downstream_rq_{class}xx"))),
+            downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
+            downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
+            downstream_rq_time: histogram("downstream_rq_time"),
+            no_route: counter("no_route"),
+            no_cluster: counter("no_cluster"),
+            rq_total: counter("rq_total"),
+        }
+    }
+}
+
+/// What a manager is made from besides its configuration.
+pub(crate) struct Parts<'a> {
+    /// Inbound or outbound.
+    pub(crate) direction: TrafficDirection,
+    /// Where its routes are swapped.
+    pub(crate) routes: Arc<RouteCell>,
+    /// Its logs.
+    pub(crate) access_log: AccessLogger,
+    /// Who this proxy is, for the peer metadata filter.
+    pub(crate) local_peers: &'a LocalPeers,
+    /// Where counters are registered.
+    pub(crate) registry: &'a Registry,
+}
+
+impl ConnectionManager {
+    /// Builds the runtime object.
+    pub(crate) fn new(config: HttpConnectionManager, parts: Parts<'_>) -> Self {
+        let filters = config
+            .filters
+            .iter()
+            .map(|filter| Filter::new(filter, parts.local_peers))
+            .collect();
+        Self {
+            direction: parts.direction,
+            routes: parts.routes,
+            filters,
+            server_name: HeaderValue::from_str(&config.server_name)
+                .unwrap_or_else(|_| HeaderValue::from_static("envoy")),
+            access_log: parts.access_log,
+            stats: ManagerStats::new(parts.registry, &config.stat_prefix),
+            options: options(&config),
+            config,
+        }
+    }
+}
+
+fn options(config: &HttpConnectionManager) -> ServerOptions {
+    let model::HttpConnectionManager {
+        http2,
+        max_request_headers_kb,
+        ..
+    } = config;
+    let max_head_bytes = max_request_headers_kb.saturating_mul(1024);
+    ServerOptions {
+        max_head_bytes: max_head_bytes as usize,
+        max_headers: config.max_request_headers_count as usize,
+        head_timeout: config.request_headers_timeout,
+        idle_timeout: config.idle_timeout,
+        drain_timeout: config.drain_timeout,
+        http2: Http2Settings {
+            max_concurrent_streams: http2.max_concurrent_streams,
+            stream_window: http2.initial_stream_window_bytes,
+            connection_window: http2.initial_connection_window_bytes,
+            max_header_list_bytes: max_head_bytes,
+        },
+    }
+}
+
+/// Answers the streams of one connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionHandler {
+    /// The chain's manager when the connection began.
+    pub(crate) manager: Arc<ConnectionManager>,
+    /// The connection.
+    pub(crate) downstream: Rc<Downstream>,
+}
+
+impl StreamHandler for ConnectionHandler {
+    async fn handle(&self, request: Request) -> Response {
+        stream::run(&self.manager, &self.downstream, request).await
+    }
+}

@@ -1,0 +1,144 @@
+//! String and header matchers, compiled when a route table is built.
+use outrigger_model::matcher::{
+    HeaderMatch, HeaderMatcher as HeaderConfig, Pattern, StringMatcher as StringConfig,
+};
+use regex::bytes::Regex;
+
+use crate::codec::RequestHead;
+
+/// Compares one string.
+#[derive(Debug)]
+pub(super) struct StringMatcher {
+    test: Test,
+    ignore_case: bool,
+}
+
+#[derive(Debug)]
+enum Test {
+    Exact(Vec<u8>),
+    Prefix(Vec<u8>),
+    Suffix(Vec<u8>),
+    Contains(Vec<u8>),
+    Regex(Regex),
+}
+
+/// A regular expression that has to match the whole text, as RE2's FullMatch in Envoy.
+///
+/// # Errors
+/// The expression is no valid one; the model refuses such before.
+pub(super) fn full_match(expression: &str) -> Result<Regex, regex::Error> {
+    Regex::new(&format!(r"\A(?:{expression})\z"))
+}
+
+impl StringMatcher {
+    /// # Errors
+    /// The regular expression does not compile.
+    pub(super) fn new(config: &StringConfig) -> Result<Self, regex::Error> {
+        let bytes = |text: &String| {
+            if config.ignore_case {
+                text.to_ascii_lowercase().into_bytes()
+            } else {
+                text.clone().into_bytes()
+            }
+        };
+        let test = match &config.pattern {
+            Pattern::Exact(text) => Test::Exact(bytes(text)),
+            Pattern::Prefix(text) => Test::Prefix(bytes(text)),
+            Pattern::Suffix(text) => Test::Suffix(bytes(text)),
+            Pattern::Contains(text) => Test::Contains(bytes(text)),
+            Pattern::Regex(text) => Test::Regex(full_match(text)?),
+        };
+        Ok(Self {
+            test,
+            ignore_case: config.ignore_case,
+        })
+    }
+
+    /// Allocates only for `ignore_case`.
+    pub(super) fn matches(&self, value: &[u8]) -> bool {
+        if self.ignore_case && !matches!(self.test, Test::Regex(_)) {
+            return self.test.matches(&value.to_ascii_lowercase());
+        }
+        self.test.matches(value)
+    }
+}
+
+impl Test {
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Test::Exact(text) => value == text,
+            Test::Prefix(text) => value.starts_with(text),
+            Test::Suffix(text) => value.ends_with(text),
+            Test::Contains(text) => text.is_empty() || value.windows(text.len()).any(|part| part == text),
+            Test::Regex(regex) => regex.is_match(value),
+        }
+    }
+}
+
+/// Judges one header of a request.
+#[derive(Debug)]
+pub(super) struct HeaderMatcher {
+    name: String,
+    test: HeaderTest,
+    invert: bool,
+    treat_missing_as_empty: bool,
+}
+
+#[derive(Debug)]
+enum HeaderTest {
+    Present(bool),
+    String(StringMatcher),
+    Range(i64, i64),
+}
+
+impl HeaderMatcher {
+    /// # Errors
+    /// A regular expression does not compile.
+    pub(super) fn new(config: &HeaderConfig) -> Result<Self, regex::Error> {
+        let test = match &config.kind {
+            HeaderMatch::Present(present) => HeaderTest::Present(*present),
+            HeaderMatch::String(string) => HeaderTest::String(StringMatcher::new(string)?),
+            HeaderMatch::Range { start, end } => HeaderTest::Range(*start, *end),
+        };
+        Ok(Self {
+            name: config.name.clone(),
+            test,
+            invert: config.invert,
+            treat_missing_as_empty: config.treat_missing_as_empty,
+        })
+    }
+
+    /// Source: Envoy `HeaderUtility::HeaderData::matchesHeaders`: a missing header matches only `present: false` and inverted
+    /// presence; several values of one name are joined with a comma.
+    pub(super) fn matches(&self, head: &RequestHead) -> bool {
+        let joined;
+        let value = if self.name.starts_with(':') || head.headers.get_all(&self.name).iter().nth(1).is_none()
+        {
+            head.header(&self.name)
+        } else {
+            joined = head
+                .headers
+                .get_all(&self.name)
+                .iter()
+                .map(http::HeaderValue::as_bytes)
+                .collect::<Vec<_>>()
+                .join(&b","[..]);
+            Some(joined.as_slice())
+        };
+        if let HeaderTest::Present(expected) = self.test {
+            return (value.is_some() == expected) != self.invert;
+        }
+        let Some(value) = value.or(self.treat_missing_as_empty.then_some(&b""[..])) else {
+            return false;
+        };
+        let matched = match &self.test {
+            HeaderTest::Present(_) => true,
+            HeaderTest::String(string) => string.matches(value),
+            HeaderTest::Range(start, end) => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .is_some_and(|number| (*start..*end).contains(&number)),
+        };
+        matched != self.invert
+    }
+}

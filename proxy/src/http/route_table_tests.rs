@@ -1,0 +1,172 @@
+//! Which route is taken: tables of authority and path against route names.
+use http::{HeaderMap, Method, Version};
+use outrigger_model::matcher::{
+    HeaderMatch, HeaderMatcher as HeaderConfig, Pattern, StringMatcher as StringConfig,
+};
+use outrigger_model::metadata::Metadata;
+use outrigger_model::route::{RouteAction, RouteMatch, VirtualHost, WeightedCluster};
+
+use super::*;
+
+fn route(name: &str, path: PathMatch) -> model::Route {
+    model::Route {
+        name: name.into(),
+        matcher: RouteMatch {
+            path,
+            case_sensitive: true,
+            headers: Vec::new(),
+            query_parameters: Vec::new(),
+        },
+        action: RouteAction::DirectResponse {
+            status: 200,
+            body: Vec::new(),
+        },
+        metadata: Metadata::default(),
+        decorator_operation: None,
+        headers: model::HeaderMutations::default(),
+        filter_config: Vec::new(),
+    }
+}
+
+fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
+    VirtualHost {
+        name: String::new(),
+        domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
+        routes,
+        include_request_attempt_count: false,
+        headers: model::HeaderMutations::default(),
+        retry_policy: None,
+    }
+}
+
+fn table(hosts: Vec<VirtualHost>, ignore_port: bool) -> RouteTable {
+    let config = RouteTableConfig {
+        name: String::new(),
+        virtual_hosts: hosts,
+        ignore_port_in_host_matching: ignore_port,
+        max_direct_response_body_bytes: 4096,
+        headers: model::HeaderMutations::default(),
+    };
+    RouteTable::new(&config, &ClusterTable::default()).expect("valid")
+}
+
+fn head(authority: &str, path: &str) -> RequestHead {
+    RequestHead {
+        method: Method::GET,
+        path: path.parse().expect("a path"),
+        authority: authority.parse().expect("a header value"),
+        scheme: "http",
+        version: Version::HTTP_11,
+        headers: HeaderMap::new(),
+    }
+}
+
+#[track_caller]
+fn check(table: &RouteTable, authority: &str, path: &str, expected: Option<&str>) {
+    let found = table
+        .route(&head(authority, path))
+        .map(|route| route.name.to_string());
+    assert_eq!(found.as_deref(), expected, "{authority}{path}");
+}
+
+#[test]
+fn the_most_specific_domain_wins() {
+    let all = |name| vec![route(name, PathMatch::Prefix("/".into()))];
+    let table = table(
+        vec![
+            host(&["*"], all("any")),
+            host(&["*.example.com"], all("suffix")),
+            host(&["*.a.example.com"], all("longer suffix")),
+            host(&["www.*"], all("prefix")),
+            host(&["www.example.com"], all("exact")),
+        ],
+        true,
+    );
+    check(&table, "www.example.com:8080", "/", Some("exact"));
+    check(&table, "WWW.Example.com", "/", Some("exact"));
+    check(&table, "b.example.com", "/", Some("suffix"));
+    check(&table, "b.a.example.com", "/", Some("longer suffix"));
+    check(&table, ".example.com", "/", Some("any"));
+    check(&table, "www.else", "/", Some("prefix"));
+    check(&table, "[::1]:80", "/", Some("any"));
+}
+
+#[test]
+fn the_port_counts_unless_it_is_ignored() {
+    let table = table(
+        vec![host(&["a"], vec![route("a", PathMatch::Prefix("/".into()))])],
+        false,
+    );
+    check(&table, "a", "/", Some("a"));
+    check(&table, "a:80", "/", None);
+}
+
+#[test]
+fn the_first_matching_route_wins_and_the_query_is_no_part_of_the_path() {
+    let routes = vec![
+        route("exact", PathMatch::Exact("/x".into())),
+        route("separated", PathMatch::SeparatedPrefix("/api".into())),
+        route("regex", PathMatch::Regex("/r/[0-9]+".into())),
+        route("rest", PathMatch::Prefix("/".into())),
+    ];
+    let table = table(vec![host(&["*"], routes)], true);
+    check(&table, "a", "/x?q=1", Some("exact"));
+    check(&table, "a", "/api/v1", Some("separated"));
+    check(&table, "a", "/apiv1", Some("rest"));
+    check(&table, "a", "/r/12", Some("regex"));
+    check(&table, "a", "/r/12/more", Some("rest"));
+}
+
+#[test]
+fn headers_decide_with_inversion_and_absence() {
+    let mut wanted = route("header", PathMatch::Prefix("/".into()));
+    wanted.matcher.headers = vec![HeaderConfig {
+        name: "x-v".into(),
+        kind: HeaderMatch::String(StringConfig {
+            pattern: Pattern::Exact("1".into()),
+            ignore_case: false,
+        }),
+        invert: true,
+        treat_missing_as_empty: false,
+    }];
+    let table = table(vec![host(&["*"], vec![wanted])], true);
+    check(&table, "a", "/", None);
+    let mut other = head("a", "/");
+    other.headers.insert("x-v", HeaderValue::from_static("2"));
+    assert!(table.route(&other).is_some());
+}
+
+#[test]
+fn weights_are_kept_and_zero_gets_nothing() {
+    let share = |name: &str, weight| WeightedCluster {
+        name: name.into(),
+        weight,
+        headers: model::HeaderMutations::default(),
+    };
+    let config = model::Forward {
+        cluster: ClusterSpec::Weighted(vec![share("a", 90), share("zero", 0), share("b", 10)]),
+        cluster_not_found_status: 503,
+        timeout: None,
+        max_stream_duration: None,
+        grpc_timeout_max: None,
+        idle_timeout: None,
+        retry_policy: None,
+        prefix_rewrite: None,
+        host_rewrite: None,
+    };
+    let forward = Forward::new(&config, &ClusterTable::default());
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut counts: HashMap<String, u32> = HashMap::new();
+    for _ in 0..10_000 {
+        let name = forward
+            .target(&mut random)
+            .expect("a share")
+            .cluster
+            .name
+            .to_string();
+        *counts.entry(name).or_default() += 1;
+    }
+    assert_eq!(counts.get("zero"), None);
+    let share = counts.get("a").copied().unwrap_or_default();
+    assert!((8_800..9_200).contains(&share), "{share}");
+}

@@ -1,0 +1,135 @@
+//! One attempt: a connection, the request, the response head.
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Version as HttpVersion;
+use outrigger_model::cluster::UpstreamHttpVersion;
+
+use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::telemetry::response_flag::ResponseFlag;
+use crate::telemetry::stream_info::StreamInfo;
+use crate::time::Instant;
+use crate::upstream::circuit_breaker::Resource;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::connect::{AlpnOverride, ConnectError};
+use crate::upstream::endpoint::Host;
+use crate::upstream::pool::{self, Version};
+
+/// Why an attempt brought no response head.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AttemptError {
+    /// No connection; no byte of the request was sent; always safe to retry.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The request went wrong on a connection.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// `per_try_timeout` passed.
+    #[error("no response within per_try_timeout")]
+    PerTryTimeout,
+    /// The circuit breaker allows no further request.
+    #[error("the cluster's circuit breaker is open")]
+    Overflow,
+}
+
+/// A response head in time.
+#[derive(Debug)]
+pub(super) struct Attempted {
+    pub(super) response: Response,
+    /// From the request's first byte to the response head.
+    pub(super) service_time: Duration,
+}
+
+/// What an attempt needs.
+pub(super) struct Attempt<'a> {
+    pub(super) cluster: &'a Arc<Cluster>,
+    pub(super) host: &'a Arc<Host>,
+    pub(super) alpn: Option<&'a AlpnOverride>,
+    pub(super) info: &'a RefCell<StreamInfo>,
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(self, head: RequestHead, body: Body) -> Result<Attempted, AttemptError> {
+        self.info.borrow_mut().begin_attempt().host = Some(self.host.address);
+        let limits = &self.cluster.config.circuit_breaker;
+        let Some(pending) = self.cluster.breaker.acquire(Resource::PendingRequests, limits) else {
+            self.cluster.stats.upstream_rq_pending_overflow.inc();
+            return Err(AttemptError::Overflow);
+        };
+        self.cluster.stats.upstream_rq_pending_total.inc();
+        let version = self.version(head.version);
+        let lease = pool::acquire(self.cluster, self.host, self.alpn, version)
+            .await
+            .inspect_err(|error| {
+                tracing::debug!(cluster = %self.cluster.name, %error, "no upstream connection");
+                if !matches!(error, ConnectError::Overflow) {
+                    self.cluster.stats.upstream_rq_pending_failure_eject.inc();
+                }
+            })?;
+        drop(pending);
+        let started = Instant::now();
+        {
+            let upstream = &mut self.info.borrow_mut().upstream;
+            upstream.local_address = lease.facts().local_address;
+            upstream.first_tx = Some(started.into_std());
+        }
+        let response = lease.send(head, body).await.inspect_err(|error| {
+            tracing::debug!(cluster = %self.cluster.name, host = %self.host.address, %error, "no upstream response");
+            self.cluster.stats.upstream_rq_rx_reset.inc();
+        })?;
+        let now = Instant::now();
+        self.info.borrow_mut().upstream.first_rx = Some(now.into_std());
+        Ok(Attempted {
+            response,
+            service_time: now - started,
+        })
+    }
+
+    fn version(&self, downstream: HttpVersion) -> Version {
+        match self.cluster.config.http.version {
+            UpstreamHttpVersion::Http1 => Version::Http1,
+            UpstreamHttpVersion::Http2 => Version::Http2,
+            UpstreamHttpVersion::Downstream if downstream == HttpVersion::HTTP_2 => Version::Http2,
+            UpstreamHttpVersion::Downstream => Version::Http1,
+        }
+    }
+}
+
+impl AttemptError {
+    /// Envoy's `Http::Utility::resetReasonToString`.
+    pub(super) fn reset_reason(&self) -> &'static str {
+        match self {
+            Self::Connect(ConnectError::Timeout { .. }) => "connection timeout",
+            Self::Connect(ConnectError::Overflow) | Self::Overflow => "overflow",
+            Self::Connect(_) => "remote connection failure",
+            Self::Send(SendError::NotSent(_) | SendError::Closed(_)) => "connection termination",
+            Self::Send(SendError::Refused(_)) => "remote refused stream reset",
+            Self::Send(SendError::Reset(_)) => "remote reset",
+            Self::Send(SendError::Protocol(_)) => "protocol error",
+            Self::PerTryTimeout => "upstream per try timeout",
+        }
+    }
+
+    /// Empty when the transport is not to blame.
+    pub(super) fn transport_failure_reason(&self) -> String {
+        match self {
+            Self::Connect(error) => error.transport_failure_reason(),
+            _ => String::new(),
+        }
+    }
+
+    /// The flag for the access log. Source: Envoy `Filter::streamResetReasonToResponseFlag`.
+    pub(super) fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::Connect(ConnectError::Overflow) | Self::Overflow => ResponseFlag::UpstreamOverflow,
+            Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
+            Self::Send(SendError::NotSent(_) | SendError::Closed(_)) => {
+                ResponseFlag::UpstreamConnectionTermination
+            }
+            Self::Send(SendError::Refused(_) | SendError::Reset(_)) => ResponseFlag::UpstreamRemoteReset,
+            Self::Send(SendError::Protocol(_)) => ResponseFlag::UpstreamProtocolError,
+            Self::PerTryTimeout => ResponseFlag::UpstreamRequestTimeout,
+        }
+    }
+}

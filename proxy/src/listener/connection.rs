@@ -1,0 +1,273 @@
+//! The way of one downstream connection. Read [`run`].
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::filter_chain::{self, ConnectionFacts};
+use super::inspect::{self, Inspection};
+use super::runtime::{Chain, Exchange, Listener, ListenerCell, Terminal, next_connection_id};
+use super::table::ListenerTable;
+use crate::http::downstream::Downstream;
+use crate::net::original_dst::original_dst;
+use crate::net::prefixed::Prefixed;
+use crate::network_filter::{hcm, metadata_exchange};
+use crate::telemetry::access_log::Entry;
+use crate::telemetry::response_flag::ResponseFlag;
+use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo, TlsInfo as LoggedTls};
+use crate::time::{self, Instant};
+use crate::tls::transport::Transport;
+use crate::tls::{SslCounter, TlsInfo};
+
+/// Serves one accepted connection to its end.
+///
+/// 1. A `use_original_dst` listener hands it to the listener of its original destination.
+/// 2. Inspectors look at the first bytes. 3. A filter chain is chosen. 4. TLS. 5. The chain's filters.
+pub(super) async fn run(
+    cell: Arc<ListenerCell>,
+    table: Arc<ListenerTable>,
+    mut stream: TcpStream,
+    remote: SocketAddr,
+) {
+    let Ok(mut local) = stream.local_addr() else {
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let accepted_by = cell.load();
+    let (cell, listener) = if accepted_by.use_original_dst {
+        if let Some(destination) = original_dst(&stream) {
+            local = destination;
+        }
+        hand_over(cell, accepted_by, &table, local)
+    } else {
+        (cell, accepted_by)
+    };
+    let _counted = Counted::new(&listener);
+    let Some(found) = inspect(&listener, &mut stream, local).await else {
+        return;
+    };
+    let destination = found.original_dst.unwrap_or(local);
+    let chain = choose(&listener, &found, destination, remote);
+    let mut info = ConnectionInfo::new(next_connection_id(), destination, remote);
+    info.requested_server_name = found.server_name.as_deref().map(Arc::from);
+    let Some(chain) = chain else {
+        return no_chain(&listener, info);
+    };
+    info.filter_chain_name = Some(chain.name.clone());
+    let tcp = Prefixed::new(found.buffer.freeze(), stream);
+    let Some((transport, tls)) = secure(&listener, &chain, tcp, &mut info).await else {
+        return;
+    };
+    let downstream = Rc::new(Downstream {
+        info: Arc::new(info),
+        tls: tls.map(Rc::new),
+    });
+    serve(&chain, downstream, transport, &cell).await;
+}
+
+/// The listener of the original destination, else the one that accepted.
+fn hand_over(
+    cell: Arc<ListenerCell>,
+    listener: Arc<Listener>,
+    table: &ListenerTable,
+    destination: SocketAddr,
+) -> (Arc<ListenerCell>, Arc<Listener>) {
+    match table.find(destination).filter(|other| !Arc::ptr_eq(other, &cell)) {
+        Some(other) => {
+            let listener = other.load();
+            (other, listener)
+        }
+        None => (cell, listener),
+    }
+}
+
+async fn inspect(listener: &Listener, stream: &mut TcpStream, local: SocketAddr) -> Option<Inspection> {
+    let mut found = Inspection::default();
+    let inspected = inspect::run(&listener.listener_filters, stream, local, &mut found);
+    match time::within(listener.inspect_timeout, inspected).await {
+        Ok(Ok(())) => Some(found),
+        Ok(Err(error)) => {
+            tracing::debug!(listener = %listener.name, %error, "connection ended before it was known what it is");
+            None
+        }
+        Err(time::Elapsed) => {
+            listener.stats.downstream_pre_cx_timeout.inc();
+            listener.continue_on_inspect_timeout.then_some(found)
+        }
+    }
+}
+
+fn choose(
+    listener: &Listener,
+    found: &Inspection,
+    destination: SocketAddr,
+    source: SocketAddr,
+) -> Option<Arc<Chain>> {
+    let matchers: smallvec::SmallVec<[_; 16]> = listener.matchers.iter().collect();
+    let facts = ConnectionFacts {
+        destination,
+        source,
+        server_name: found.server_name.as_deref().unwrap_or_default(),
+        transport_protocol: if found.tls { "tls" } else { "raw_buffer" },
+        application_protocols: &found.application_protocols,
+    };
+    filter_chain::choose(&matchers, &facts)
+        .and_then(|index| listener.chains.get(index))
+        .or(listener.default_chain.as_ref())
+        .cloned()
+}
+
+/// Nothing is served here: closed, counted, logged with `NR`.
+fn no_chain(listener: &Listener, info: ConnectionInfo) {
+    listener.stats.no_filter_chain_match.inc();
+    let mut info = StreamInfo::new(Arc::new(info), None);
+    info.set_flag(ResponseFlag::NoRouteFound);
+    info.response_code_details = Some("filter_chain_not_found".into());
+    info.finish();
+    listener.access_log.log(&Entry {
+        info: &info,
+        request: None,
+        response_headers: None,
+        trailers: None,
+    });
+}
+
+/// Terminates TLS if the chain asks for it. `None`: the handshake failed; that is counted and logged.
+async fn secure(
+    listener: &Listener,
+    chain: &Chain,
+    tcp: Prefixed<TcpStream>,
+    info: &mut ConnectionInfo,
+) -> Option<(Transport, Option<TlsInfo>)> {
+    let Some(cell) = &chain.tls else {
+        return Some((Transport::plain(tcp), None));
+    };
+    let Some(context) = cell.load_full() else {
+        tracing::warn!(listener = %listener.name, chain = %chain.name, "connection refused: secrets not delivered (SDS)");
+        listener.stats.ssl(SslCounter::ConnectionError);
+        return None;
+    };
+    match time::within(chain.handshake_timeout, context.accept(tcp)).await {
+        Ok(Ok((stream, tls))) => {
+            tls.counters().for_each(|counter| listener.stats.ssl(counter));
+            info.tls = Some(logged(&tls));
+            if info.requested_server_name.is_none() {
+                info.requested_server_name.clone_from(&tls.server_name);
+            }
+            Some((Transport::server(stream), Some(tls)))
+        }
+        Ok(Err(error)) => {
+            error
+                .counter()
+                .into_iter()
+                .for_each(|counter| listener.stats.ssl(counter));
+            if error.counter() != Some(SslCounter::ConnectionError) {
+                listener.stats.ssl(SslCounter::ConnectionError);
+            }
+            tracing::info!(listener = %listener.name, chain = %chain.name, peer = %info.remote_address, %error, "TLS handshake refused");
+            info.transport_failure_reason = error.transport_failure_reason().map(Into::into);
+            handshake_failed(listener, info);
+            None
+        }
+        Err(time::Elapsed) => {
+            listener
+                .stats
+                .downstream_cx_transport_socket_connect_timeout
+                .inc();
+            None
+        }
+    }
+}
+
+fn handshake_failed(listener: &Listener, info: &ConnectionInfo) {
+    let mut info = StreamInfo::new(Arc::new(info.clone()), None);
+    info.set_flag(ResponseFlag::DownstreamProtocolError);
+    info.finish();
+    listener.access_log.log(&Entry {
+        info: &info,
+        request: None,
+        response_headers: None,
+        trailers: None,
+    });
+}
+
+fn logged(tls: &TlsInfo) -> LoggedTls {
+    LoggedTls {
+        version: tls.version,
+        cipher: tls.cipher,
+        peer_uri_sans: tls
+            .peer
+            .iter()
+            .flat_map(|peer| peer.uri_sans())
+            .map(Arc::from)
+            .collect(),
+        peer_subject: tls.peer.as_ref().map(|peer| peer.subject.as_str().into()),
+        local_uri_sans: tls
+            .local
+            .iter()
+            .flat_map(|local| local.uri_sans())
+            .map(Arc::from)
+            .collect(),
+    }
+}
+
+/// The chain's filters: TCP metadata exchange where it was agreed on, then the terminal one.
+async fn serve(chain: &Chain, downstream: Rc<Downstream>, mut transport: Transport, cell: &ListenerCell) {
+    match &chain.terminal {
+        Terminal::Http(manager) => {
+            hcm::serve(manager.clone(), downstream, transport, cell.connections_watch()).await
+        }
+        Terminal::Tcp(proxy) => {
+            if let Some(exchange) = &chain.exchange
+                && let Err(error) = exchange_metadata(exchange, &downstream, &mut transport).await
+            {
+                tracing::debug!(chain = %chain.name, %error, "metadata exchange failed");
+                return;
+            }
+            proxy.serve(downstream, transport).await;
+        }
+    }
+}
+
+async fn exchange_metadata(
+    exchange: &Exchange,
+    downstream: &Downstream,
+    transport: &mut Transport,
+) -> std::io::Result<()> {
+    let alpn = downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    if metadata_exchange::agreed(&exchange.protocol, alpn, &exchange.stats) {
+        metadata_exchange::write(transport, &exchange.local_peer).await?;
+        metadata_exchange::read(transport, &exchange.stats).await?;
+    }
+    Ok(())
+}
+
+/// Counts a connection while it lives.
+struct Counted {
+    listener: Arc<Listener>,
+    since: Instant,
+}
+
+impl Counted {
+    fn new(listener: &Arc<Listener>) -> Self {
+        listener.stats.downstream_cx_total.inc();
+        listener.stats.downstream_cx_active.inc();
+        Self {
+            listener: listener.clone(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let stats = &self.listener.stats;
+        stats.downstream_cx_active.dec();
+        stats.downstream_cx_destroy.inc();
+        let millis = self.since.elapsed().as_millis();
+        stats
+            .downstream_cx_length_ms
+            .record(u64::try_from(millis).unwrap_or(u64::MAX));
+    }
+}

@@ -1,0 +1,186 @@
+//! Listener filters: what a connection is, told from its first bytes, which stay in a buffer for the next layer.
+//! Source: Envoy docs, listener filters; contract §1.3 (predicates, no timeout by default).
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use outrigger_model::listener::{ListenerFilter, ListenerFilterKind, ListenerPredicate};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::net::original_dst::original_dst;
+use crate::tls::client_hello::{self, HelloVerdict, MAX_INSPECTED_BYTES};
+
+/// First bytes read at once; a ClientHello usually fits.
+const FIRST_READ_BYTES: usize = 2048;
+/// As Envoy's http_inspector: a request line that long is none.
+const MAX_REQUEST_LINE_BYTES: usize = 8192;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the inspectors found.
+#[derive(Debug, Default)]
+pub(crate) struct Inspection {
+    /// Destination before REDIRECT, when it differs from the socket's.
+    pub(crate) original_dst: Option<SocketAddr>,
+    /// The first bytes are a ClientHello.
+    pub(crate) tls: bool,
+    /// SNI.
+    pub(crate) server_name: Option<String>,
+    /// ALPN of the ClientHello, or the HTTP inspector's `http/1.0`, `http/1.1`, `h2c`.
+    pub(crate) application_protocols: Vec<Vec<u8>>,
+    /// What was read.
+    pub(crate) buffer: BytesMut,
+}
+
+/// Runs the filters in order. `Err`: the peer left, or the connection failed, before a verdict.
+pub(crate) async fn run(
+    filters: &[ListenerFilter],
+    stream: &mut TcpStream,
+    local: SocketAddr,
+    found: &mut Inspection,
+) -> std::io::Result<()> {
+    for filter in filters {
+        let destination = found.original_dst.unwrap_or(local);
+        if filter
+            .disabled
+            .as_ref()
+            .is_some_and(|disabled| holds(disabled, destination.port()))
+        {
+            continue;
+        }
+        match filter.kind {
+            ListenerFilterKind::OriginalDst => {
+                found.original_dst = original_dst(stream).filter(|address| *address != local);
+            }
+            ListenerFilterKind::TlsInspector => inspect_tls(stream, found).await?,
+            // As in Envoy, TLS is not looked into for HTTP.
+            ListenerFilterKind::HttpInspector if !found.tls => inspect_http(stream, found).await?,
+            ListenerFilterKind::HttpInspector => {}
+        }
+    }
+    Ok(())
+}
+
+fn holds(predicate: &ListenerPredicate, port: u16) -> bool {
+    match predicate {
+        ListenerPredicate::Any => true,
+        ListenerPredicate::DestinationPort { start, end } => (*start..*end).contains(&u32::from(port)),
+        ListenerPredicate::Or(parts) => parts.iter().any(|part| holds(part, port)),
+        ListenerPredicate::And(parts) => parts.iter().all(|part| holds(part, port)),
+        ListenerPredicate::Not(part) => !holds(part, port),
+    }
+}
+
+async fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> std::io::Result<()> {
+    buffer.reserve(FIRST_READ_BYTES);
+    match stream.read_buf(buffer).await? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn inspect_tls(stream: &mut TcpStream, found: &mut Inspection) -> std::io::Result<()> {
+    loop {
+        if !found.buffer.is_empty() {
+            match client_hello::inspect(&found.buffer) {
+                HelloVerdict::Hello(hello) => {
+                    found.tls = true;
+                    found.server_name = hello.server_name;
+                    found.application_protocols = hello.alpn;
+                    return Ok(());
+                }
+                HelloVerdict::NotTls => return Ok(()),
+                HelloVerdict::TooLarge => return Err(std::io::ErrorKind::InvalidData.into()),
+                HelloVerdict::NeedMore if found.buffer.len() >= MAX_INSPECTED_BYTES => {
+                    return Err(std::io::ErrorKind::InvalidData.into());
+                }
+                HelloVerdict::NeedMore => {}
+            }
+        }
+        read_more(stream, &mut found.buffer).await?;
+    }
+}
+
+async fn inspect_http(stream: &mut TcpStream, found: &mut Inspection) -> std::io::Result<()> {
+    loop {
+        if !found.buffer.is_empty() {
+            match http_verdict(&found.buffer) {
+                HttpVerdict::NeedMore if found.buffer.len() < MAX_REQUEST_LINE_BYTES => {}
+                HttpVerdict::Is(protocol) => {
+                    found.application_protocols = vec![protocol.to_vec()];
+                    return Ok(());
+                }
+                HttpVerdict::NeedMore | HttpVerdict::IsNot => return Ok(()),
+            }
+        }
+        read_more(stream, &mut found.buffer).await?;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum HttpVerdict {
+    NeedMore,
+    IsNot,
+    Is(&'static [u8]),
+}
+
+/// Whether bytes begin an HTTP request: the HTTP/2 preface, or a method and, once its line is whole, a version.
+fn http_verdict(bytes: &[u8]) -> HttpVerdict {
+    let compared = bytes.len().min(PREFACE.len());
+    if bytes.get(..compared) == PREFACE.get(..compared) {
+        return if compared == PREFACE.len() {
+            HttpVerdict::Is(b"h2c")
+        } else {
+            HttpVerdict::NeedMore
+        };
+    }
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let whole = line.len() < bytes.len();
+    let mut words = line.trim_ascii_end().split(|byte| *byte == b' ');
+    let method = words.next().unwrap_or_default();
+    if !method
+        .iter()
+        .all(|byte| byte.is_ascii_alphabetic() || b"!#$%&'*+-.^_`|~".contains(byte))
+        || method.len() > 32
+    {
+        return HttpVerdict::IsNot;
+    }
+    if !whole {
+        return HttpVerdict::NeedMore;
+    }
+    match words.next_back() {
+        Some(b"HTTP/1.1") => HttpVerdict::Is(b"http/1.1"),
+        Some(b"HTTP/1.0") => HttpVerdict::Is(b"http/1.0"),
+        _ => HttpVerdict::IsNot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(bytes: &[u8], expected: HttpVerdict) {
+        assert_eq!(http_verdict(bytes), expected, "{}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn recognises_requests_by_their_first_line() {
+        check(b"GET / HTTP/1.1\r\nHost", HttpVerdict::Is(b"http/1.1"));
+        check(b"GET / HTTP/1.0\r\n", HttpVerdict::Is(b"http/1.0"));
+        check(b"GET / HTT", HttpVerdict::NeedMore);
+        check(b"PRI * HT", HttpVerdict::NeedMore);
+        check(PREFACE, HttpVerdict::Is(b"h2c"));
+        check(b"\x16\x03\x01", HttpVerdict::IsNot);
+        check(b"hello world\n", HttpVerdict::IsNot);
+        check(b"*1\r\n$4\r\nPING\r\n", HttpVerdict::IsNot);
+    }
+
+    #[test]
+    fn predicates_combine() {
+        let port = |start, end| ListenerPredicate::DestinationPort { start, end };
+        let either = ListenerPredicate::Or(vec![port(9999, 10_000), port(15_006, 15_007)]);
+        assert!(holds(&either, 9999));
+        assert!(!holds(&either, 10_000));
+        assert!(holds(&ListenerPredicate::Not(Box::new(either)), 80));
+    }
+}

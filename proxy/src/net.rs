@@ -1,0 +1,6 @@
+//! Sockets: the only place that names socket2 and nix.
+pub(crate) mod connect;
+pub(crate) mod copy;
+pub(crate) mod listen;
+pub(crate) mod original_dst;
+pub(crate) mod prefixed;

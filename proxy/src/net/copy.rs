@@ -1,0 +1,169 @@
+//! Bytes both ways between two streams, with half-close.
+use std::cell::Cell;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::time::{self, Instant};
+
+/// Read buffer a direction; bytes.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// What moved and how it ended.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// From the first stream to the second.
+    pub(crate) forward_bytes: u64,
+    /// From the second to the first.
+    pub(crate) backward_bytes: u64,
+    /// The end.
+    pub(crate) end: CopyEnd,
+}
+
+/// How a two-way copy ended.
+#[derive(Debug)]
+pub(crate) enum CopyEnd {
+    /// Both sides closed in order.
+    Closed,
+    /// Nothing moved for the idle limit.
+    Idle,
+    /// The first stream failed.
+    First(io::Error),
+    /// The second stream failed.
+    Second(io::Error),
+}
+
+/// Copies until both directions are closed, one fails, or nothing moves for `idle`. A side that closes its half is passed on as
+/// a half-close, so that request/response protocols over shutdown(2) work.
+pub(crate) async fn both_ways<A, B>(first: A, second: B, idle: Option<Duration>) -> Copied
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (first_read, first_write) = tokio::io::split(first);
+    let (second_read, second_write) = tokio::io::split(second);
+    let meter = Meter {
+        forward: Cell::new(0),
+        backward: Cell::new(0),
+        last: Cell::new(Instant::now()),
+    };
+    let moving = async {
+        let forward = one_way(first_read, second_write, &meter.forward, &meter.last);
+        let backward = one_way(second_read, first_write, &meter.backward, &meter.last);
+        tokio::pin!(forward, backward);
+        let (mut forward_done, mut backward_done) = (false, false);
+        while !(forward_done && backward_done) {
+            tokio::select! {
+                end = &mut forward, if !forward_done => match end {
+                    Ok(()) => forward_done = true,
+                    Err(OneWayError::Read(error)) => return CopyEnd::First(error),
+                    Err(OneWayError::Write(error)) => return CopyEnd::Second(error),
+                },
+                end = &mut backward, if !backward_done => match end {
+                    Ok(()) => backward_done = true,
+                    Err(OneWayError::Read(error)) => return CopyEnd::Second(error),
+                    Err(OneWayError::Write(error)) => return CopyEnd::First(error),
+                },
+            }
+        }
+        CopyEnd::Closed
+    };
+    let end = match idle {
+        None => moving.await,
+        Some(idle) => tokio::select! {
+            end = moving => end,
+            () = wait_idle(&meter.last, idle) => CopyEnd::Idle,
+        },
+    };
+    Copied {
+        forward_bytes: meter.forward.get(),
+        backward_bytes: meter.backward.get(),
+        end,
+    }
+}
+
+struct Meter {
+    forward: Cell<u64>,
+    backward: Cell<u64>,
+    last: Cell<Instant>,
+}
+
+enum OneWayError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+async fn one_way<R, W>(
+    mut from: R,
+    mut to: W,
+    moved: &Cell<u64>,
+    last: &Cell<Instant>,
+) -> Result<(), OneWayError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let count = from.read(&mut buffer).await.map_err(OneWayError::Read)?;
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            return to.shutdown().await.map_err(OneWayError::Write);
+        };
+        to.write_all(bytes).await.map_err(OneWayError::Write)?;
+        to.flush().await.map_err(OneWayError::Write)?;
+        moved.set(moved.get() + count as u64);
+        last.set(Instant::now());
+    }
+}
+
+async fn wait_idle(last: &Cell<Instant>, idle: Duration) {
+    loop {
+        let deadline = last.get() + idle;
+        if time::until(Some(deadline), std::future::pending::<()>())
+            .await
+            .is_err()
+            && last.get() + idle <= Instant::now()
+        {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn passes_a_half_close_on_and_still_brings_the_answer() {
+        let (mut client, downstream) = tokio::io::duplex(64);
+        let (upstream, mut server) = tokio::io::duplex(64);
+        let copy = both_ways(downstream, upstream, None);
+        let talk = async {
+            client.write_all(b"question").await.expect("open");
+            client.shutdown().await.expect("half-close");
+            let mut got = String::new();
+            server
+                .read_to_string(&mut got)
+                .await
+                .expect("until the half-close");
+            assert_eq!(got, "question");
+            server.write_all(b"answer").await.expect("still open");
+            server.shutdown().await.expect("close");
+            let mut back = String::new();
+            client.read_to_string(&mut back).await.expect("the answer");
+            assert_eq!(back, "answer");
+        };
+        let (copied, ()) = tokio::join!(copy, talk);
+        assert!(matches!(copied.end, CopyEnd::Closed));
+        assert_eq!((copied.forward_bytes, copied.backward_bytes), (8, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_when_nothing_moves() {
+        let (_client, downstream) = tokio::io::duplex(64);
+        let (upstream, _server) = tokio::io::duplex(64);
+        let copied = both_ways(downstream, upstream, Some(Duration::from_secs(1))).await;
+        assert!(matches!(copied.end, CopyEnd::Idle));
+    }
+}

@@ -1,0 +1,239 @@
+//! The terminal filter that moves bytes to a cluster. Source: tcp_proxy.proto; Envoy docs, TCP proxy.
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_model::network_filter::tcp_proxy::TcpProxy as Config;
+
+use super::metadata_exchange::{self, ExchangeStats};
+use crate::http::downstream::Downstream;
+use crate::net::copy::{self, CopyEnd};
+use crate::stats::{Counter, Gauge, Registry};
+use crate::telemetry::access_log::{AccessLogger, Entry};
+use crate::telemetry::peer::LocalPeers;
+use crate::telemetry::response_flag::ResponseFlag;
+use crate::telemetry::stream_info::StreamInfo;
+use crate::tls::transport::Transport;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
+use crate::upstream::connect::{self, ConnectError, Connected};
+use crate::upstream::endpoint::Host;
+use crate::upstream::lb::{self, Cursor};
+
+/// Runtime of `TcpProxy`.
+#[derive(Debug)]
+pub(crate) struct TcpProxy {
+    /// Clusters with running sums of weights.
+    targets: Vec<(u64, Arc<ClusterCell>)>,
+    idle_timeout: Option<Duration>,
+    max_connect_attempts: u32,
+    access_log: AccessLogger,
+    stats: TcpStats,
+    exchange: ExchangeStats,
+    local_peers: Arc<LocalPeers>,
+}
+
+/// `tcp.<stat_prefix>.*`. Source: Envoy docs, TCP proxy statistics.
+#[derive(Debug, Clone)]
+struct TcpStats {
+    downstream_cx_total: Counter,
+    downstream_cx_active: Gauge,
+    downstream_cx_no_route: Counter,
+    downstream_cx_rx_bytes_total: Counter,
+    downstream_cx_tx_bytes_total: Counter,
+    idle_timeout: Counter,
+}
+
+impl TcpStats {
+    fn new(registry: &Registry, prefix: &str) -> Self {
+        let counter = |name: &str| registry.counter(format!("tcp.{prefix}.{name}"));
+        Self {
+            downstream_cx_total: counter("downstream_cx_total"),
+            downstream_cx_active: registry.gauge(format!("tcp.{prefix}.downstream_cx_active")),
+            downstream_cx_no_route: counter("downstream_cx_no_route"),
+            downstream_cx_rx_bytes_total: counter("downstream_cx_rx_bytes_total"),
+            downstream_cx_tx_bytes_total: counter("downstream_cx_tx_bytes_total"),
+            idle_timeout: counter("idle_timeout"),
+        }
+    }
+}
+
+impl TcpProxy {
+    /// Builds the runtime object.
+    pub(crate) fn new(
+        config: &Config,
+        clusters: &ClusterTable,
+        access_log: AccessLogger,
+        local_peers: &Arc<LocalPeers>,
+        registry: &Registry,
+    ) -> Self {
+        let mut sum = 0;
+        let targets = config
+            .clusters
+            .iter()
+            .map(|(name, weight)| {
+                sum += u64::from(*weight);
+                (sum, clusters.cell(name))
+            })
+            .collect();
+        Self {
+            targets,
+            idle_timeout: config.idle_timeout,
+            max_connect_attempts: config.max_connect_attempts.max(1),
+            access_log,
+            stats: TcpStats::new(registry, &config.stat_prefix),
+            exchange: ExchangeStats::new(registry),
+            local_peers: local_peers.clone(),
+        }
+    }
+
+    /// Serves one connection until both sides are done.
+    pub(crate) async fn serve(&self, downstream: Rc<Downstream>, transport: Transport) {
+        self.stats.downstream_cx_total.inc();
+        self.stats.downstream_cx_active.inc();
+        let mut log = OnEnd {
+            proxy: self,
+            info: StreamInfo::new(downstream.info.clone(), None),
+        };
+        if let Some((cluster, connected)) = self.connect(&downstream, &mut log.info).await {
+            self.copy(&cluster, transport, connected, &mut log.info).await;
+        } else {
+            // As Envoy, which leaves the client's bytes unread: a close then is a reset.
+            transport.reset_on_close();
+        }
+    }
+
+    fn target(&self, random: &mut fastrand::Rng) -> Option<&Arc<ClusterCell>> {
+        let total = self.targets.last()?.0;
+        let ticket = if total > 1 { random.u64(0..total) } else { 0 };
+        self.targets
+            .get(self.targets.partition_point(|(upto, _)| *upto <= ticket))
+            .map(|(_, cell)| cell)
+    }
+
+    /// A connection to a host of the cluster; what went wrong is in `info`.
+    async fn connect(
+        &self,
+        downstream: &Downstream,
+        info: &mut StreamInfo,
+    ) -> Option<(Arc<Cluster>, Connected)> {
+        let mut random = fastrand::Rng::new();
+        let cell = self.target(&mut random)?;
+        info.upstream_cluster_raw = Some(cell.name.clone());
+        let Some(cluster) = cell.load() else {
+            self.stats.downstream_cx_no_route.inc();
+            info.set_flag(ResponseFlag::NoClusterFound);
+            return None;
+        };
+        info.upstream_cluster = Some(cluster.stat_name.clone());
+        for _ in 0..self.max_connect_attempts {
+            let Some(host) = pick(&cluster, downstream, &mut random) else {
+                cluster.stats.upstream_cx_none_healthy.inc();
+                info.set_flag(ResponseFlag::NoHealthyUpstream);
+                return None;
+            };
+            info.begin_attempt().host = Some(host.address);
+            match connect::connect(&cluster, &host, None).await {
+                Ok(connected) => {
+                    info.upstream.local_address = connected.local_address;
+                    return Some((cluster, connected));
+                }
+                Err(error) => failed(&cluster, &error, info),
+            }
+        }
+        info.set_flag(ResponseFlag::UpstreamRetryLimitExceeded);
+        None
+    }
+
+    async fn copy(
+        &self,
+        cluster: &Cluster,
+        transport: Transport,
+        connected: Connected,
+        info: &mut StreamInfo,
+    ) {
+        let Connected {
+            transport: mut upstream,
+            tls,
+            guard,
+            ..
+        } = connected;
+        let alpn = tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+        if let Some(exchange) = &cluster.config.metadata_exchange
+            && metadata_exchange::agreed(&exchange.protocol, alpn, &self.exchange)
+            && let Err(error) = self.exchange(&mut upstream, &exchange.additional_labels).await
+        {
+            tracing::debug!(cluster = %cluster.name, %error, "metadata exchange failed");
+            info.set_flag(ResponseFlag::UpstreamConnectionTermination);
+            return;
+        }
+        let copied = copy::both_ways(transport, upstream, self.idle_timeout).await;
+        drop(guard);
+        info.bytes_received = copied.forward_bytes;
+        info.bytes_sent = copied.backward_bytes;
+        self.stats.downstream_cx_rx_bytes_total.add(copied.forward_bytes);
+        self.stats.downstream_cx_tx_bytes_total.add(copied.backward_bytes);
+        cluster.stats.upstream_cx_tx_bytes_total.add(copied.forward_bytes);
+        cluster
+            .stats
+            .upstream_cx_rx_bytes_total
+            .add(copied.backward_bytes);
+        match copied.end {
+            CopyEnd::Closed => {}
+            CopyEnd::Idle => self.stats.idle_timeout.inc(),
+            CopyEnd::First(error) => {
+                tracing::debug!(%error, "downstream connection failed");
+                info.set_flag(ResponseFlag::DownstreamConnectionTermination);
+            }
+            CopyEnd::Second(error) => {
+                tracing::debug!(%error, "upstream connection failed");
+                info.set_flag(ResponseFlag::UpstreamConnectionTermination);
+            }
+        }
+    }
+
+    /// Client side: our preface goes out at once; the server answers with its own before its first byte.
+    async fn exchange(&self, upstream: &mut Transport, labels: &[String]) -> std::io::Result<()> {
+        metadata_exchange::write(upstream, &self.local_peers.with_labels(labels)).await?;
+        metadata_exchange::read(upstream, &self.exchange).await?;
+        Ok(())
+    }
+}
+
+fn pick(cluster: &Arc<Cluster>, downstream: &Downstream, random: &mut fastrand::Rng) -> Option<Arc<Host>> {
+    if cluster.is_original_dst() {
+        return Some(cluster.dialled_host(downstream.local_address()));
+    }
+    cluster.with_hosts(|hosts| lb::pick(hosts, &cluster.config.lb_policy, &Cursor::default(), random))
+}
+
+fn failed(cluster: &Cluster, error: &ConnectError, info: &mut StreamInfo) {
+    tracing::debug!(cluster = %cluster.name, %error, "no upstream connection");
+    info.set_flag(match error {
+        ConnectError::Overflow => ResponseFlag::UpstreamOverflow,
+        _ => ResponseFlag::UpstreamConnectionFailure,
+    });
+    let reason = error.transport_failure_reason();
+    if !reason.is_empty() {
+        info.upstream.transport_failure_reason = Some(reason.into());
+    }
+}
+
+/// Writes the access log however the connection ends.
+struct OnEnd<'a> {
+    proxy: &'a TcpProxy,
+    info: StreamInfo,
+}
+
+impl Drop for OnEnd<'_> {
+    fn drop(&mut self) {
+        self.info.finish();
+        self.proxy.stats.downstream_cx_active.dec();
+        self.proxy.access_log.log(&Entry {
+            info: &self.info,
+            request: None,
+            response_headers: None,
+            trailers: None,
+        });
+    }
+}

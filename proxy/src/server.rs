@@ -1,0 +1,262 @@
+//! The process: start order, workers, readiness, signals, the end.
+//!
+//! Order: bootstrap → stats, logs → workers → static resources and their sockets → admin → control plane. The control thread is the main
+//! thread; it runs everything that is not traffic. Source of states and their names: envoy/admin/v3/server_info.proto.
+mod bootstrap;
+mod state;
+mod workers;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use outrigger_model::bootstrap::{AdsMode, Bootstrap};
+use outrigger_model::document::DocumentError;
+use outrigger_model::field::Rejection;
+use tokio::signal::unix::{SignalKind, signal};
+use xds_client::{Client, Protocol};
+
+use self::bootstrap::Loaded;
+use self::state::ServerState;
+use self::workers::Workers;
+use crate::admin::options::{Mode, Options};
+use crate::admin::{self, AdminView as _};
+use crate::config::ads::{self, AdsHandler};
+use crate::config::build::Shared;
+use crate::config::control::Control;
+use crate::config::sds::SecretStreams;
+use crate::drain::DrainSignal;
+use crate::net::listen;
+use crate::stats::{Registry, TagRules};
+use crate::telemetry::access_log::LogSinks;
+use crate::telemetry::peer::LocalPeers;
+use crate::upstream::cluster_table::ClusterTable;
+use crate::worker;
+
+/// Time limits and counters are looked at this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Envoy's `stats_flush_interval`: intervals of histograms.
+const STATS_FLUSH: Duration = Duration::from_secs(5);
+/// How long admin's last answers may take.
+const ADMIN_SHUTDOWN: Duration = Duration::from_secs(1);
+/// How long the last log lines may take to be written.
+const LOG_SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Why the process cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    /// The bootstrap cannot be read.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The bootstrap's content is refused.
+    #[error("{file}: {rejection}")]
+    Bootstrap {
+        /// Its path.
+        file: String,
+        /// Where and why.
+        rejection: Rejection,
+    },
+    /// A static resource cannot be used.
+    #[error("{file}: {reason}")]
+    Static {
+        /// The bootstrap's path.
+        file: String,
+        /// The resource and why.
+        reason: String,
+    },
+    /// The admin address cannot be listened on.
+    #[error("admin: cannot listen on {address}: {source}; free the port or change admin.address")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Stats tags that cannot be compiled.
+    #[error("stats_config: {0}")]
+    StatsTags(String),
+    /// Threads, signals, log writer.
+    #[error("the process cannot be set up: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the sidecar until it is told to stop.
+///
+/// # Errors
+/// It could not start; see [`ServerError`].
+pub(crate) fn run(options: Options) -> Result<(), ServerError> {
+    let loaded = bootstrap::load(&options)?;
+    if options.mode == Mode::Validate {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, serve(options, loaded))
+}
+
+async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
+    let Loaded {
+        file,
+        bootstrap,
+        encoded,
+        node,
+    } = loaded;
+    let default_tags = bootstrap.stats_tags.is_empty();
+    let tags = TagRules::new(&bootstrap.stats_tags, default_tags)
+        .map_err(|error| ServerError::StatsTags(error.to_string()))?;
+    let registry = Registry::new(tags);
+    let _counting = crate::stats::enter_worker(&registry);
+    let shared = Arc::new(Shared {
+        sinks: LogSinks::new(&registry)?,
+        clusters: Arc::new(ClusterTable::default()),
+        local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
+        registry: registry.clone(),
+    });
+    let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
+    let admin_address = bootstrap.admin;
+    let plan = Discovery::of(&bootstrap);
+    let control = Control::new(bootstrap, Bytes::from(encoded), shared.clone(), workers.handles())
+        .map_err(|reason| ServerError::Static { file, reason })?;
+    let control = Rc::new(RefCell::new(control));
+    let encoded_node = control.borrow().encoded_node();
+    let state = ServerState::new(options, encoded_node, control.clone(), &registry);
+    let (admin_drain, admin_watch) = DrainSignal::new();
+    let mut admin_task = None;
+    if let Some(address) = admin_address {
+        let socket = listen::bind(address, false).map_err(|source| ServerError::Admin { address, source })?;
+        admin_task = Some(tokio::task::spawn_local(admin::serve(
+            socket,
+            state.clone(),
+            admin_watch,
+        )));
+    }
+    start_discovery(plan, node, &control, &registry);
+    worker::spawn(housekeeping(control.clone(), state.clone(), registry.clone()));
+    tracing::info!(concurrency = workers.count(), "started");
+    until_stopped(&state, &shared.sinks).await?;
+    tracing::info!("stopping");
+    admin_drain.start();
+    if let Some(task) = admin_task {
+        // The answer to whoever asked to quit is still written.
+        let _ = crate::time::within(Some(ADMIN_SHUTDOWN), task).await;
+    }
+    workers.stop();
+    shared.sinks.flush_local();
+    if !shared.sinks.shutdown(LOG_SHUTDOWN) {
+        tracing::warn!("access logs could not all be written in time");
+    }
+    Ok(())
+}
+
+/// What is to be asked of the control plane.
+struct Discovery {
+    ads: Option<(
+        outrigger_model::bootstrap::AdsConfig,
+        Option<xds_client::Transport>,
+    )>,
+    transports: bootstrap::Transports,
+    cds: bool,
+    lds: bool,
+}
+
+impl Discovery {
+    fn of(bootstrap: &Bootstrap) -> Self {
+        let transports = bootstrap::Transports::of(bootstrap);
+        let ads = bootstrap.ads.clone().map(|ads| {
+            let transport = transports.get(&ads.cluster);
+            (ads, transport)
+        });
+        Self {
+            ads,
+            transports,
+            cds: bootstrap.cds.is_some(),
+            lds: bootstrap.lds.is_some(),
+        }
+    }
+}
+
+fn start_discovery(
+    plan: Discovery,
+    node: xds_client::Node,
+    control: &Rc<RefCell<Control>>,
+    registry: &Registry,
+) {
+    let Discovery {
+        ads,
+        transports,
+        cds,
+        lds,
+    } = plan;
+    let secrets = SecretStreams::new(
+        control,
+        node.clone(),
+        Box::new(move |cluster| transports.get(cluster)),
+    );
+    secrets.update(&control.borrow().wanted_secrets());
+    let Some((config, transport)) = ads else { return };
+    let Some(transport) = transport else {
+        tracing::error!(
+            cluster = config.cluster,
+            "ads_config names a cluster that the bootstrap does not have, or that has no address"
+        );
+        return;
+    };
+    let protocol = match config.mode {
+        AdsMode::Delta => Protocol::DeltaAds,
+        AdsMode::Sotw => Protocol::SotwAds,
+    };
+    let subscriptions = ads::subscriptions(cds, lds);
+    let (client, _handle) = Client::new(transport, protocol, node, subscriptions, || fastrand::u64(..));
+    let client = client.with_backoff(ads::reconnect());
+    let handler = AdsHandler::new(control.clone(), secrets, registry);
+    worker::spawn(async move {
+        client.run(handler).await;
+    });
+}
+
+async fn housekeeping(control: Rc<RefCell<Control>>, state: Rc<ServerState>, registry: Arc<Registry>) {
+    let mut ticks = tokio::time::interval(TICK);
+    let mut until_flush = 0;
+    loop {
+        ticks.tick().await;
+        control.borrow_mut().tick();
+        control.borrow().shared().sinks.flush_local();
+        state.refresh_stats();
+        until_flush += 1;
+        if until_flush * TICK.as_secs() >= STATS_FLUSH.as_secs() {
+            until_flush = 0;
+            registry.flush();
+        }
+    }
+}
+
+/// Returns at SIGTERM, SIGINT or `POST /quitquitquit`; as Envoy, without waiting for streams (the agent drains before).
+async fn until_stopped(state: &ServerState, sinks: &LogSinks) -> Result<(), ServerError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut rotate = signal(SignalKind::user_defined1())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            // Ignored, as Envoy does.
+            _ = hangup.recv() => {}
+            // Log rotation, as Envoy.
+            _ = rotate.recv() => sinks.reopen(),
+            () = state.quit_requested() => return Ok(()),
+        }
+    }
+}
+
+/// The path in messages.
+fn display(path: Option<&PathBuf>) -> String {
+    path.map_or_else(|| "--config-yaml".to_owned(), |path| path.display().to_string())
+}

@@ -1,0 +1,104 @@
+//! Reading the bootstrap, and finding servers among its static clusters.
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use outrigger_model::address::Address as ModelAddress;
+use outrigger_model::bootstrap::Bootstrap;
+use outrigger_model::cluster::Discovery;
+use outrigger_model::decode;
+use outrigger_model::document::{UnknownFields, parse_bootstrap, read_bootstrap};
+use xds_client::{Address, Node, Transport};
+
+use super::{ServerError, display};
+use crate::admin::options::Options;
+
+/// A bootstrap that can be used.
+pub(super) struct Loaded {
+    /// For messages.
+    pub(super) file: String,
+    pub(super) bootstrap: Bootstrap,
+    /// For `/config_dump`.
+    pub(super) encoded: Vec<u8>,
+    /// For the control plane.
+    pub(super) node: Node,
+}
+
+/// Reads and checks the file of the options.
+///
+/// # Errors
+/// File, position or field path, and reason.
+pub(super) fn load(options: &Options) -> Result<Loaded, ServerError> {
+    let file = display(options.config_path.as_ref());
+    let unknown = if options.allow_unknown_static_fields {
+        UnknownFields::Ignore
+    } else {
+        UnknownFields::Refuse
+    };
+    let overrides = options.config_yaml.as_deref();
+    let (message, encoded) = match (&options.config_path, overrides) {
+        (Some(path), _) => read_bootstrap(Path::new(path), overrides, unknown)?,
+        (None, Some(text)) => parse_bootstrap(&file, text.as_bytes(), None, unknown)?,
+        (None, None) => parse_bootstrap(&file, b"", None, unknown)?,
+    };
+    let node = message.node.clone().unwrap_or_default();
+    let converted = decode::bootstrap(message).map_err(|rejection| ServerError::Bootstrap {
+        file: file.clone(),
+        rejection,
+    })?;
+    for problem in &converted.problems {
+        tracing::warn!(file, %problem, "bootstrap field without effect");
+    }
+    Ok(Loaded {
+        file,
+        bootstrap: converted.value,
+        encoded,
+        node,
+    })
+}
+
+/// Transports to the static clusters that serve configuration.
+pub(super) struct Transports {
+    addresses: BTreeMap<String, Address>,
+}
+
+impl Transports {
+    /// The first endpoint of each static cluster.
+    pub(super) fn of(bootstrap: &Bootstrap) -> Self {
+        let addresses = bootstrap.clusters.iter().filter_map(|cluster| {
+            let assignment = match &cluster.discovery {
+                Discovery::Static(assignment)
+                | Discovery::StrictDns(assignment)
+                | Discovery::LogicalDns(assignment) => assignment,
+                Discovery::Eds { .. } | Discovery::OriginalDst => return None,
+            };
+            let endpoint = assignment
+                .localities
+                .iter()
+                .flat_map(|group| &group.endpoints)
+                .next()?;
+            let address = match &endpoint.address {
+                ModelAddress::Socket(address) => Address::Tcp {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                },
+                ModelAddress::Host { name, port } => Address::Tcp {
+                    host: name.clone(),
+                    port: *port,
+                },
+                ModelAddress::Pipe(path) => Address::Unix(path.clone()),
+            };
+            Some((cluster.name.clone(), address))
+        });
+        Self {
+            addresses: addresses.collect(),
+        }
+    }
+
+    /// A transport to the cluster of this name.
+    pub(super) fn get(&self, cluster: &str) -> Option<Transport> {
+        let address = self.addresses.get(cluster)?.clone();
+        Transport::new(address)
+            .inspect_err(|error| tracing::error!(cluster, %error, "cannot be dialled"))
+            .ok()
+    }
+}

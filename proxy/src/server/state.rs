@@ -1,0 +1,158 @@
+//! What the process is doing, for admin and readiness.
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use outrigger_model::dump::ConfigDump;
+use tokio::sync::Notify;
+
+use crate::admin::options::Options;
+use crate::admin::{AdminView, BoundListener, DrainListeners, Lifecycle, ListedCluster};
+use crate::config::control::Control;
+use crate::stats::{Gauge, Registry};
+use crate::worker;
+
+/// The process's state; control thread only.
+pub(super) struct ServerState {
+    options: Options,
+    node: Bytes,
+    control: Rc<RefCell<Control>>,
+    registry: Arc<Registry>,
+    started: Instant,
+    draining: Cell<bool>,
+    quit: Notify,
+    gauges: Gauges,
+}
+
+/// Gauges that Istio's readiness probe and dashboards read (contract §2.5).
+struct Gauges {
+    state: Gauge,
+    live: Gauge,
+    uptime: Gauge,
+    concurrency: Gauge,
+    workers_started: Gauge,
+}
+
+impl ServerState {
+    pub(super) fn new(
+        options: Options,
+        node: Bytes,
+        control: Rc<RefCell<Control>>,
+        registry: &Arc<Registry>,
+    ) -> Rc<Self> {
+        let gauges = Gauges {
+            state: registry.gauge("server.state"),
+            live: registry.gauge("server.live"),
+            uptime: registry.gauge("server.uptime"),
+            concurrency: registry.gauge("server.concurrency"),
+            workers_started: registry.gauge("listener_manager.workers_started"),
+        };
+        gauges.concurrency.set(options.concurrency as u64);
+        gauges.workers_started.set(1);
+        let state = Rc::new(Self {
+            options,
+            node,
+            control,
+            registry: registry.clone(),
+            started: Instant::now(),
+            draining: Cell::new(false),
+            quit: Notify::new(),
+            gauges,
+        });
+        state.refresh_stats();
+        state
+    }
+
+    pub(super) async fn quit_requested(&self) {
+        self.quit.notified().await;
+    }
+}
+
+impl AdminView for ServerState {
+    fn lifecycle(&self) -> Lifecycle {
+        let control = self.control.borrow();
+        match (
+            self.draining.get(),
+            control.is_initialized(),
+            control.has_clusters(),
+        ) {
+            (true, _, _) => Lifecycle::Draining,
+            (false, true, _) => Lifecycle::Live,
+            (false, false, true) => Lifecycle::Initializing,
+            (false, false, false) => Lifecycle::PreInitializing,
+        }
+    }
+
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn node(&self) -> Bytes {
+        self.node.clone()
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        self.registry.clone()
+    }
+
+    fn refresh_stats(&self) {
+        let lifecycle = self.lifecycle();
+        self.gauges.state.set(u64::from(lifecycle.number()));
+        self.gauges.live.set(u64::from(lifecycle == Lifecycle::Live));
+        self.gauges.uptime.set(self.started.elapsed().as_secs());
+    }
+
+    fn clusters(&self) -> Vec<ListedCluster> {
+        let control = self.control.borrow();
+        let listed = |cluster: Arc<crate::upstream::cluster::Cluster>| ListedCluster {
+            added_via_api: !control.is_static_cluster(&cluster.name),
+            cluster,
+        };
+        control.shared().clusters.all().into_iter().map(listed).collect()
+    }
+
+    fn listeners(&self) -> Vec<BoundListener> {
+        let bound = self.control.borrow().bound_listeners();
+        bound
+            .into_iter()
+            .map(|(name, address)| BoundListener { name, address })
+            .collect()
+    }
+
+    fn config_dump(&self) -> ConfigDump {
+        self.control.borrow().config_dump()
+    }
+
+    /// Connections are told to go at once; a graceful drain lets listeners accept for the drain time, any other closes them now.
+    fn drain_listeners(&self, request: DrainListeners) {
+        let DrainListeners {
+            graceful,
+            inbound_only,
+            skip_exit,
+        } = request;
+        self.control.borrow().drain_connections(inbound_only);
+        if skip_exit {
+            return;
+        }
+        if !graceful {
+            self.control.borrow().close_listeners(inbound_only);
+            return;
+        }
+        let (control, drain_time) = (self.control.clone(), self.options.drain_time);
+        worker::spawn(async move {
+            tokio::time::sleep(drain_time).await;
+            control.borrow().close_listeners(inbound_only);
+        });
+    }
+
+    fn quit(&self) {
+        self.draining.set(true);
+        self.quit.notify_one();
+    }
+}

@@ -1,0 +1,270 @@
+//! The ids that counting code holds. An id keeps its slot alive; it is one pointer wide, cloning it is one atomic increment.
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::Snapshot;
+use super::histogram::Bins;
+use super::slots::{self, Shared, Table};
+use super::tags::TaggedName;
+
+/// A full stat name, as Envoy prints it in `/stats`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StatName(Arc<str>);
+
+impl StatName {
+    pub(super) fn into_inner(self) -> Arc<str> {
+        self.0
+    }
+}
+
+impl From<&str> for StatName {
+    fn from(name: &str) -> StatName {
+        StatName(name.into())
+    }
+}
+
+impl From<String> for StatName {
+    fn from(name: String) -> StatName {
+        StatName(name.into())
+    }
+}
+
+impl fmt::Display for StatName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One counter or gauge. `slot` is `None` when all slots are taken: then every thread uses `fallback`.
+pub(super) struct CellEntry {
+    pub(super) name: Arc<str>,
+    pub(super) kind: Kind,
+    slot: Option<u32>,
+    used: AtomicBool,
+    fallback: AtomicU64,
+    pub(super) tagged: OnceLock<TaggedName>,
+    shared: Arc<Shared>,
+}
+
+impl CellEntry {
+    pub(super) fn new(name: Arc<str>, kind: Kind, slot: Option<u32>, shared: Arc<Shared>) -> CellEntry {
+        CellEntry {
+            name,
+            kind,
+            slot,
+            used: AtomicBool::new(false),
+            fallback: AtomicU64::new(0),
+            tagged: OnceLock::new(),
+            shared,
+        }
+    }
+
+    /// Adds modulo 2^64, so that adding `-n as u64` subtracts.
+    fn add(&self, n: u64) {
+        self.mark_used();
+        if !slots::add(&self.shared, self.slot, n) {
+            self.fallback.fetch_add(n, Relaxed);
+        }
+    }
+
+    fn set(&self, value: u64) {
+        self.mark_used();
+        self.fallback.store(value, Relaxed);
+    }
+
+    /// Reads first: a store each time would move the cache line between the workers.
+    fn mark_used(&self) {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+    }
+
+    /// Envoy's "used": it was changed or set once, be it to 0.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Relaxed)
+    }
+
+    pub(super) fn value(&self, tables: &[Arc<Table>]) -> u64 {
+        let sum = tables.iter().fold(self.fallback.load(Relaxed), |sum, table| {
+            sum.wrapping_add(table.cell(self.slot))
+        });
+        // Threads are read one after the other, so a gauge may look negative for a moment.
+        if self.kind == Kind::Gauge && sum > i64::MAX as u64 {
+            0
+        } else {
+            sum
+        }
+    }
+}
+
+impl Drop for CellEntry {
+    fn drop(&mut self) {
+        self.shared.free_cell(self.slot);
+    }
+}
+
+impl fmt::Debug for CellEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Counts up.
+#[derive(Debug, Clone)]
+pub(crate) struct Counter(pub(super) Arc<CellEntry>);
+
+impl Counter {
+    /// Adds 1.
+    #[inline]
+    pub(crate) fn inc(&self) {
+        self.0.add(1);
+    }
+
+    /// Adds `n`; `add(0)` only marks the counter as used.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.add(n);
+    }
+
+    /// Sum over all threads. Locks; for outputs and tests.
+    #[cfg(test)]
+    pub(crate) fn value(&self) -> u64 {
+        self.0.value(&self.0.shared.tables())
+    }
+}
+
+/// Goes up and down; never seen below 0.
+#[derive(Debug, Clone)]
+pub(crate) struct Gauge(pub(super) Arc<CellEntry>);
+
+impl Gauge {
+    /// Adds 1.
+    #[inline]
+    pub(crate) fn inc(&self) {
+        self.0.add(1);
+    }
+
+    /// Takes 1 away; the thread may differ from the one that added it.
+    #[inline]
+    pub(crate) fn dec(&self) {
+        self.sub(1);
+    }
+
+    /// Adds `n`.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.add(n);
+    }
+
+    /// Takes `n` away.
+    #[inline]
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.add(n.wrapping_neg());
+    }
+
+    /// Sets the value, for a gauge with one owner (`server.state`); do not mix with `add` and `sub`.
+    pub(crate) fn set(&self, value: u64) {
+        self.0.set(value);
+    }
+
+    /// Sum over all threads. Locks; for outputs and tests.
+    #[cfg(test)]
+    pub(crate) fn value(&self) -> u64 {
+        self.0.value(&self.0.shared.tables())
+    }
+}
+
+/// One histogram.
+pub(super) struct HistogramEntry {
+    pub(super) name: Arc<str>,
+    slot: Option<u32>,
+    fallback: Bins,
+    flushed: Mutex<Flushed>,
+    pub(super) tagged: OnceLock<TaggedName>,
+    shared: Arc<Shared>,
+}
+
+/// What the last flush saw.
+#[derive(Default)]
+struct Flushed {
+    cumulative: Snapshot,
+    interval: Snapshot,
+}
+
+impl HistogramEntry {
+    pub(super) fn new(name: Arc<str>, slot: Option<u32>, shared: Arc<Shared>) -> HistogramEntry {
+        let (fallback, flushed, tagged) = (Bins::default(), Mutex::default(), OnceLock::new());
+        HistogramEntry {
+            name,
+            slot,
+            fallback,
+            flushed,
+            tagged,
+            shared,
+        }
+    }
+
+    pub(super) fn cumulative(&self, tables: &[Arc<Table>]) -> Snapshot {
+        let mut sum = Snapshot::default();
+        self.fallback.add_to(&mut sum);
+        for bins in tables.iter().filter_map(|table| table.bins(self.slot)) {
+            bins.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// What was recorded between the last two flushes.
+    pub(super) fn interval(&self) -> Snapshot {
+        self.flushed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .interval
+            .clone()
+    }
+
+    pub(super) fn flush(&self, tables: &[Arc<Table>]) {
+        let now = self.cumulative(tables);
+        let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        flushed.interval = now.since(&flushed.cumulative);
+        flushed.cumulative = now;
+    }
+}
+
+impl Drop for HistogramEntry {
+    fn drop(&mut self) {
+        self.shared.free_histogram(self.slot);
+    }
+}
+
+impl fmt::Debug for HistogramEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Distribution of whole numbers (milliseconds, bytes, counts) with two significant digits.
+#[derive(Debug, Clone)]
+pub(crate) struct Histogram(pub(super) Arc<HistogramEntry>);
+
+impl Histogram {
+    /// Records one value, in the unit of the name (`_ms`, `_time`: milliseconds).
+    #[inline]
+    pub(crate) fn record(&self, value: u64) {
+        if !slots::record(&self.0.shared, self.0.slot, value) {
+            self.0.fallback.record_shared(value);
+        }
+    }
+
+    /// All threads together. Locks; for tests.
+    #[cfg(test)]
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.0.cumulative(&self.0.shared.tables())
+    }
+}

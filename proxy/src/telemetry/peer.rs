@@ -1,0 +1,65 @@
+//! Who this proxy is and who its peers are, as Istio's peer metadata tells it. Source: contract §5.
+use std::sync::Arc;
+
+use http::HeaderValue;
+use outrigger_model::metadata::Struct;
+use outrigger_model::node::Node;
+use outrigger_model::peer;
+
+/// The metadata we send; encoded once.
+#[derive(Debug)]
+pub(crate) struct LocalPeer {
+    /// `x-envoy-peer-metadata-id`: the node id.
+    pub(crate) id: HeaderValue,
+    /// `x-envoy-peer-metadata`: base64 of a deterministically serialised Struct.
+    pub(crate) metadata: HeaderValue,
+    /// The TCP preface that carries the same.
+    pub(crate) tcp_preface: Vec<u8>,
+}
+
+/// Our metadata in its variants: filters may ask for additional labels.
+#[derive(Debug)]
+pub(crate) struct LocalPeers {
+    node: Node,
+    plain: Arc<LocalPeer>,
+}
+
+impl LocalPeers {
+    /// Encodes the usual variant.
+    pub(crate) fn new(node: Node) -> Self {
+        Self {
+            plain: Arc::new(LocalPeer::new(&node, &[])),
+            node,
+        }
+    }
+
+    /// With these labels besides the usual ones.
+    pub(crate) fn with_labels(&self, additional_labels: &[String]) -> Arc<LocalPeer> {
+        if additional_labels.is_empty() {
+            return self.plain.clone();
+        }
+        Arc::new(LocalPeer::new(&self.node, additional_labels))
+    }
+}
+
+impl LocalPeer {
+    fn new(node: &Node, additional_labels: &[String]) -> Self {
+        // A node id with a line break cannot stand in a header; base64 always can.
+        let value =
+            |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self {
+            id: value(&node.id),
+            metadata: value(&peer::encode_http(node, additional_labels)),
+            tcp_preface: peer::encode_tcp(node, additional_labels),
+        }
+    }
+}
+
+/// Who the other side said it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its node id.
+    pub(crate) id: String,
+    /// Its metadata (`NAME`, `NAMESPACE`, `WORKLOAD_NAME`, `LABELS`, …).
+    pub(crate) metadata: Struct,
+}

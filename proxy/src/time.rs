@@ -1,0 +1,28 @@
+//! Deadlines. The data path takes its clock from here, so that tests can pause it (tokio's test clock).
+use std::future::Future;
+use std::time::Duration;
+
+pub(crate) use tokio::time::Instant;
+
+/// A limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("time limit reached")]
+pub(crate) struct Elapsed;
+
+/// Runs `future`, for at most `limit` if there is one. Arms no timer without a limit.
+pub(crate) async fn within<F: Future>(limit: Option<Duration>, future: F) -> Result<F::Output, Elapsed> {
+    match limit {
+        None => Ok(future.await),
+        Some(limit) => tokio::time::timeout(limit, future).await.map_err(|_| Elapsed),
+    }
+}
+
+/// Runs `future` until `deadline` if there is one.
+pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Elapsed> {
+    match deadline {
+        None => Ok(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, future)
+            .await
+            .map_err(|_| Elapsed),
+    }
+}

@@ -1,0 +1,133 @@
+//! The client side of a handshake: what a cluster's transport socket does with an upstream host.
+//!
+//! The server name is sent as configured and plays no part in the verification. Sessions are kept in the context, at most one
+//! name's worth: an upstream context has one SNI, as Envoy's `max_session_keys` default of 1.
+//! With TLS 1.3 `connect` succeeds before the server has judged our certificate; its refusal comes from the first read, as an
+//! error for [`HandshakeError::from_io`] (Envoy: flag `UC`, no failure reason, `ssl.connection_error`).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use outrigger_model::tls::UpstreamTls;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use super::error::{ContextError, HandshakeError};
+use super::info::{CertificateDetails, TlsInfo};
+use super::provider::{alpn, provider, versions};
+use super::secret::CertifiedMaterial;
+use super::stream::TlsStream;
+use super::verify::{PeerRules, PeerVerifier};
+
+/// A TLS connection with an upstream host.
+pub(crate) type ClientStream<IO> = TlsStream<tokio_rustls::client::TlsStream<IO>>;
+
+/// rustls keeps eight tickets a server name and counts capacity in tickets.
+const SESSIONS_OF_ONE_NAME: usize = 8;
+
+/// How a cluster speaks TLS to its hosts. Immutable; cheap to share.
+pub(crate) struct ClientContext {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    sni: Option<Arc<str>>,
+    local: Option<Arc<CertificateDetails>>,
+}
+
+impl fmt::Debug for ClientContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientContext")
+            .field("sni", &self.sni)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientContext {
+    /// Builds the context from a cluster's TLS and the secrets that it names.
+    ///
+    /// `rules` are those of the merged validation context; the default value verifies nothing.
+    ///
+    /// # Errors
+    /// [`ContextError::NoVersion`], [`ContextError::Alpn`], [`ContextError::Sni`], [`ContextError::Library`].
+    pub(crate) fn build(
+        config: &UpstreamTls,
+        certificate: Option<&CertifiedMaterial>,
+        rules: &PeerRules,
+    ) -> Result<Self, ContextError> {
+        let provider = provider(&config.common);
+        let verifier = PeerVerifier::new(rules.clone(), provider.signature_verification_algorithms, true);
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions(&config.common)?)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut client = match certificate {
+            Some(material) => {
+                builder.with_client_cert_resolver(Arc::new(OneCertificate(Arc::clone(&material.key))))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        client.alpn_protocols = alpn(&config.common)?;
+        client.resumption = Resumption::in_memory_sessions(SESSIONS_OF_ONE_NAME);
+        client.enable_sni = config.sni.is_some();
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(client)),
+            name: server_name(config.sni.as_deref())?,
+            sni: config.sni.as_deref().map(Arc::from),
+            local: certificate.map(|material| Arc::clone(&material.details)),
+        })
+    }
+
+    /// Does the handshake. `alpn_override` replaces the configured protocols for this connection (the `istio.alpn` filter).
+    ///
+    /// Has no timeout of its own.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the connection is of no more use.
+    pub(crate) async fn connect<IO>(
+        &self,
+        io: IO,
+        alpn_override: Option<&[Vec<u8>]>,
+    ) -> Result<(ClientStream<IO>, TlsInfo), HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let handshake = match alpn_override {
+            Some(protocols) => self
+                .connector
+                .with_alpn(protocols.to_vec())
+                .connect(self.name.clone(), io),
+            None => self.connector.connect(self.name.clone(), io),
+        };
+        let stream = handshake.await.map_err(HandshakeError::from_io)?;
+        let (_, session) = stream.get_ref();
+        let info =
+            TlsInfo::new(session, self.sni.clone(), self.local.clone()).map_err(HandshakeError::Verify)?;
+        Ok((TlsStream(stream), info))
+    }
+}
+
+/// rustls wants a name also when it sends none; it is then only the key of the session cache.
+fn server_name(sni: Option<&str>) -> Result<ServerName<'static>, ContextError> {
+    match sni {
+        None => Ok(ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
+        Some(name) => ServerName::try_from(name.to_owned()).map_err(|_| ContextError::Sni(name.to_owned())),
+    }
+}
+
+/// Our certificate, whatever authorities the server hints at: so does Envoy.
+#[derive(Debug)]
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for OneCertificate {
+    fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,11 @@
+//! Everything towards upstreams: clusters and their hosts, choosing one, connecting, pooling.
+//!
+//! Shared between threads: [`cluster::Cluster`] (immutable but for its host set's cell and atomics). Per worker: [`pool`].
+pub(crate) mod circuit_breaker;
+pub(crate) mod cluster;
+pub(crate) mod cluster_table;
+pub(crate) mod connect;
+pub(crate) mod endpoint;
+pub(crate) mod lb;
+pub(crate) mod pool;
+pub(crate) mod stats;

@@ -1,0 +1,216 @@
+//! One cluster at run time.
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use outrigger_model::cluster::{self as model, Discovery, UpstreamTransport};
+use outrigger_model::endpoint::{Health, LoadAssignment};
+use outrigger_model::metadata::{Metadata, Struct};
+use outrigger_model::node::Locality;
+
+use super::circuit_breaker::CircuitBreaker;
+use super::endpoint::{Host, HostCounters, HostSet};
+use super::stats::ClusterStats;
+use crate::tls::client::ClientContext;
+
+/// Key in endpoint metadata that chooses the transport. Source: cluster.proto `transport_socket_matches`.
+const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
+
+/// The secret-dependent part of a TLS transport: swapped when a secret changes, empty until all secrets are there.
+pub(crate) type ClientTlsCell = Arc<ArcSwapOption<ClientContext>>;
+
+/// How an endpoint is reached.
+#[derive(Debug)]
+pub(crate) enum TransportSocket {
+    /// Plaintext.
+    RawBuffer,
+    /// TLS.
+    Tls(ClientTlsCell),
+}
+
+/// One transport of a cluster.
+#[derive(Debug)]
+pub(crate) struct TransportChoice {
+    /// All must equal the endpoint's labels; `None`: the cluster's fallback.
+    pub(crate) criteria: Option<Struct>,
+    /// The socket.
+    pub(crate) socket: TransportSocket,
+}
+
+/// A cluster. Made once for each accepted configuration; its host set is a cell of its own.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Differs between two runtime objects of one name: the key of their pools.
+    pub(crate) id: u64,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Its name in stats and in `%UPSTREAM_CLUSTER%`.
+    pub(crate) stat_name: Arc<str>,
+    /// What it was made of.
+    pub(crate) config: Arc<model::Cluster>,
+    /// Counters.
+    pub(crate) stats: ClusterStats,
+    /// Shared with the object that this one replaces.
+    pub(crate) breaker: Arc<CircuitBreaker>,
+    /// The matches in order, then the fallback.
+    pub(crate) transports: Vec<TransportChoice>,
+    hosts: ArcSwap<HostSet>,
+    dialled: ArcSwap<HashMap<SocketAddr, Arc<Host>>>,
+    retired: AtomicBool,
+}
+
+impl Cluster {
+    /// Builds the runtime object. `tls_cell` gives the cell for each TLS transport.
+    pub(crate) fn new(
+        config: Arc<model::Cluster>,
+        stats: ClusterStats,
+        previous: Option<&Cluster>,
+        mut tls_cell: impl FnMut(&outrigger_model::tls::UpstreamTls) -> ClientTlsCell,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let mut socket = |transport: &UpstreamTransport| match transport {
+            UpstreamTransport::RawBuffer => TransportSocket::RawBuffer,
+            UpstreamTransport::Tls(tls) => TransportSocket::Tls(tls_cell(tls)),
+        };
+        let mut transports: Vec<_> = config
+            .transport_socket_matches
+            .iter()
+            .map(|choice| TransportChoice {
+                criteria: Some(choice.criteria.clone()),
+                socket: socket(&choice.transport),
+            })
+            .collect();
+        transports.push(TransportChoice {
+            criteria: None,
+            socket: socket(&config.transport_socket),
+        });
+        let cluster = Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: config.name.as_str().into(),
+            stat_name: config.stat_name.as_str().into(),
+            stats,
+            breaker: previous.map(|old| old.breaker.clone()).unwrap_or_default(),
+            transports,
+            hosts: ArcSwap::from_pointee(HostSet::default()),
+            dialled: ArcSwap::default(),
+            retired: AtomicBool::new(false),
+            config,
+        };
+        if let Discovery::Static(assignment) = &cluster.config.discovery {
+            cluster.set_endpoints(assignment, previous.map(|old| old.hosts()).as_deref());
+        }
+        cluster
+    }
+
+    /// The hosts now.
+    pub(crate) fn hosts(&self) -> Arc<HostSet> {
+        self.hosts.load_full()
+    }
+
+    /// Calls `read` with the hosts now, without touching their reference count.
+    pub(crate) fn with_hosts<T>(&self, read: impl FnOnce(&HostSet) -> T) -> T {
+        read(&self.hosts.load())
+    }
+
+    /// Replaces the hosts. `previous` gives counters when this object has had none yet.
+    pub(crate) fn set_endpoints(&self, assignment: &LoadAssignment, previous: Option<&HostSet>) {
+        let current = self.hosts.load_full();
+        let previous = if current.all.is_empty() {
+            previous.unwrap_or(&current)
+        } else {
+            &current
+        };
+        let threshold = self.config.healthy_panic_threshold_percent.0 / 100;
+        let hosts = HostSet::build(
+            assignment,
+            threshold,
+            |metadata| self.transport_of(metadata),
+            previous,
+        );
+        self.stats.membership_change.inc();
+        self.stats.membership_total.set(hosts.all.len() as u64);
+        self.stats.membership_healthy.set(hosts.healthy_count() as u64);
+        self.hosts.store(Arc::new(hosts));
+    }
+
+    /// The host for an address that a client dialled (ORIGINAL_DST). Made at its first use, one object for all workers.
+    pub(crate) fn dialled_host(&self, address: SocketAddr) -> Arc<Host> {
+        if let Some(host) = self.dialled.load().get(&address) {
+            return host.clone();
+        }
+        let host = Arc::new(Host {
+            address,
+            hostname: String::new(),
+            weight: 1,
+            health: Health::Unknown,
+            priority: 0,
+            locality: Locality::default(),
+            metadata: Metadata::default(),
+            transport: self.transport_of(&Metadata::default()),
+            counters: Arc::new(HostCounters::default()),
+        });
+        let mut winner = host.clone();
+        self.dialled.rcu(|known| {
+            if let Some(other) = known.get(&address) {
+                winner = other.clone();
+                return known.clone();
+            }
+            winner = host.clone();
+            let mut grown = HashMap::clone(known);
+            grown.insert(address, host.clone());
+            Arc::new(grown)
+        });
+        winner
+    }
+
+    /// Hosts made by [`Self::dialled_host`].
+    pub(crate) fn dialled_hosts(&self) -> Vec<Arc<Host>> {
+        self.dialled.load().values().cloned().collect()
+    }
+
+    /// Forgets dialled hosts that nobody holds. Called now and then by the control thread (Envoy: `cleanup_interval`).
+    pub(crate) fn forget_unused_dialled_hosts(&self) {
+        let unused = |host: &Arc<Host>| {
+            host.counters.cx_active.load(Ordering::Relaxed) == 0
+                && host.counters.rq_active.load(Ordering::Relaxed) == 0
+        };
+        if self.dialled.load().values().any(unused) {
+            self.dialled.rcu(|known| {
+                let mut kept = HashMap::clone(known);
+                kept.retain(|_, host| !unused(host));
+                Arc::new(kept)
+            });
+        }
+    }
+
+    /// Another object has this one's place: no connection is kept for later.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// [`Self::retire`] was called.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// The cluster dials what the client dialled.
+    pub(crate) fn is_original_dst(&self) -> bool {
+        matches!(self.config.discovery, Discovery::OriginalDst)
+    }
+
+    /// Index of the transport for an endpoint with this metadata: the first match all of whose criteria equal, else the fallback.
+    fn transport_of(&self, metadata: &Metadata) -> usize {
+        let labels = metadata.0.get(TRANSPORT_MATCH);
+        let matches = |criteria: &Struct| {
+            criteria
+                .iter()
+                .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        };
+        self.transports
+            .iter()
+            .position(|choice| choice.criteria.as_ref().is_none_or(matches))
+            .unwrap_or(self.transports.len().saturating_sub(1))
+    }
+}

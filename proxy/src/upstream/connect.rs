@@ -1,0 +1,221 @@
+//! A new connection to a host: TCP, then what the cluster's transport wants.
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::circuit_breaker::{Permit, Resource};
+use super::cluster::{Cluster, TransportSocket};
+use super::endpoint::Host;
+use crate::net::connect::{SocketOptions, connect as tcp_connect};
+use crate::net::prefixed::Prefixed;
+use crate::time::{self, Instant};
+use crate::tls::error::{HandshakeError, SslCounter};
+use crate::tls::info::TlsInfo;
+use crate::tls::transport::Transport;
+
+/// ALPN protocols that replace the configured ones (`istio.alpn`).
+pub(crate) type AlpnOverride = Arc<[Vec<u8>]>;
+
+/// A connected transport.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// The bytes.
+    pub(crate) transport: Transport,
+    /// TLS facts.
+    pub(crate) tls: Option<Rc<TlsInfo>>,
+    /// This end.
+    pub(crate) local_address: Option<SocketAddr>,
+    /// Counts the connection; keep it as long as the connection.
+    pub(crate) guard: ConnectionGuard,
+}
+
+/// Undoes the counts of one connection when dropped.
+#[derive(Debug)]
+pub(crate) struct ConnectionGuard {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    _permit: Permit,
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.cluster.stats.upstream_cx_active.dec();
+        self.host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no connection. Nothing of a request was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// TCP failed.
+    #[error("connect to {host}: {source}")]
+    Tcp {
+        /// Where to.
+        host: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The cluster's `connect_timeout` passed.
+    #[error("connect to {host}: no connection within the cluster's connect_timeout")]
+    Timeout {
+        /// Where to.
+        host: SocketAddr,
+    },
+    /// The handshake failed.
+    #[error("TLS with {host}: {source}")]
+    Tls {
+        /// Where to.
+        host: SocketAddr,
+        /// Who is at fault.
+        source: HandshakeError,
+    },
+    /// A secret of the transport has not arrived.
+    #[error("TLS with {host}: the certificate or the trusted roots were not delivered (SDS)")]
+    SecretMissing {
+        /// Where to.
+        host: SocketAddr,
+    },
+    /// `max_connections` of the circuit breaker.
+    #[error("the cluster's max_connections is reached")]
+    Overflow,
+}
+
+impl ConnectError {
+    /// The text for `%UPSTREAM_TRANSPORT_FAILURE_REASON%` and local replies, in Envoy's words where Envoy has some.
+    pub(crate) fn transport_failure_reason(&self) -> String {
+        match self {
+            Self::Tcp { source, .. } => format!("delayed connect error: {}", system_text(source)),
+            Self::Tls { source, .. } => source.transport_failure_reason().unwrap_or_default(),
+            Self::SecretMissing { .. } => "TLS_error: Secret is not supplied by SDS".into(),
+            Self::Timeout { .. } | Self::Overflow => String::new(),
+        }
+    }
+}
+
+/// `Connection refused` without Rust's ` (os error 111)`.
+fn system_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((plain, _)) => plain.to_owned(),
+        None => text,
+    }
+}
+
+/// Connects to `host` of `cluster` within the cluster's `connect_timeout` (TCP and TLS together, as Envoy).
+///
+/// # Errors
+/// See [`ConnectError`].
+pub(crate) async fn connect(
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    alpn: Option<&AlpnOverride>,
+) -> Result<Connected, ConnectError> {
+    let Some(permit) = cluster
+        .breaker
+        .acquire(Resource::Connections, &cluster.config.circuit_breaker)
+    else {
+        cluster.stats.upstream_cx_overflow.inc();
+        return Err(ConnectError::Overflow);
+    };
+    let started = Instant::now();
+    cluster.stats.upstream_cx_total.inc();
+    cluster.stats.upstream_cx_active.inc();
+    host.counters.cx_total.fetch_add(1, Ordering::Relaxed);
+    host.counters.cx_active.fetch_add(1, Ordering::Relaxed);
+    let guard = ConnectionGuard {
+        cluster: cluster.clone(),
+        host: host.clone(),
+        _permit: permit,
+    };
+    let attempt = time::within(
+        Some(cluster.config.connect_timeout),
+        establish(cluster, host, alpn),
+    )
+    .await;
+    match attempt {
+        Ok(Ok((transport, tls, local_address))) => {
+            let elapsed = started.elapsed().as_millis();
+            cluster
+                .stats
+                .upstream_cx_connect_ms
+                .record(u64::try_from(elapsed).unwrap_or(u64::MAX));
+            Ok(Connected {
+                transport,
+                tls,
+                local_address,
+                guard,
+            })
+        }
+        Ok(Err(error)) => {
+            failed(cluster, host);
+            Err(error)
+        }
+        Err(time::Elapsed) => {
+            cluster.stats.upstream_cx_connect_timeout.inc();
+            failed(cluster, host);
+            Err(ConnectError::Timeout { host: host.address })
+        }
+    }
+}
+
+fn failed(cluster: &Cluster, host: &Host) {
+    cluster.stats.upstream_cx_connect_fail.inc();
+    host.counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+}
+
+async fn establish(
+    cluster: &Cluster,
+    host: &Host,
+    alpn: Option<&AlpnOverride>,
+) -> Result<(Transport, Option<Rc<TlsInfo>>, Option<SocketAddr>), ConnectError> {
+    let keepalive = cluster
+        .config
+        .tcp_keepalive
+        .map(|keepalive| (keepalive.time, keepalive.interval, keepalive.probes));
+    let options = SocketOptions {
+        source: cluster.config.bind_source,
+        keepalive,
+    };
+    let address = host.address;
+    let tcp = tcp_connect(address, options)
+        .await
+        .map_err(|source| ConnectError::Tcp {
+            host: address,
+            source,
+        })?;
+    let local_address = tcp.local_addr().ok();
+    let tcp = Prefixed::new(Bytes::new(), tcp);
+    match cluster
+        .transports
+        .get(host.transport)
+        .map(|choice| &choice.socket)
+    {
+        Some(TransportSocket::Tls(cell)) => {
+            let Some(context) = cell.load_full() else {
+                return Err(ConnectError::SecretMissing { host: address });
+            };
+            match context.connect(tcp, alpn.map(|alpn| alpn.as_ref())).await {
+                Ok((stream, info)) => {
+                    info.counters().for_each(|counter| cluster.stats.ssl(counter));
+                    Ok((Transport::client(stream), Some(Rc::new(info)), local_address))
+                }
+                Err(source) => {
+                    cluster.stats.ssl(SslCounter::ConnectionError);
+                    source
+                        .counter()
+                        .into_iter()
+                        .for_each(|counter| cluster.stats.ssl(counter));
+                    Err(ConnectError::Tls {
+                        host: address,
+                        source,
+                    })
+                }
+            }
+        }
+        Some(TransportSocket::RawBuffer) | None => Ok((Transport::plain(tcp), None, local_address)),
+    }
+}

@@ -1,0 +1,207 @@
+//! Upstream connections of one worker, kept for the next request.
+//!
+//! A pool is found by cluster object, host, transport, ALPN override and HTTP version. HTTP/1 connections carry one exchange at a time
+//! and lie idle in between (last used, first taken); an HTTP/2 connection carries many. Nothing here is shared between workers.
+mod h1;
+mod h2;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::connect::{AlpnOverride, ConnectError};
+use super::endpoint::Host;
+use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::worker;
+
+/// How often idle connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Version spoken upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Version {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Facts about the connection that carries an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionFacts {
+    /// Our end.
+    pub(crate) local_address: Option<SocketAddr>,
+}
+
+/// A connection ready for one request.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    /// HTTP/1: exclusive.
+    H1(h1::Lease),
+    /// HTTP/2: a share.
+    H2(h2::Lease),
+}
+
+impl Lease {
+    /// About the connection.
+    pub(crate) fn facts(&self) -> &ConnectionFacts {
+        match self {
+            Self::H1(lease) => lease.facts(),
+            Self::H2(lease) => lease.facts(),
+        }
+    }
+
+    /// Sends a request and waits for the response head; the connection goes back to its pool by itself.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub(crate) async fn send(self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+        match self {
+            Self::H1(lease) => lease.send(head, body).await,
+            Self::H2(lease) => lease.send(head, body).await,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    cluster: u64,
+    address: SocketAddr,
+    transport: usize,
+    /// Address of the override list; the pool keeps the list alive, so it cannot be another one's.
+    alpn: usize,
+    version: Version,
+}
+
+#[derive(Debug)]
+enum Pool {
+    H1(Rc<h1::Pool>),
+    H2(Rc<h2::Pool>),
+}
+
+/// What pools have in common.
+#[derive(Debug)]
+struct Target {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    alpn: Option<AlpnOverride>,
+}
+
+thread_local! {
+    static POOLS: RefCell<Pools> = RefCell::default();
+}
+
+#[derive(Debug, Default)]
+struct Pools {
+    by_key: HashMap<Key, Pool>,
+    sweeping: bool,
+}
+
+/// A connection to `host` for one request: an idle or shared one, else a new one.
+///
+/// # Errors
+/// No connection could be made.
+pub(crate) async fn acquire(
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    alpn: Option<&AlpnOverride>,
+    version: Version,
+) -> Result<Lease, ConnectError> {
+    let key = Key {
+        cluster: cluster.id,
+        address: host.address,
+        transport: host.transport,
+        alpn: alpn.map_or(0, |alpn| alpn.as_ptr().addr()),
+        version,
+    };
+    let target = || Target {
+        cluster: cluster.clone(),
+        host: host.clone(),
+        alpn: alpn.cloned(),
+    };
+    match version {
+        Version::Http1 => {
+            let pool = POOLS.with_borrow_mut(|pools| {
+                match pools
+                    .by_key
+                    .entry(key)
+                    .or_insert_with(|| Pool::H1(h1::Pool::new(target())))
+                {
+                    Pool::H1(pool) => pool.clone(),
+                    Pool::H2(_) => h1::Pool::new(target()),
+                }
+            });
+            start_sweeping();
+            pool.acquire().await.map(Lease::H1)
+        }
+        Version::Http2 => {
+            let pool = POOLS.with_borrow_mut(|pools| {
+                match pools
+                    .by_key
+                    .entry(key)
+                    .or_insert_with(|| Pool::H2(h2::Pool::new(target())))
+                {
+                    Pool::H2(pool) => pool.clone(),
+                    Pool::H1(_) => h2::Pool::new(target()),
+                }
+            });
+            start_sweeping();
+            pool.acquire().await.map(Lease::H2)
+        }
+    }
+}
+
+/// Closes idle connections of this worker to hosts that `keep` refuses; exchanges in flight end in peace.
+/// Called when a cluster is replaced or removed, or its hosts change.
+pub(crate) fn retain(cluster_id: u64, keep: impl Fn(SocketAddr) -> bool) {
+    POOLS.with_borrow_mut(|pools| {
+        pools.by_key.retain(|key, pool| {
+            let stays = key.cluster != cluster_id || keep(key.address);
+            if !stays {
+                pool.close();
+            }
+            stays
+        });
+    });
+}
+
+/// One task a worker that closes connections idle for too long; it ends when no pool is left.
+fn start_sweeping() {
+    let start = POOLS.with_borrow_mut(|pools| !std::mem::replace(&mut pools.sweeping, true));
+    if start {
+        worker::spawn(async {
+            loop {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                let go_on = POOLS.with_borrow_mut(|pools| {
+                    pools.by_key.retain(|_, pool| pool.sweep());
+                    pools.sweeping = !pools.by_key.is_empty();
+                    pools.sweeping
+                });
+                if !go_on {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Pool {
+    /// Closes what has been idle for too long; false: the pool is empty and unused.
+    fn sweep(&self) -> bool {
+        match self {
+            Self::H1(pool) => pool.sweep() || Rc::strong_count(pool) > 1,
+            Self::H2(pool) => pool.sweep() || Rc::strong_count(pool) > 1,
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Self::H1(pool) => pool.close(),
+            Self::H2(pool) => pool.close(),
+        }
+    }
+}

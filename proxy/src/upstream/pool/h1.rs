@@ -1,0 +1,172 @@
+//! Pooled HTTP/1 connections: one exchange at a time each.
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::{ConnectionFacts, Target};
+use crate::codec::body::{BodyError, BodyObserver};
+use crate::codec::h1::client::{self, Client};
+use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::time::Instant;
+use crate::upstream::connect::{ConnectError, connect};
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    target: Target,
+    idle: RefCell<Vec<Connection>>,
+    closed: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    facts: ConnectionFacts,
+    since: Instant,
+    born: Instant,
+    served: u32,
+}
+
+/// One connection, exclusively.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: Rc<Pool>,
+    connection: Connection,
+}
+
+impl Pool {
+    pub(super) fn new(target: Target) -> Rc<Self> {
+        Rc::new(Self {
+            target,
+            idle: RefCell::default(),
+            closed: Cell::new(false),
+        })
+    }
+
+    pub(super) async fn acquire(self: Rc<Self>) -> Result<Lease, ConnectError> {
+        if let Some(connection) = self.take_idle() {
+            return Ok(Lease {
+                pool: self,
+                connection,
+            });
+        }
+        let cluster = &self.target.cluster;
+        let connected = connect(cluster, &self.target.host, self.target.alpn.as_ref()).await?;
+        cluster.stats.upstream_cx_http1_total.inc();
+        let guard = connected.guard;
+        let facts = ConnectionFacts {
+            local_address: connected.local_address,
+        };
+        let client = client::handshake(connected.transport, move || drop(guard))
+            .await
+            .map_err(|error| {
+                let source = std::io::Error::other(error.to_string());
+                ConnectError::Tcp {
+                    host: self.target.host.address,
+                    source,
+                }
+            })?;
+        let now = Instant::now();
+        let connection = Connection {
+            client,
+            facts,
+            since: now,
+            born: now,
+            served: 0,
+        };
+        Ok(Lease {
+            pool: self,
+            connection,
+        })
+    }
+
+    /// The connection used last that can take a request. One whose last exchange is not over on the wire waits for a later call.
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| !connection.client.is_closed());
+        let position = idle.iter().rposition(|connection| connection.client.is_ready())?;
+        Some(idle.remove(position))
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let http = &self.target.cluster.config.http;
+        let spent =
+            http.max_requests_per_connection > 0 && connection.served >= http.max_requests_per_connection;
+        let old = http
+            .max_connection_duration
+            .is_some_and(|limit| connection.born.elapsed() >= limit);
+        let closing = self.closed.get() || self.target.cluster.is_retired();
+        if !(spent || old || closing || connection.client.is_closed()) {
+            self.idle.borrow_mut().push(connection);
+        }
+    }
+
+    /// Closes connections idle for longer than the cluster's limit; false: none is left.
+    pub(super) fn sweep(&self) -> bool {
+        let limit = self.target.cluster.config.http.idle_timeout;
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| {
+            let expired = limit.is_some_and(|limit| connection.since.elapsed() >= limit);
+            if expired {
+                self.target.cluster.stats.upstream_cx_idle_timeout.inc();
+            }
+            !expired && !connection.client.is_closed()
+        });
+        !idle.is_empty()
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().clear();
+    }
+}
+
+impl Lease {
+    pub(super) fn facts(&self) -> &ConnectionFacts {
+        &self.connection.facts
+    }
+
+    pub(super) async fn send(mut self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+        self.connection.served += 1;
+        let Response { head, body } = self.connection.client.send(head, body).await?;
+        if body.is_empty() {
+            self.release();
+            return Ok(Response { head, body });
+        }
+        let observer = Rc::new(Return(Cell::new(Some(self))));
+        Ok(Response {
+            head,
+            body: body.observe(observer),
+        })
+    }
+
+    fn release(mut self) {
+        self.connection.since = Instant::now();
+        self.pool.clone().put_back(self.connection);
+    }
+}
+
+/// Puts the connection back when the response body has ended; a body that failed or was abandoned closes it.
+struct Return(Cell<Option<Lease>>);
+
+impl std::fmt::Debug for Return {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Return")
+    }
+}
+
+impl BodyObserver for Return {
+    fn data(&self, _bytes: usize) {}
+
+    fn end(&self) {
+        if let Some(lease) = self.0.take() {
+            lease.release();
+        }
+    }
+
+    fn error(&self, _error: &BodyError) {
+        self.0.take();
+    }
+
+    fn abandoned(&self) {
+        self.0.take();
+    }
+}

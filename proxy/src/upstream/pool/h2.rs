@@ -1,0 +1,245 @@
+//! Pooled HTTP/2 connections: one a host, shared by the worker's streams. Requests that come while it is being made wait for it. When it
+//! is full, old or going away another takes its place; its streams end in peace.
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use tokio::sync::watch;
+
+use super::{ConnectionFacts, Target};
+use crate::codec::body::{BodyError, BodyObserver};
+use crate::codec::h2::client::{self, Client};
+use crate::codec::{Body, Http2Settings, RequestHead, Response, SendError};
+use crate::time::Instant;
+use crate::upstream::connect::{ConnectError, connect};
+
+/// Bytes of header list accepted from upstreams; Envoy's default is 60 KiB.
+const MAX_HEADER_LIST_BYTES: u32 = 60 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    target: Target,
+    state: RefCell<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Empty,
+    /// Somebody connects; the channel closes when that is over.
+    Connecting(watch::Receiver<()>),
+    Ready(Rc<Connection>),
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    facts: ConnectionFacts,
+    alive: Rc<Cell<bool>>,
+    active: Cell<u32>,
+    served: Cell<u32>,
+    born: Instant,
+    since: Cell<Instant>,
+}
+
+/// A share of a connection.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    connection: Rc<Connection>,
+}
+
+impl Pool {
+    pub(super) fn new(target: Target) -> Rc<Self> {
+        Rc::new(Self {
+            target,
+            state: RefCell::new(State::Empty),
+        })
+    }
+
+    pub(super) async fn acquire(self: Rc<Self>) -> Result<Lease, ConnectError> {
+        loop {
+            let waiting = match &*self.state.borrow() {
+                State::Ready(connection) if self.usable(connection) => return Ok(Lease::of(connection)),
+                State::Connecting(over) => Some(over.clone()),
+                State::Ready(_) | State::Empty => None,
+            };
+            match waiting {
+                // Closing is the signal: whoever connected has left its result in the state.
+                Some(mut over) => while over.changed().await.is_ok() {},
+                None => return self.clone().establish().await,
+            }
+        }
+    }
+
+    fn usable(&self, connection: &Connection) -> bool {
+        let http = &self.target.cluster.config.http;
+        let spent = http.max_requests_per_connection > 0
+            && connection.served.get() >= http.max_requests_per_connection;
+        let old = http
+            .max_connection_duration
+            .is_some_and(|limit| connection.born.elapsed() >= limit);
+        let full = connection.active.get() >= http.http2.max_concurrent_streams;
+        connection.alive.get() && !spent && !old && !full
+    }
+
+    async fn establish(self: Rc<Self>) -> Result<Lease, ConnectError> {
+        let (over, waiting) = watch::channel(());
+        *self.state.borrow_mut() = State::Connecting(waiting);
+        // Runs also when this future is dropped: those that wait then connect themselves.
+        let reset = Reset {
+            pool: self.clone(),
+            _over: over,
+        };
+        let connection = Rc::new(self.connect().await?);
+        *self.state.borrow_mut() = State::Ready(connection.clone());
+        drop(reset);
+        Ok(Lease::of(&connection))
+    }
+
+    async fn connect(&self) -> Result<Connection, ConnectError> {
+        let cluster = &self.target.cluster;
+        let connected = connect(cluster, &self.target.host, self.target.alpn.as_ref()).await?;
+        cluster.stats.upstream_cx_http2_total.inc();
+        let http2 = &cluster.config.http.http2;
+        let settings = Http2Settings {
+            max_concurrent_streams: http2.max_concurrent_streams,
+            stream_window: http2.initial_stream_window_bytes,
+            connection_window: http2.initial_connection_window_bytes,
+            max_header_list_bytes: MAX_HEADER_LIST_BYTES,
+        };
+        let alive = Rc::new(Cell::new(true));
+        let (guard, flag) = (connected.guard, alive.clone());
+        let on_close = move || {
+            flag.set(false);
+            drop(guard);
+        };
+        let facts = ConnectionFacts {
+            local_address: connected.local_address,
+        };
+        let client = client::handshake(connected.transport, settings, on_close)
+            .await
+            .map_err(|error| {
+                let source = std::io::Error::other(error.to_string());
+                ConnectError::Tcp {
+                    host: self.target.host.address,
+                    source,
+                }
+            })?;
+        let now = Instant::now();
+        let (active, served, since) = (Cell::new(0), Cell::new(0), Cell::new(now));
+        Ok(Connection {
+            client,
+            facts,
+            alive,
+            active,
+            served,
+            born: now,
+            since,
+        })
+    }
+
+    /// Closes a connection idle for longer than the cluster's limit; false: none is left.
+    pub(super) fn sweep(&self) -> bool {
+        let limit = self.target.cluster.config.http.idle_timeout;
+        let mut state = self.state.borrow_mut();
+        if let State::Ready(connection) = &*state {
+            let expired = self.target.cluster.is_retired()
+                || (connection.active.get() == 0
+                    && limit.is_some_and(|limit| connection.since.get().elapsed() >= limit));
+            if expired || !connection.alive.get() {
+                if expired {
+                    self.target.cluster.stats.upstream_cx_idle_timeout.inc();
+                }
+                *state = State::Empty;
+            }
+        }
+        !matches!(*state, State::Empty)
+    }
+
+    pub(super) fn close(&self) {
+        let mut state = self.state.borrow_mut();
+        if matches!(*state, State::Ready(_)) {
+            *state = State::Empty;
+        }
+    }
+}
+
+struct Reset {
+    pool: Rc<Pool>,
+    _over: watch::Sender<()>,
+}
+
+impl Drop for Reset {
+    fn drop(&mut self) {
+        let mut state = self.pool.state.borrow_mut();
+        if matches!(*state, State::Connecting(_)) {
+            *state = State::Empty;
+        }
+    }
+}
+
+impl Lease {
+    fn of(connection: &Rc<Connection>) -> Self {
+        connection.active.set(connection.active.get() + 1);
+        connection.served.set(connection.served.get().saturating_add(1));
+        Self {
+            connection: connection.clone(),
+        }
+    }
+
+    pub(super) fn facts(&self) -> &ConnectionFacts {
+        &self.connection.facts
+    }
+
+    pub(super) async fn send(self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+        let result = self.connection.client.send(head, body).await;
+        // A connection that went away (GOAWAY or closed) is not offered again, even before its task has noticed.
+        if matches!(
+            result,
+            Err(SendError::NotSent(_) | SendError::Closed(_) | SendError::Refused(_))
+        ) {
+            self.connection.alive.set(false);
+        }
+        let Response { head, body } = result?;
+        if body.is_empty() {
+            return Ok(Response { head, body });
+        }
+        // The share is in use until the response body has ended.
+        Ok(Response {
+            head,
+            body: body.observe(Rc::new(InUse(Cell::new(Some(self))))),
+        })
+    }
+}
+
+/// Keeps a share while its response body lasts.
+struct InUse(Cell<Option<Lease>>);
+
+impl std::fmt::Debug for InUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InUse")
+    }
+}
+
+impl BodyObserver for InUse {
+    fn data(&self, _bytes: usize) {}
+
+    fn end(&self) {
+        self.0.take();
+    }
+
+    fn error(&self, _error: &BodyError) {
+        self.0.take();
+    }
+
+    fn abandoned(&self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.connection
+            .active
+            .set(self.connection.active.get().saturating_sub(1));
+        self.connection.since.set(Instant::now());
+    }
+}

@@ -1,0 +1,118 @@
+//! Counters of one cluster. Source: Envoy docs, cluster stats.
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use crate::stats::{Counter, Gauge, Histogram, Registry, ResponseCodes};
+use crate::tls::error::SslCounter;
+
+/// `cluster.<stat name>.*`; registered when the cluster is made, so that a request touches no string.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub(crate) struct ClusterStats {
+    pub(crate) upstream_cx_total: Counter,
+    pub(crate) upstream_cx_active: Gauge,
+    pub(crate) upstream_cx_http1_total: Counter,
+    pub(crate) upstream_cx_http2_total: Counter,
+    pub(crate) upstream_cx_connect_fail: Counter,
+    pub(crate) upstream_cx_connect_timeout: Counter,
+    pub(crate) upstream_cx_overflow: Counter,
+    pub(crate) upstream_cx_idle_timeout: Counter,
+    pub(crate) upstream_cx_connect_ms: Histogram,
+    pub(crate) upstream_cx_none_healthy: Counter,
+    pub(crate) upstream_cx_tx_bytes_total: Counter,
+    pub(crate) upstream_cx_rx_bytes_total: Counter,
+    pub(crate) upstream_rq_total: Counter,
+    pub(crate) upstream_rq_active: Gauge,
+    pub(crate) upstream_rq_pending_total: Counter,
+    pub(crate) upstream_rq_pending_overflow: Counter,
+    pub(crate) upstream_rq_pending_failure_eject: Counter,
+    pub(crate) upstream_rq_timeout: Counter,
+    pub(crate) upstream_rq_per_try_timeout: Counter,
+    pub(crate) upstream_rq_rx_reset: Counter,
+    pub(crate) upstream_rq_retry: Counter,
+    pub(crate) upstream_rq_retry_success: Counter,
+    pub(crate) upstream_rq_retry_overflow: Counter,
+    pub(crate) upstream_rq_retry_limit_exceeded: Counter,
+    pub(crate) responses: ResponseCodes,
+    pub(crate) upstream_rq_time: Histogram,
+    pub(crate) membership_total: Gauge,
+    pub(crate) membership_healthy: Gauge,
+    pub(crate) membership_change: Counter,
+    pub(crate) update_success: Counter,
+    pub(crate) update_empty: Counter,
+    pub(crate) ssl_handshake: Counter,
+    pub(crate) ssl_session_reused: Counter,
+    pub(crate) ssl_no_certificate: Counter,
+    pub(crate) ssl_connection_error: Counter,
+    pub(crate) ssl_fail_verify_error: Counter,
+    pub(crate) ssl_fail_verify_san: Counter,
+    pub(crate) ssl_fail_verify_no_cert: Counter,
+}
+
+impl ClusterStats {
+    /// Registers them under `cluster.<stat_name>.`.
+    pub(crate) fn new(registry: &Arc<Registry>, stat_name: &str) -> Self {
+        let counter = |name: &str| registry.counter(format!("cluster.{stat_name}.{name}"));
+        let gauge = |name: &str| registry.gauge(format!("cluster.{stat_name}.{name}"));
+        let histogram = |name: &str| registry.histogram(format!("cluster.{stat_name}.{name}"));
+        Self {
+            upstream_cx_total: counter("upstream_cx_total"),
+            upstream_cx_active: gauge("upstream_cx_active"),
+            upstream_cx_http1_total: counter("upstream_cx_http1_total"),
+            upstream_cx_http2_total: counter("upstream_cx_http2_total"),
+            upstream_cx_connect_fail: counter("upstream_cx_connect_fail"),
+            upstream_cx_connect_timeout: counter("upstream_cx_connect_timeout"),
+            upstream_cx_overflow: counter("upstream_cx_overflow"),
+            upstream_cx_idle_timeout: counter("upstream_cx_idle_timeout"),
+            upstream_cx_connect_ms: histogram("upstream_cx_connect_ms"),
+            upstream_cx_none_healthy: counter("upstream_cx_none_healthy"),
+            upstream_cx_tx_bytes_total: counter("upstream_cx_tx_bytes_total"),
+            upstream_cx_rx_bytes_total: counter("upstream_cx_rx_bytes_total"),
+            upstream_rq_total: counter("upstream_rq_total"),
+            upstream_rq_active: gauge("upstream_rq_active"),
+            upstream_rq_pending_total: counter("upstream_rq_pending_total"),
+            upstream_rq_pending_overflow: counter("upstream_rq_pending_overflow"),
+            upstream_rq_pending_failure_eject: counter("upstream_rq_pending_failure_eject"),
+            upstream_rq_timeout: counter("upstream_rq_timeout"),
+            upstream_rq_per_try_timeout: counter("upstream_rq_per_try_timeout"),
+            upstream_rq_rx_reset: counter("upstream_rq_rx_reset"),
+            upstream_rq_retry: counter("upstream_rq_retry"),
+            upstream_rq_retry_success: counter("upstream_rq_retry_success"),
+            upstream_rq_retry_overflow: counter("upstream_rq_retry_overflow"),
+            upstream_rq_retry_limit_exceeded: counter("upstream_rq_retry_limit_exceeded"),
+            responses: ResponseCodes::new(registry, &format!("cluster.{stat_name}.upstream_rq_")),
+            upstream_rq_time: histogram("upstream_rq_time"),
+            membership_total: gauge("membership_total"),
+            membership_healthy: gauge("membership_healthy"),
+            membership_change: counter("membership_change"),
+            update_success: counter("update_success"),
+            update_empty: counter("update_empty"),
+            ssl_handshake: counter("ssl.handshake"),
+            ssl_session_reused: counter("ssl.session_reused"),
+            ssl_no_certificate: counter("ssl.no_certificate"),
+            ssl_connection_error: counter("ssl.connection_error"),
+            ssl_fail_verify_error: counter("ssl.fail_verify_error"),
+            ssl_fail_verify_san: counter("ssl.fail_verify_san"),
+            ssl_fail_verify_no_cert: counter("ssl.fail_verify_no_cert"),
+        }
+    }
+
+    /// Counts a response status.
+    pub(crate) fn response(&self, status: StatusCode) {
+        self.responses.count(status);
+    }
+
+    /// Counts what a handshake did.
+    pub(crate) fn ssl(&self, counter: SslCounter) {
+        match counter {
+            SslCounter::Handshake => self.ssl_handshake.inc(),
+            SslCounter::SessionReused => self.ssl_session_reused.inc(),
+            SslCounter::NoCertificate => self.ssl_no_certificate.inc(),
+            SslCounter::ConnectionError => self.ssl_connection_error.inc(),
+            SslCounter::FailVerifyError => self.ssl_fail_verify_error.inc(),
+            SslCounter::FailVerifyNoCert => self.ssl_fail_verify_no_cert.inc(),
+            SslCounter::FailVerifySan => self.ssl_fail_verify_san.inc(),
+        }
+    }
+}
