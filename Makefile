@@ -1,0 +1,65 @@
+# Everything that is checked before a change lands. `make help` lists the targets.
+#
+# Two profiles are compiled, and no third: `dev` for clippy, doc and every test (overflow checks and debug assertions
+# are wanted there), `release` for the two programs that the end-to-end tests run, because those measure what ships.
+# Every cargo command selects `--workspace`: with fewer packages cargo would unify features differently and compile the
+# dependencies once more. Clippy and doc share their metadata, and build scripts with the tests.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+
+# Modules of tests/it that need root and network namespaces. `check` leaves them out, `e2e` runs exactly them.
+NETNS := bill::
+
+# In CI the lock file is law; at a desk a changed Cargo.toml may update it.
+LOCKED := $(if $(CI),--locked)
+STEP := .ci/step
+
+.PHONY: help build check test fmt clippy doc unit deny prepare e2e
+help:
+	@echo 'make build    target/release/outrigger and target/release/iptables-init'
+	@echo 'make check    fmt, clippy, unit tests, supply chain, doc; needs neither root nor network namespaces'
+	@echo 'make test     installs what the tests need, then check and the end-to-end tests; needs root'
+	@echo 'make e2e      the end-to-end tests alone'
+	@echo 'make fmt | clippy | unit | deny | doc | prepare    one step'
+
+build:
+	@$(STEP) build cargo build $(LOCKED) --release --workspace
+
+# Cheapest first; what fails most often early.
+check: fmt clippy unit deny doc
+
+test: prepare check build e2e
+
+fmt:
+	@$(STEP) fmt cargo fmt --all --check
+
+clippy:
+	@$(STEP) clippy cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+
+# Private items too: most of the proxy is `pub(crate)`, and a link between two of those must not rot either.
+doc:
+	@RUSTDOCFLAGS='-D warnings' $(STEP) doc cargo doc $(LOCKED) --workspace --no-deps --document-private-items
+
+unit:
+	@$(STEP) unit cargo test $(LOCKED) --workspace --lib --bins
+	@$(STEP) integration cargo test $(LOCKED) --workspace --test '*' -- $(addprefix --skip=,$(NETNS))
+	@$(STEP) doctest cargo test $(LOCKED) --workspace --doc
+
+# The test reads deny.toml and needs no network; cargo-deny reads the same file where it is installed.
+deny:
+	@$(STEP) deny cargo test $(LOCKED) --workspace --test it -- supply_chain::
+	@if command -v cargo-deny >/dev/null; then $(STEP) cargo-deny cargo deny --offline check bans licenses sources; fi
+
+prepare:
+	@$(STEP) prepare tests/prepare
+
+# One after the other: they measure shares, deadlines and failures, and two at once on two cores disturb each other.
+# A name in NETNS that matches no test is an error, not a pass.
+e2e: build
+	@for module in $(NETNS); do \
+	  cargo test $(LOCKED) --workspace --quiet --test '*' -- --list "$$module" | grep ': test$$' >/dev/null \
+	    || { echo "e2e: no test matches $$module (NETNS in the Makefile)" >&2; exit 1; }; \
+	done
+	@$(STEP) e2e cargo test $(LOCKED) --workspace --test '*' -- --test-threads=1 $(NETNS)

@@ -1,0 +1,10 @@
+//! The one integration-test binary of the repository: a module a behaviour.
+//!
+//! One binary links once. Modules that need root and network namespaces are named in the Makefile (`NETNS`): `make check`
+//! leaves them out by name, `make test` runs exactly those, so nothing falls between the two.
+
+mod bill;
+mod hygiene;
+mod layering;
+mod repo;
+mod supply_chain;
