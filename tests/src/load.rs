@@ -1,6 +1,6 @@
 //! Load from inside a namespace: many requests, every one with its outcome and its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -119,6 +119,8 @@ struct Shared {
     stops: AtomicBool,
     /// Requests begun.
     begun: AtomicU64,
+    /// Numbers of the requests that have begun and not ended.
+    under_way: Mutex<BTreeSet<u64>>,
     limit: u64,
 }
 
@@ -132,6 +134,7 @@ impl Load {
         let shared = Arc::new(Shared {
             stops: AtomicBool::new(false),
             begun: AtomicU64::new(0),
+            under_way: Mutex::default(),
             limit,
         });
         let inside = Arc::clone(&shared);
@@ -151,6 +154,18 @@ impl Load {
     /// Requests begun so far.
     pub fn begun(&self) -> u64 {
         self.shared.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every request that has begun by now has ended, but not longer than `patience`.
+    pub fn settle(&self, patience: Duration) {
+        let (start, begun) = (Instant::now(), self.begun());
+        while start.elapsed() < patience
+            && lock(&self.shared.under_way)
+                .first()
+                .is_some_and(|first| *first < begun)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Begins no more, and waits for those under way.
@@ -185,19 +200,29 @@ struct Sender {
     samples: Mutex<Vec<Sample>>,
 }
 
-async fn run(plan: Plan, shared: &Shared) -> Report {
+async fn run(plan: Plan, shared: &Arc<Shared>) -> Report {
     let sender = Arc::new(Sender::default());
     let wire: Arc<[u8]> = plan.request.wire().into();
     let places = Arc::new(Semaphore::new(plan.parallel));
     let mut next = tokio::time::Instant::now();
-    while !shared.stops.load(Ordering::Relaxed) && shared.begun.fetch_add(1, Ordering::Relaxed) < shared.limit
-    {
+    while !shared.stops.load(Ordering::Relaxed) {
+        let number = shared.begun.fetch_add(1, Ordering::Relaxed);
+        if number >= shared.limit {
+            break;
+        }
         tokio::time::sleep_until(next).await;
         next += plan.every;
         let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
-        let (plan, wire, sender) = (plan.clone(), Arc::clone(&wire), Arc::clone(&sender));
+        let (plan, wire, sender, shared) = (
+            plan.clone(),
+            Arc::clone(&wire),
+            Arc::clone(&sender),
+            Arc::clone(shared),
+        );
+        lock(&shared.under_way).insert(number);
         tokio::spawn(async move {
             one(&plan, &wire, &sender).await;
+            lock(&shared.under_way).remove(&number);
             drop(place);
         });
     }

@@ -120,6 +120,8 @@ impl Stages {
     }
 
     fn next(&mut self, name: &str) {
+        // Else those that the last step still keeps waiting would be split by the next one. Some hang for long.
+        self.load.settle(Duration::from_millis(500));
         let pushed = Instant::now();
         let sent = self.mesh.step();
         assert_accepted(name, &sent);
