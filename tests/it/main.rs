@@ -8,3 +8,4 @@ mod hygiene;
 mod layering;
 mod repo;
 mod supply_chain;
+mod verdicts;
