@@ -33,11 +33,11 @@ impl Kind {
             .arg("-c")
             .arg(bootstrap)
             .args(["--concurrency", "2", "-l", "info"]);
+        // Else the access log comes every ten seconds.
+        command.args(["--file-flush-interval-msec", "50"]);
         if self == Self::Envoy {
             // Else a signal to the group of the shell that ran the tests reaches it.
             command.arg("--disable-hot-restart");
-            // Else its access log comes every ten seconds.
-            command.args(["--file-flush-interval-msec", "50"]);
         }
         command
     }
