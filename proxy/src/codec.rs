@@ -2,6 +2,7 @@
 //!
 //! The server side calls a [`StreamHandler`] once a request; the client side is [`h1::client`] and [`h2::client`], used by `upstream::pool`.
 //! Heads are the same for both versions: [`RequestHead`] and [`ResponseHead`] never hold hop-by-hop framing.
+mod activity;
 pub(crate) mod body;
 pub(crate) mod h1;
 pub(crate) mod h2;

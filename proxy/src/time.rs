@@ -26,3 +26,9 @@ pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Re
             .map_err(|_| Elapsed),
     }
 }
+
+/// Returns at `deadline`; never without one.
+pub(crate) async fn reach(deadline: Option<Instant>) {
+    // Nothing can come before the deadline, so the only end is its passing.
+    let _ = until(deadline, std::future::pending::<()>()).await;
+}

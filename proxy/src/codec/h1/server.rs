@@ -1,5 +1,4 @@
 //! The server side of HTTP/1.
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -9,10 +8,10 @@ use http::{HeaderValue, Method, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::codec::activity::Activity;
 use crate::codec::head::{RequestHead, remove_connection_headers};
 use crate::codec::{Body, Request, Response, ServeEnd, ServerOptions, StreamHandler, body};
 use crate::drain::DrainWatch;
-use crate::time::{self, Instant};
 
 /// hyper refuses smaller read buffers.
 const MIN_BUFFER_BYTES: usize = 8192;
@@ -29,10 +28,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: StreamHandler,
 {
-    let activity = Rc::new(Activity {
-        streams: Cell::new(0),
-        last: Cell::new(Instant::now()),
-    });
+    let activity = Activity::new();
     let service = {
         let (activity, drain) = (activity.clone(), drain.clone());
         hyper::service::service_fn(move |request| {
@@ -70,43 +66,6 @@ where
                 connection.as_mut().graceful_shutdown();
             }
         }
-    }
-}
-
-/// When the connection last had a stream.
-struct Activity {
-    streams: Cell<usize>,
-    last: Cell<Instant>,
-}
-
-struct Active(Rc<Activity>);
-
-impl Activity {
-    fn begin(self: &Rc<Self>) -> Active {
-        self.streams.set(self.streams.get() + 1);
-        Active(self.clone())
-    }
-
-    async fn idle(&self, limit: Option<std::time::Duration>) {
-        let Some(limit) = limit else {
-            return std::future::pending().await;
-        };
-        loop {
-            let deadline = self.last.get() + limit;
-            let _ = time::until(Some(deadline), std::future::pending::<()>()).await;
-            if self.streams.get() > 0 {
-                self.last.set(Instant::now());
-            } else if self.last.get() + limit <= Instant::now() {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
-        self.0.last.set(Instant::now());
     }
 }
 

@@ -1,8 +1,6 @@
 //! The server side of HTTP/2.
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -13,6 +11,7 @@ use http::{HeaderValue, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pump::pump;
+use crate::codec::activity::Activity;
 use crate::codec::head::RequestHead;
 use crate::codec::{Body, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler};
 use crate::drain::DrainWatch;
@@ -37,10 +36,7 @@ where
         Ok(Err(error)) => return ServeEnd::Failed(error.to_string()),
         Err(elapsed) => return ServeEnd::Failed(elapsed.to_string()),
     };
-    let streams = Rc::new(Streams {
-        active: Cell::new(0),
-        last: Cell::new(Instant::now()),
-    });
+    let streams = Activity::new();
     let mut draining = false;
     let mut deadline = None;
     loop {
@@ -66,13 +62,9 @@ where
                 deadline = Some(Instant::now() + options.drain_timeout);
                 connection.graceful_shutdown();
             }
-            () = reach(deadline), if draining && streams.active.get() == 0 => return ServeEnd::Closed,
+            () = time::reach(deadline), if draining && streams.is_quiet() => return ServeEnd::Closed,
         }
     }
-}
-
-async fn reach(deadline: Option<Instant>) {
-    let _ = time::until(deadline, std::future::pending::<()>()).await;
 }
 
 fn builder(settings: Http2Settings) -> h2::server::Builder {
@@ -83,41 +75,6 @@ fn builder(settings: Http2Settings) -> h2::server::Builder {
         .max_concurrent_streams(settings.max_concurrent_streams)
         .max_header_list_size(settings.max_header_list_bytes);
     builder
-}
-
-struct Streams {
-    active: Cell<usize>,
-    last: Cell<Instant>,
-}
-
-struct Active(Rc<Streams>);
-
-impl Streams {
-    fn begin(self: &Rc<Self>) -> Active {
-        self.active.set(self.active.get() + 1);
-        Active(self.clone())
-    }
-
-    async fn idle(&self, limit: Option<Duration>) {
-        let Some(limit) = limit else {
-            return std::future::pending().await;
-        };
-        loop {
-            reach(Some(self.last.get() + limit)).await;
-            if self.active.get() > 0 {
-                self.last.set(Instant::now());
-            } else if self.last.get() + limit <= Instant::now() {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.active.set(self.0.active.get().saturating_sub(1));
-        self.0.last.set(Instant::now());
-    }
 }
 
 async fn serve_stream<H: StreamHandler>(
