@@ -2,7 +2,7 @@
 //!
 //! There is one end for every path: [`Stream::finish`] runs once, when the response body has ended or was given up, or when the client
 //! leaves before there is a response.
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ pub(super) struct Stream {
     pub(super) random: RefCell<fastrand::Rng>,
     /// The path before a rewrite.
     pub(super) original_path: RefCell<Option<HeaderValue>>,
-    /// The request head as logs see it.
-    request: RefCell<RequestHead>,
+    /// The request head as logs and local replies see it; set once it is routed and filtered, or refused.
+    request: OnceCell<RequestHead>,
     response_headers: RefCell<HeaderMap>,
     trailers: RefCell<Option<HeaderMap>>,
     guards: RefCell<Option<Guards>>,
@@ -109,7 +109,7 @@ impl Stream {
             info: RefCell::new(StreamInfo::new(downstream.info.clone(), Some(head.version))),
             random: RefCell::new(fastrand::Rng::new()),
             original_path: RefCell::new(None),
-            request: RefCell::new(head.clone()),
+            request: OnceCell::new(),
             response_headers: RefCell::new(HeaderMap::new()),
             trailers: RefCell::new(None),
             guards: RefCell::new(None),
@@ -121,7 +121,7 @@ impl Stream {
     fn prepare(&self, head: &mut RequestHead, state: &mut FilterState) -> Result<Prepared, LocalReply> {
         let result = self.route_and_filter(head, state);
         // Logs see the head with its request id and rewritten path.
-        self.request.borrow_mut().clone_from(head);
+        let _ = self.request.set(head.clone());
         result
     }
 
@@ -209,7 +209,11 @@ impl Stream {
             info.set_flag(flag);
         }
         info.response_code_details = Some(reply.details.clone());
-        reply.response(&self.request.borrow())
+        reply.response(
+            self.request
+                .get()
+                .expect("prepare has set it before there is a reply"),
+        )
     }
 
     /// The response head on its way down.
@@ -279,11 +283,10 @@ impl Stream {
         stats
             .downstream_rq_time
             .record(u64::try_from(millis).unwrap_or(u64::MAX));
-        let request = self.request.borrow();
         let trailers = self.trailers.borrow();
         self.manager.access_log.log(&Entry {
             info: &info,
-            request: Some(RequestView {
+            request: self.request.get().map(|request| RequestView {
                 method: &request.method,
                 path: request.path.as_str(),
                 authority: request.authority.as_bytes(),
