@@ -176,8 +176,8 @@ impl Discovery {
         Self {
             ads,
             transports,
-            cds: bootstrap.cds.is_some(),
-            lds: bootstrap.lds.is_some(),
+            cds: bootstrap.cds,
+            lds: bootstrap.lds,
         }
     }
 }

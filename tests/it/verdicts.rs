@@ -1,29 +1,183 @@
 //! Every field of the model has a reader in the proxy: what is called supported may not be parsed and then forgotten.
 //!
-//! By names in the source, so a field whose name is common can hide; a field that nobody names cannot.
+//! By names in the source. A name that several types have is no evidence, so the readers of those fields are listed, each with words
+//! that its code must have.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::repo::{SourceFile, texts};
+use super::repo::{SourceFile, root, texts};
 
 /// Fields that the model itself uses up, and how.
-const INSIDE_THE_MODEL: &[(&str, &str)] = &[
+const INSIDE_THE_MODEL: &[(&str, &str)] = &[(
+    "max_direct_response_body_bytes",
+    "longer bodies of direct responses are refused when the table is converted",
+)];
+
+/// The readers of fields whose name several types have: file below `proxy`, then words of the line, without spaces.
+const SHARED: &[(&str, &str, &str)] = &[
+    ("AccessLog.path", "src/telemetry/access_log.rs", "&log.path"),
+    ("AdsConfig.cluster", "src/server.rs", "&ads.cluster"),
+    ("Alpn.http2", "src/http/filter/alpn.rs", "&config.http2"),
     (
-        "filter_config",
-        "has no variant yet: every per-route filter setting is refused",
+        "Bootstrap.clusters",
+        "src/config/control.rs",
+        "bootstrap.clusters",
+    ),
+    ("Cluster.metadata", "src/http/filter/alpn.rs", ".metadata"),
+    ("Cluster.name", "src/upstream/cluster.rs", "config.name"),
+    ("DownstreamTls.common", "src/tls/server.rs", "&config.common"),
+    ("Endpoint.address", "src/upstream/endpoint.rs", "endpoint.address"),
+    (
+        "Endpoint.metadata",
+        "src/upstream/endpoint.rs",
+        "endpoint.metadata",
+    ),
+    ("FilterChain.filters", "src/config/build.rs", "config.filters"),
+    ("FilterChain.matcher", "src/config/build.rs", "chain.matcher"),
+    ("FilterChain.name", "src/config/build.rs", "name:config.name"),
+    ("Forward.cluster", "src/http/route_table.rs", "&config.cluster"),
+    (
+        "Forward.retry_policy",
+        "src/http/route_table.rs",
+        "forward.retry_policy",
+    ),
+    ("HeaderAddition.action", "src/http/head.rs", "addition.action"),
+    ("HeaderAddition.name", "src/http/head.rs", "addition.name"),
+    ("HeaderAddition.value", "src/http/head.rs", "addition.value"),
+    ("HeaderMatcher.kind", "src/http/matcher.rs", "&config.kind"),
+    ("HeaderMatcher.name", "src/http/matcher.rs", "config.name"),
+    (
+        "HttpConnectionManager.access_log",
+        "src/config/build.rs",
+        "&config.access_log,&self",
+    ),
+    ("HttpConnectionManager.filters", "src/http/manager.rs", ".filters"),
+    (
+        "HttpConnectionManager.http2",
+        "src/http/manager.rs",
+        "HttpConnectionManager{http2",
     ),
     (
-        "http3_post_connect_failure",
-        "a retry_on token of istiod's vocabulary; no upstream speaks HTTP/3",
+        "HttpConnectionManager.idle_timeout",
+        "src/http/manager.rs",
+        "config.idle_timeout",
     ),
     (
-        "max_direct_response_body_bytes",
-        "longer bodies of direct responses are refused when the table is converted",
+        "HttpConnectionManager.routes",
+        "src/config/build.rs",
+        "&config.routes",
     ),
     (
-        "retriable_headers",
-        "a retry_on token that does nothing without header matchers, which are listed as without effect",
+        "HttpConnectionManager.stat_prefix",
+        "src/http/manager.rs",
+        "&config.stat_prefix",
     ),
+    (
+        "HttpProtocol.http2",
+        "src/upstream/pool/h2.rs",
+        "config.http.http2",
+    ),
+    (
+        "HttpProtocol.idle_timeout",
+        "src/upstream/pool/h1.rs",
+        "config.http.idle_timeout",
+    ),
+    (
+        "Listener.access_log",
+        "src/config/build.rs",
+        "&config.access_log,&shared",
+    ),
+    ("Listener.address", "src/config/build.rs", "&config.address"),
+    ("Listener.name", "src/config/listeners.rs", "config.name"),
+    ("ListenerFilter.kind", "src/listener/inspect.rs", "filter.kind"),
+    (
+        "LocalityEndpoints.locality",
+        "src/upstream/endpoint.rs",
+        "group.locality",
+    ),
+    (
+        "MetadataExchange.additional_labels",
+        "src/config/build.rs",
+        "exchange.additional_labels",
+    ),
+    ("Node.locality", "model/src/peer.rs", "node.locality"),
+    ("Node.metadata", "model/src/peer.rs", "node.metadata"),
+    (
+        "PeerMetadata.additional_labels",
+        "src/http/filter/peer_metadata.rs",
+        "config.additional_labels",
+    ),
+    (
+        "RetryOn.retriable_status_codes",
+        "src/http/router/retry.rs",
+        "on.retriable_status_codes",
+    ),
+    (
+        "RetryPolicy.retriable_status_codes",
+        "src/http/router/retry.rs",
+        "policy.retriable_status_codes",
+    ),
+    ("Route.action", "src/http/route_table.rs", "&config.action"),
+    ("Route.headers", "src/http/route_table.rs", "&config.headers"),
+    ("Route.matcher", "src/http/route_table.rs", "&config.matcher.path"),
+    ("Route.name", "src/http/route_table.rs", "name:config.name"),
+    (
+        "RouteMatch.headers",
+        "src/http/route_table.rs",
+        ".matcher.headers",
+    ),
+    (
+        "RouteMatch.path",
+        "src/http/route_table.rs",
+        "&config.matcher.path",
+    ),
+    (
+        "RouteTableConfig.headers",
+        "src/http/route_table.rs",
+        "&table.headers",
+    ),
+    ("Secret.kind", "src/config/secrets.rs", "&secret.kind"),
+    ("Secret.name", "src/config/secrets.rs", "&secret.name"),
+    ("SecretRef.name", "src/config/listeners.rs", "secret.name"),
+    ("StatsTag.name", "src/stats/tags.rs", "tag.name"),
+    ("StatsTag.value", "src/stats/tags.rs", "tag.value"),
+    ("TcpProxy.access_log", "src/config/build.rs", "&tcp.access_log"),
+    (
+        "TcpProxy.clusters",
+        "src/network_filter/tcp_proxy.rs",
+        ".clusters",
+    ),
+    (
+        "TcpProxy.idle_timeout",
+        "src/network_filter/tcp_proxy.rs",
+        "config.idle_timeout",
+    ),
+    (
+        "TcpProxy.stat_prefix",
+        "src/network_filter/tcp_proxy.rs",
+        "&config.stat_prefix",
+    ),
+    ("UpstreamTls.common", "src/tls/client.rs", "&config.common"),
+    ("VirtualHost.headers", "src/http/route_table.rs", "&host.headers"),
+    ("VirtualHost.name", "model/src/route/from_proto.rs", "host.name"),
+    (
+        "VirtualHost.retry_policy",
+        "src/http/route_table.rs",
+        "host.retry_policy",
+    ),
+    ("VirtualHost.routes", "src/http/route_table.rs", ".routes"),
+    (
+        "WeightedCluster.headers",
+        "src/http/route_table.rs",
+        "share.headers",
+    ),
+    ("WeightedCluster.name", "src/http/route_table.rs", "share.name"),
+    (
+        "WeightedCluster.weight",
+        "src/http/route_table.rs",
+        "share.weight",
+    ),
+    ("Endpoint.weight", "src/upstream/endpoint.rs", "endpoint.weight"),
 ];
 
 /// Model folders that hold no configuration.
@@ -48,6 +202,28 @@ fn fields(files: &[SourceFile]) -> BTreeSet<String> {
                 .all(|byte| byte.is_ascii_lowercase() || b"_0123456789".contains(&byte))
         })
         .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// `Type.field` for every field whose name several types have.
+fn shared(files: &[SourceFile]) -> BTreeSet<String> {
+    let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files {
+        for item in file.text.split("\npub struct ").skip(1) {
+            let name: String = item.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let body = item.split("\n}").next().unwrap_or_default();
+            let file = SourceFile {
+                path: String::new(),
+                text: body.to_owned(),
+            };
+            for field in fields(&[file]) {
+                owners.entry(field).or_default().insert(name.clone());
+            }
+        }
+    }
+    let several = owners.into_iter().filter(|(_, owners)| owners.len() > 1);
+    several
+        .flat_map(|(field, owners)| owners.into_iter().map(move |owner| format!("{owner}.{field}")))
         .collect()
 }
 
@@ -80,6 +256,30 @@ fn every_field_of_the_model_has_a_reader() {
         forgotten.is_empty(),
         "read by nothing in proxy/src: {forgotten:?}; give them a reader, or another verdict"
     );
+}
+
+#[test]
+fn every_field_with_a_common_name_has_the_reader_that_is_listed() {
+    let listed: BTreeSet<String> = SHARED.iter().map(|(field, _, _)| (*field).to_owned()).collect();
+    let shared = shared(&texts(is_configuration));
+    let differences: Vec<_> = shared.symmetric_difference(&listed).collect();
+    assert!(
+        differences.is_empty(),
+        "fields with common names, without a listed reader or listed in vain: {differences:?}"
+    );
+    for (field, path, words) in SHARED {
+        let text = std::fs::read_to_string(root().join("proxy").join(path)).unwrap_or_default();
+        let code: String = text
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        assert!(
+            code.contains(words),
+            "{field}: {path} no longer has `{words}`: list its reader, or give it another verdict"
+        );
+    }
 }
 
 #[test]

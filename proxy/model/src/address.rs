@@ -51,7 +51,8 @@ impl Address {
     ) -> Result<Self, Rejection> {
         verdicts!(at, at.required(proto)? => pb::Address { supported { address } });
         choices!(address::Address {
-            supported { SocketAddress, Pipe }
+            supported { SocketAddress }
+            partly { Pipe: "of a control plane; endpoints on one are listed, as requests are not sent there, and listeners on one are refused" }
             refused { EnvoyInternalAddress: "internal listeners have no behaviour here" }
         });
         match address {

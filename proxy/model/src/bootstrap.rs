@@ -25,10 +25,10 @@ pub struct Bootstrap {
     pub secrets: Vec<Secret>,
     /// The aggregated discovery service.
     pub ads: Option<AdsConfig>,
-    /// Where listeners come from; `None`: only static ones.
-    pub lds: Option<ConfigSource>,
-    /// Where clusters come from.
-    pub cds: Option<ConfigSource>,
+    /// Listeners come over ADS; false: only static ones.
+    pub lds: bool,
+    /// Clusters come over ADS; false: only static ones.
+    pub cds: bool,
     /// Tag extraction for stats (`stats_config.stats_tags`), in order.
     pub stats_tags: Vec<StatsTag>,
 }

@@ -46,7 +46,7 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Filter metadata (`istio.services`, `istio.config`, …).
     pub metadata: Metadata,
-    /// Soft limit of read and write buffers, bytes; Envoy's default 1 MiB.
+    /// Bytes of a request body that are kept for a retry; Envoy's default 1 MiB.
     pub buffer_limit_bytes: u32,
 }
 
@@ -140,8 +140,6 @@ pub struct Http2Options {
 /// A transport socket for endpoints with these labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportSocketMatch {
-    /// `tlsMode-istio`, `tlsMode-disabled`, … (in stats).
-    pub name: String,
     /// All must equal.
     pub criteria: Struct,
     /// The socket.

@@ -8,8 +8,6 @@ use crate::node::Locality;
 /// All endpoints of one cluster (`ClusterLoadAssignment`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LoadAssignment {
-    /// The EDS service name.
-    pub cluster_name: String,
     /// Endpoints by locality and priority, in the order received.
     pub localities: Vec<LocalityEndpoints>,
     /// Percent by which a partly healthy priority still takes all its load; Envoy's default 140.
@@ -21,8 +19,6 @@ pub struct LoadAssignment {
 pub struct LocalityEndpoints {
     /// Where they are.
     pub locality: Locality,
-    /// Weight among localities of the same priority; `None`: unset.
-    pub weight: Option<u32>,
     /// 0 is the most wanted.
     pub priority: u32,
     /// The endpoints.
@@ -34,7 +30,7 @@ pub struct LocalityEndpoints {
 pub struct Endpoint {
     /// Where it is.
     pub address: Address,
-    /// Its name in logs and stateful session; empty: the address.
+    /// Its name in `/clusters`; empty: none.
     pub hostname: String,
     /// Weight 1..; default 1.
     pub weight: u32,

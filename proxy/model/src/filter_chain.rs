@@ -7,7 +7,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::hcm::HttpConnectionManager;
-use crate::metadata::Metadata;
 use crate::network_filter::istio_stats::IstioStats;
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::network_filter::tcp_proxy::TcpProxy;
@@ -28,8 +27,6 @@ pub struct FilterChain {
     pub filters: Vec<NetworkFilter>,
     /// The filter that ends the chain.
     pub terminal: TerminalFilter,
-    /// Filter metadata.
-    pub metadata: Metadata,
 }
 
 /// Non-terminal network filters.

@@ -42,7 +42,7 @@ pub struct HttpConnectionManager {
     pub merge_slashes: bool,
     /// A missing `x-request-id` is created; Envoy's default true.
     pub generate_request_id: bool,
-    /// No byte on a stream for this long ends it; Envoy's default 5 min, `None`: no limit.
+    /// No byte of a response body for this long ends the stream; Envoy's default 5 min, `None`: no limit.
     pub stream_idle_timeout: Option<Duration>,
     /// A connection without streams closes after this; Envoy's default 1 h, `None`: never.
     pub idle_timeout: Option<Duration>,

@@ -34,10 +34,6 @@ pub enum HttpFilter {
     IstioStats(IstioStats),
 }
 
-/// Per-route settings of a filter (`typed_per_filter_config`): none is supported in this slice, each is rejected by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RouteFilterConfig {}
-
 /// What a place in the list of HTTP filters holds.
 enum Filter {
     Middle(HttpFilter),

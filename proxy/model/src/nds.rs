@@ -28,7 +28,9 @@ pub struct NameInfo {
 impl NameTable {
     /// Converts a whole table.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: istio::NameTable) -> Result<Self, Rejection> {
-        verdicts!(at, proto => istio::NameTable { supported { table } });
+        verdicts!(at, proto => istio::NameTable {
+            partly { table: "read; what would answer from it does not exist yet, and nothing subscribes to it" }
+        });
         let entries = table.into_iter().map(|(name, info)| {
             let info = NameInfo::from_proto(&at.field("table").key(&name), info)?;
             Ok((name, info))
@@ -42,7 +44,12 @@ impl NameTable {
 impl NameInfo {
     fn from_proto(at: &FieldPath<'_>, proto: istio::NameInfo) -> Result<Self, Rejection> {
         verdicts!(at, proto => istio::NameInfo {
-            supported { ips, registry, shortname, namespace }
+            partly {
+                ips: "read; nothing answers from it yet",
+                registry: "read; nothing answers from it yet",
+                shortname: "read; nothing answers from it yet",
+                namespace: "read; nothing answers from it yet",
+            }
             inert { alt_hosts: "istiod no longer fills it; names are written out in the table" }
         });
         let addresses = ips.iter().enumerate().map(|(index, ip)| {

@@ -8,8 +8,6 @@ use crate::metadata::Struct;
 pub struct Node {
     /// `sidecar~<ip>~<pod>.<ns>~<ns>.svc.<domain>` under Istio.
     pub id: String,
-    /// Service cluster, `<app>.<ns>` under Istio.
-    pub cluster: String,
     /// Where this proxy runs.
     pub locality: Locality,
     /// Everything istiod wants to know (`ISTIO_VERSION`, `LABELS`, …).

@@ -6,15 +6,11 @@ mod headers;
 use std::time::Duration;
 
 use crate::cluster::ClusterName;
-use crate::http_filter::RouteFilterConfig;
 use crate::matcher::{HeaderMatcher, StringMatcher};
-use crate::metadata::Metadata;
 
 /// One `RouteConfiguration`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTableConfig {
-    /// RDS name, or the name of the inline table.
-    pub name: String,
     /// Virtual hosts in the order received; domains are unique across them.
     pub virtual_hosts: Vec<VirtualHost>,
     /// `:authority`'s port is not part of the domain match.
@@ -28,7 +24,7 @@ pub struct RouteTableConfig {
 /// One virtual host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualHost {
-    /// `<fqdn>:<port>`, `allow_any`, `block_all`, …
+    /// `<fqdn>:<port>`, `allow_any`, `block_all`, …; unique in its table.
     pub name: String,
     /// `exact`, `*.suffix`, `prefix.*` or `*`; lower case; matched exact, then longest suffix, then longest prefix, then `*`.
     pub domains: Vec<String>,
@@ -51,14 +47,10 @@ pub struct Route {
     pub matcher: RouteMatch,
     /// What is done.
     pub action: RouteAction,
-    /// Filter metadata (`istio.config`).
-    pub metadata: Metadata,
     /// Span operation name.
     pub decorator_operation: Option<String>,
     /// Header changes.
     pub headers: HeaderMutations,
-    /// Settings of HTTP filters for this route, by filter name.
-    pub filter_config: Vec<(String, RouteFilterConfig)>,
 }
 
 /// When a route applies: all parts must hold.
@@ -115,8 +107,6 @@ pub struct Forward {
     /// Upper bound of a request's `grpc-timeout`: `None`: the header is ignored; `Some(ZERO)`: used without bound.
     /// (`max_grpc_timeout` or `max_stream_duration.grpc_timeout_header_max`.)
     pub grpc_timeout_max: Option<Duration>,
-    /// Per-stream idle limit; overrides the connection manager's. `Some(ZERO)`: disabled.
-    pub idle_timeout: Option<Duration>,
     /// Retries; `None`: the virtual host's, else none.
     pub retry_policy: Option<RetryPolicy>,
     /// Replaces the matched prefix.
@@ -141,7 +131,7 @@ pub struct WeightedCluster {
     pub name: ClusterName,
     /// Its weight; 0: gets nothing.
     pub weight: u32,
-    /// Header changes.
+    /// Header changes of the request; those of the response are not supported here.
     pub headers: HeaderMutations,
 }
 
@@ -178,9 +168,7 @@ pub struct RetryOn {
     pub refused_stream: bool,
     pub retriable_4xx: bool,
     pub retriable_status_codes: bool,
-    pub retriable_headers: bool,
     pub envoy_ratelimited: bool,
-    pub http3_post_connect_failure: bool,
     pub grpc_cancelled: bool,
     pub grpc_deadline_exceeded: bool,
     pub grpc_internal: bool,

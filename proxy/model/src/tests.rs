@@ -1,6 +1,7 @@
 //! What holds for the whole crate: captures convert, verdicts are true, corrupt bytes do not panic.
 #![allow(clippy::unwrap_used)]
 
+mod bootstrap;
 mod captures;
 mod compat;
 mod corruption;

@@ -109,7 +109,7 @@ impl Control {
             bootstrap: encoded,
             node: bootstrap.node.encoded.clone().into(),
             bootstrap_updated: SystemTime::now(),
-            dynamic: (bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+            dynamic: (bootstrap.cds, bootstrap.lds),
             answered: (false, false),
             initialized: false,
         };

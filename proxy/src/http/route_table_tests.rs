@@ -3,7 +3,6 @@ use http::{HeaderMap, Method, Version};
 use outrigger_model::matcher::{
     HeaderMatch, HeaderMatcher as HeaderConfig, Pattern, StringMatcher as StringConfig,
 };
-use outrigger_model::metadata::Metadata;
 use outrigger_model::route::{RouteAction, RouteMatch, VirtualHost, WeightedCluster};
 
 use super::*;
@@ -21,10 +20,8 @@ fn route(name: &str, path: PathMatch) -> model::Route {
             status: 200,
             body: Vec::new(),
         },
-        metadata: Metadata::default(),
         decorator_operation: None,
         headers: model::HeaderMutations::default(),
-        filter_config: Vec::new(),
     }
 }
 
@@ -41,7 +38,6 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
 
 fn table(hosts: Vec<VirtualHost>, ignore_port: bool) -> RouteTable {
     let config = RouteTableConfig {
-        name: String::new(),
         virtual_hosts: hosts,
         ignore_port_in_host_matching: ignore_port,
         max_direct_response_body_bytes: 4096,
@@ -149,7 +145,6 @@ fn weights_are_kept_and_zero_gets_nothing() {
         timeout: None,
         max_stream_duration: None,
         grpc_timeout_max: None,
-        idle_timeout: None,
         retry_policy: None,
         prefix_rewrite: None,
         host_rewrite: None,

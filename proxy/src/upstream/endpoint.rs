@@ -283,7 +283,6 @@ mod tests {
             .zip(0..)
             .map(|(tier, priority)| LocalityEndpoints {
                 locality: Locality::default(),
-                weight: None,
                 priority,
                 endpoints: tier
                     .iter()
@@ -297,7 +296,6 @@ mod tests {
         let assignment = LoadAssignment {
             localities,
             overprovisioning_factor: 140,
-            ..LoadAssignment::default()
         };
         HostSet::build(&assignment, panic, |_| 0, &HostSet::default())
     }
@@ -330,12 +328,10 @@ mod tests {
         let assignment = LoadAssignment {
             localities: vec![LocalityEndpoints {
                 locality: Locality::default(),
-                weight: None,
                 priority: 0,
                 endpoints: vec![endpoint(1, DOWN)],
             }],
             overprovisioning_factor: 140,
-            ..LoadAssignment::default()
         };
         let new = HostSet::build(&assignment, 0, |_| 0, &old);
         assert!(Arc::ptr_eq(&new.all[0].counters, &old.all[0].counters));

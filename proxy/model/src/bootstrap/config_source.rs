@@ -21,7 +21,8 @@ impl ConfigSource {
             unsupported { authorities }
         });
         choices!(ConfigSourceSpecifier {
-            supported { ApiConfigSource, Ads }
+            supported { Ads }
+            partly { ApiConfigSource: "for secrets; listeners, clusters, routes and endpoints come from ads, and another source of them is refused" }
             refused {
                 Path: "files as a source have no behaviour here",
                 PathConfigSource: "files as a source have no behaviour here",
@@ -51,6 +52,22 @@ impl ConfigSource {
             server,
             initial_fetch_timeout: timeout,
         })
+    }
+}
+
+impl ConfigSource {
+    /// Converts the source of a resource that only comes over ADS.
+    pub(crate) fn ads_from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::ConfigSource>,
+    ) -> Result<Self, Rejection> {
+        let source = Self::from_proto(at, proto)?;
+        match source.server {
+            ConfigServer::Ads => Ok(source),
+            ConfigServer::Grpc(_) => Err(at
+                .field("api_config_source")
+                .reject("is only supported for secrets; write ads")),
+        }
     }
 }
 

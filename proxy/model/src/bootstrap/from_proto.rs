@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::bootstrap::v3::{self as pb, bootstrap, runtime_layer::LayerSpecifier};
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::metrics::v3::{self as metrics, tag_specifier::TagValue};
 
 use super::{AdsConfig, Bootstrap, ConfigSource, StatsTag, StatsTagValue};
@@ -124,8 +125,8 @@ fn unique<'n>(at: FieldPath<'_>, names: impl Iterator<Item = &'n str>) -> Result
 #[derive(Default)]
 struct Dynamic {
     ads: Option<AdsConfig>,
-    lds: Option<ConfigSource>,
-    cds: Option<ConfigSource>,
+    lds: bool,
+    cds: bool,
 }
 
 impl Dynamic {
@@ -137,18 +138,34 @@ impl Dynamic {
             supported { lds_config, cds_config, ads_config }
             unsupported { lds_resources_locator, cds_resources_locator }
         });
-        let source = |field, proto| {
-            let Some(proto) = proto else { return Ok(None) };
-            ConfigSource::from_proto(&at.field(field), Some(proto)).map(Some)
-        };
+        let ads = ads_config
+            .map(|proto| AdsConfig::from_proto(&at.field("ads_config"), proto))
+            .transpose()?;
         Ok(Self {
-            ads: ads_config
-                .map(|proto| AdsConfig::from_proto(&at.field("ads_config"), proto))
-                .transpose()?,
-            lds: source("lds_config", lds_config)?,
-            cds: source("cds_config", cds_config)?,
+            lds: over_ads(&at.field("lds_config"), lds_config, ads.is_some())?,
+            cds: over_ads(&at.field("cds_config"), cds_config, ads.is_some())?,
+            ads,
         })
     }
+}
+
+/// Whether a kind of resource comes over ADS. Until it has come the process is not ready, however long that takes.
+fn over_ads(at: &FieldPath<'_>, proto: Option<core::ConfigSource>, has_ads: bool) -> Result<bool, Rejection> {
+    if proto.is_none() {
+        return Ok(false);
+    }
+    let timeout = proto
+        .as_ref()
+        .is_some_and(|proto| proto.initial_fetch_timeout.is_some());
+    let source = ConfigSource::ads_from_proto(at, proto)?;
+    if timeout && source.initial_fetch_timeout.is_some() {
+        at.field("initial_fetch_timeout")
+            .problem("has no effect here: the process waits for its first listeners and clusters for ever");
+    }
+    if !has_ads {
+        at.field("ads").problem("has no effect: there is no ads_config");
+    }
+    Ok(has_ads)
 }
 
 fn check_cluster_manager(at: &FieldPath<'_>, proto: Option<pb::ClusterManager>) {

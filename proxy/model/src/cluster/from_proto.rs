@@ -34,10 +34,13 @@ impl Cluster {
         verdicts!(at, proto => pb::Cluster {
             supported {
                 name, alt_stat_name, cluster_discovery_type, eds_cluster_config, load_assignment, connect_timeout,
-                per_connection_buffer_limit_bytes, lb_policy, lb_config, circuit_breakers, common_lb_config,
+                lb_policy, lb_config, circuit_breakers, common_lb_config,
                 typed_extension_protocol_options, max_requests_per_connection, common_http_protocol_options,
                 http2_protocol_options, protocol_selection, upstream_bind_config, transport_socket_matches,
                 transport_socket, metadata, upstream_connection_options, filters,
+            }
+            partly {
+                per_connection_buffer_limit_bytes: "limits what is kept of a request body for a retry; HTTP/2 windows and fixed sizes limit other buffers",
             }
             inert {
                 http_protocol_options: "deprecated; HTTP/1.1 is what a cluster speaks without it too",
@@ -123,6 +126,9 @@ fn use_downstream(at: &FieldPath<'_>, number: i32) -> Result<bool, Rejection> {
     })
 }
 
+/// What a cluster with names for endpoints lacks.
+const NO_RESOLVER: &str = "names are resolved to reach a control plane, not for requests: those find no host and are answered 503 (UH)";
+
 fn discovery(
     at: &FieldPath<'_>,
     name: &str,
@@ -131,7 +137,7 @@ fn discovery(
     assignment: Option<endpoint::ClusterLoadAssignment>,
 ) -> Result<Discovery, Rejection> {
     choices!(cluster::ClusterDiscoveryType {
-        supported { Type }
+        partly { Type: "STRICT_DNS and LOGICAL_DNS are listed: names are resolved to reach a control plane, not for requests" }
         refused { ClusterType: "no custom cluster type exists here" }
     });
     let number = match kind {
@@ -146,16 +152,17 @@ fn discovery(
         let field = at.field("load_assignment");
         match assignment {
             Some(proto) => LoadAssignment::from_proto(&field, proto, names),
-            None => Ok(LoadAssignment {
-                cluster_name: name.to_owned(),
-                ..LoadAssignment::default()
-            }),
+            None => Ok(LoadAssignment::default()),
         }
     };
     Ok(match at.field("type").enumeration(number)? {
         cluster::DiscoveryType::Static => Discovery::Static(endpoints(Names::Refused)?),
-        cluster::DiscoveryType::StrictDns => Discovery::StrictDns(endpoints(Names::Resolved)?),
+        cluster::DiscoveryType::StrictDns => {
+            at.field("type").problem(NO_RESOLVER);
+            Discovery::StrictDns(endpoints(Names::Resolved)?)
+        }
         cluster::DiscoveryType::LogicalDns => {
+            at.field("type").problem(NO_RESOLVER);
             let assignment = endpoints(Names::Resolved)?;
             if assignment
                 .localities
@@ -170,12 +177,11 @@ fn discovery(
             }
             Discovery::LogicalDns(assignment)
         }
-
         cluster::DiscoveryType::OriginalDst => Discovery::OriginalDst,
         cluster::DiscoveryType::Eds => {
             let at = at.field("eds_cluster_config");
             verdicts!(at, at.required(eds)? => cluster::EdsClusterConfig { supported { eds_config, service_name } });
-            let source = ConfigSource::from_proto(&at.field("eds_config"), eds_config)?;
+            let source = ConfigSource::ads_from_proto(&at.field("eds_config"), eds_config)?;
             Discovery::Eds {
                 service_name: if service_name.is_empty() {
                     name.to_owned()
@@ -329,9 +335,12 @@ fn matches(
 ) -> Result<Vec<TransportSocketMatch>, Rejection> {
     let matches = protos.into_iter().enumerate().map(|(index, proto)| {
         let at = at.index(index);
-        verdicts!(at, proto => cluster::TransportSocketMatch { supported { name, r#match, transport_socket } });
+        verdicts!(at, proto => cluster::TransportSocketMatch {
+            supported { r#match, transport_socket }
+            partly { name: "must be there; it only names a counter that does not exist here" }
+        });
+        at.field("name").not_empty(name)?;
         Ok(TransportSocketMatch {
-            name: at.field("name").not_empty(name)?,
             criteria: struct_from_proto(&at.field("match"), r#match.unwrap_or_default())?,
             transport: UpstreamTransport::from_proto(&at.field("transport_socket"), transport_socket)?,
         })

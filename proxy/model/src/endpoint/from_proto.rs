@@ -1,6 +1,4 @@
 //! Protobuf to [`LoadAssignment`].
-use std::collections::HashSet;
-
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
 use envoy_types::pb::google::protobuf;
@@ -31,18 +29,17 @@ impl LoadAssignment {
         names: Names,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::ClusterLoadAssignment {
-            supported { cluster_name, endpoints, policy }
+            supported { endpoints, policy }
+            partly { cluster_name: "must be there; the stream that brings the endpoints names them" }
             unsupported { named_endpoints }
         });
-        let cluster_name = at.field("cluster_name").not_empty(cluster_name)?;
+        at.field("cluster_name").not_empty(cluster_name)?;
         let overprovisioning_factor = load_policy(&at.field("policy"), policy)?;
         let localities = endpoints.into_iter().enumerate().map(|(index, proto)| {
             LocalityEndpoints::from_proto(&at.field("endpoints").index(index), proto, names)
         });
         let localities = localities.collect::<Result<Vec<_>, _>>()?;
-        check_localities(at, &localities)?;
         Ok(Self {
-            cluster_name,
             localities,
             overprovisioning_factor,
         })
@@ -65,25 +62,6 @@ fn load_policy(
     at.field("overprovisioning_factor").within(factor, 1..=u32::MAX)
 }
 
-/// The sum of locality weights in a priority fits `u32`, as Envoy demands.
-fn check_localities(at: &FieldPath<'_>, localities: &[LocalityEndpoints]) -> Result<(), Rejection> {
-    let priorities: HashSet<u32> = localities.iter().map(|locality| locality.priority).collect();
-    for priority in priorities {
-        let weights = localities.iter().filter(|locality| locality.priority == priority);
-        let sum: u64 = weights
-            .map(|locality| u64::from(locality.weight.unwrap_or_default()))
-            .sum();
-        if sum > u64::from(u32::MAX) {
-            let reason = format!(
-                "the locality weights of priority {priority} sum to {sum}, more than {}",
-                u32::MAX
-            );
-            return Err(at.field("endpoints").reject(reason));
-        }
-    }
-    Ok(())
-}
-
 impl LocalityEndpoints {
     fn from_proto(
         at: &FieldPath<'_>,
@@ -91,7 +69,8 @@ impl LocalityEndpoints {
         names: Names,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LocalityLbEndpoints {
-            supported { locality, lb_endpoints, load_balancing_weight, priority }
+            supported { locality, lb_endpoints, priority }
+            inert { load_balancing_weight: "only locality_weighted_lb_config reads it, and that is listed as without effect" }
             unsupported { metadata, proximity }
             refused { lb_config: "ignoring it would leave the locality without its endpoints" }
         });
@@ -108,7 +87,6 @@ impl LocalityEndpoints {
         }
         Ok(Self {
             locality: Locality::from_proto(locality),
-            weight: weight(&at.field("load_balancing_weight"), load_balancing_weight)?,
             priority: at.field("priority").within(priority, 0..=MAX_PRIORITY)?,
             endpoints,
         })
@@ -148,7 +126,13 @@ impl Endpoint {
             supported { address, hostname }
             unsupported { health_check_config, additional_addresses, observability_name }
         });
-        let address = Address::from_proto(&at.field("address"), address, names)?;
+        let field = at.field("address");
+        let address = Address::from_proto(&field, address, names)?;
+        if matches!(address, Address::Pipe(_)) {
+            field
+                .field("pipe")
+                .problem("only a control plane is reached over a pipe; requests are not sent there");
+        }
         Ok(Self {
             address,
             hostname,

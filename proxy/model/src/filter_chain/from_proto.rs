@@ -10,7 +10,6 @@ use crate::address::ranges;
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::hcm::HttpConnectionManager;
-use crate::metadata::Metadata;
 use crate::network_filter::istio_stats::IstioStats;
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::network_filter::tcp_proxy::TcpProxy;
@@ -69,9 +68,10 @@ impl FilterChain {
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::FilterChain) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::FilterChain {
             supported {
-                name, filter_chain_match, filters, metadata, transport_socket, transport_socket_connect_timeout,
+                name, filter_chain_match, filters, transport_socket, transport_socket_connect_timeout,
             }
             partly { use_proxy_proto: "false only; true is refused: the PROXY header would reach the application" }
+            inert { metadata: "only formatters and filters that do not exist here read it; /config_dump shows what was received" }
         });
         let field = at.field("use_proxy_proto");
         field.only_false(
@@ -87,7 +87,6 @@ impl FilterChain {
             transport_connect_timeout: field.limit(transport_socket_connect_timeout, Duration::ZERO)?,
             filters,
             terminal,
-            metadata: Metadata::from_proto(&at.field("metadata"), metadata)?,
         })
     }
 }

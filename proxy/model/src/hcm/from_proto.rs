@@ -38,18 +38,20 @@ impl HttpConnectionManager {
             supported {
                 codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
                 http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb,
-                stream_idle_timeout, request_headers_timeout, drain_timeout, access_log,
+                request_headers_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
                 merge_slashes, route_specifier,
             }
             partly {
                 path_with_escaped_slashes_action: "KEEP_UNCHANGED, which is also the default; others are refused: filters would judge another path",
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
+                request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
+                stream_idle_timeout: "runs while a response body is under way, not before the response",
                 use_remote_address: "false only; true is refused: ignoring it would trust headers that clients forge",
             }
             inert { preserve_external_request_id: "concerns edge requests, which only use_remote_address makes" }
             unsupported {
-                request_timeout, proxy_100_continue, upgrade_configs,
+                proxy_100_continue, upgrade_configs,
                 add_user_agent, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation,
                 stream_flush_timeout, drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
                 flush_access_log_on_new_request, access_log_options, internal_address_config, skip_xff_append, via,
@@ -73,6 +75,13 @@ impl HttpConnectionManager {
             &at.field("path_with_escaped_slashes_action"),
             path_with_escaped_slashes_action,
         )?;
+        if at
+            .field("request_timeout")
+            .limit(request_timeout, Duration::ZERO)?
+            .is_some()
+        {
+            at.field("request_timeout").problem("has no effect here");
+        }
         request_id(&at.field("request_id_extension"), request_id_extension)?;
         at.field("use_remote_address").only_false(
             use_remote_address,
@@ -207,7 +216,7 @@ impl RouteSource {
                 let name = at.field("route_config_name").not_empty(route_config_name)?;
                 Ok(Self::Rds {
                     name,
-                    source: ConfigSource::from_proto(&at.field("config_source"), config_source)?,
+                    source: ConfigSource::ads_from_proto(&at.field("config_source"), config_source)?,
                 })
             }
             Some(RouteSpecifier::ScopedRoutes(_)) => {

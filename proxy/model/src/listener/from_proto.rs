@@ -59,7 +59,7 @@ impl Listener {
             transparent,
             "ignoring it would show servers another client address",
         )?;
-        let address = Address::from_proto(&at.field("address"), address, Names::Refused)?;
+        let address = ip(&at.field("address"), address)?;
         // Envoy makes up a UUID; the address is as unique and says more.
         let name = if name.is_empty() {
             address.to_string()
@@ -108,9 +108,19 @@ fn more_addresses(at: FieldPath<'_>, protos: Vec<pb::AdditionalAddress>) -> Resu
             supported { address }
             unsupported { socket_options, tcp_keepalive }
         });
-        Address::from_proto(&at.field("address"), address, Names::Refused)
+        ip(&at.field("address"), address)
     });
     addresses.collect()
+}
+
+/// An address to listen on.
+fn ip(at: &FieldPath<'_>, proto: Option<core::Address>) -> Result<Address, Rejection> {
+    match Address::from_proto(at, proto, Names::Refused)? {
+        Address::Pipe(_) => Err(at
+            .field("pipe")
+            .reject("a listener on a pipe is not supported; write socket_address")),
+        address => Ok(address),
+    }
 }
 
 impl TrafficDirection {

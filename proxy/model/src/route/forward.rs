@@ -20,10 +20,12 @@ const BACKOFF_BASE: Duration = Duration::from_millis(25);
 pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<Forward, Rejection> {
     verdicts!(at, proto => pb::RouteAction {
         supported {
-            cluster_specifier, cluster_not_found_response_code, timeout, idle_timeout, max_stream_duration,
-            max_grpc_timeout, retry_policy, prefix_rewrite, host_rewrite_specifier,
+            cluster_specifier, cluster_not_found_response_code, max_stream_duration, max_grpc_timeout, retry_policy,
+            prefix_rewrite, host_rewrite_specifier,
         }
+        partly { timeout: "runs for requests without a body; one with a body has no limit" }
         unsupported {
+            idle_timeout,
             append_x_forwarded_host, flush_timeout, early_data_policy, retry_policy_typed_config,
             request_mirror_policies, priority, include_vh_rate_limits, hash_policy, cors, grpc_timeout_offset,
             internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy,
@@ -46,7 +48,6 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         timeout: at.field("timeout").limit(timeout, TIMEOUT)?,
         max_stream_duration: duration.max.and_then(not_zero),
         grpc_timeout_max: duration.grpc_timeout_header_max.or(max_grpc_timeout),
-        idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
         retry_policy: retry_policy.transpose()?,
         prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
@@ -106,7 +107,8 @@ impl MaxStreamDuration {
             return Ok(Self::default());
         };
         verdicts!(at, proto => route_action::MaxStreamDuration {
-            supported { max_stream_duration, grpc_timeout_header_max }
+            supported { grpc_timeout_header_max }
+            partly { max_stream_duration: "takes the place of the route's timeout, and has its limits" }
             unsupported { grpc_timeout_header_offset }
         });
         Ok(Self {
@@ -179,10 +181,10 @@ impl WeightedCluster {
     fn from_proto(at: &FieldPath<'_>, proto: pb::weighted_cluster::ClusterWeight) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::weighted_cluster::ClusterWeight {
             supported {
-                name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-                response_headers_to_remove,
+                name, weight, request_headers_to_add, request_headers_to_remove,
             }
             partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
+            unsupported { response_headers_to_add, response_headers_to_remove }
             refused {
                 cluster_header: "ignoring it would choose another cluster",
                 metadata_match: "ignoring it would use endpoints outside the subset",
@@ -198,8 +200,8 @@ impl WeightedCluster {
                 headers::Protos {
                     request_headers_to_add,
                     request_headers_to_remove,
-                    response_headers_to_add,
-                    response_headers_to_remove,
+                    response_headers_to_add: Vec::new(),
+                    response_headers_to_remove: Vec::new(),
                 },
             )?,
         })
@@ -302,6 +304,9 @@ fn avoid_previous_hosts(
     Ok(avoid)
 }
 
+/// Conditions that nobody could see met: the first needs `retriable_headers`, which is listed; the second HTTP/3, which is refused.
+const INERT_CONDITIONS: [&str; 2] = ["retriable-headers", "http3-post-connect-failure"];
+
 impl RetryOn {
     /// Envoy passes over what it does not know; here it is listed as well.
     fn parse(at: &FieldPath<'_>, text: &str) -> Self {
@@ -313,6 +318,7 @@ impl RetryOn {
         {
             match on.condition(condition) {
                 Some(flag) => *flag = true,
+                None if INERT_CONDITIONS.contains(&condition) => (),
                 None => at.problem(format!("{condition:?} is no retry condition and has no effect")),
             }
         }
@@ -329,9 +335,7 @@ impl RetryOn {
             "refused-stream" => &mut self.refused_stream,
             "retriable-4xx" => &mut self.retriable_4xx,
             "retriable-status-codes" => &mut self.retriable_status_codes,
-            "retriable-headers" => &mut self.retriable_headers,
             "envoy-ratelimited" => &mut self.envoy_ratelimited,
-            "http3-post-connect-failure" => &mut self.http3_post_connect_failure,
             "cancelled" => &mut self.grpc_cancelled,
             "deadline-exceeded" => &mut self.grpc_deadline_exceeded,
             "internal" => &mut self.grpc_internal,

@@ -10,7 +10,6 @@ use super::{PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, RouteTableCo
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::http_filter::no_route_config;
 use crate::matcher::{HeaderMatcher, StringMatcher, safe_regex};
-use crate::metadata::Metadata;
 use crate::scalar::Wrapped;
 use crate::secret::DataSource;
 
@@ -22,14 +21,17 @@ impl RouteTableConfig {
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteConfiguration) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::RouteConfiguration {
             supported {
-                name, virtual_hosts, max_direct_response_body_size_bytes, ignore_port_in_host_matching,
+                virtual_hosts, max_direct_response_body_size_bytes, ignore_port_in_host_matching,
                 request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
             }
             partly {
                 validate_clusters: "false; true is listed as without effect: a route to an unknown cluster answers as cluster_not_found_response_code says",
                 typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for",
             }
-            inert { metadata: "only formatters and filters that do not exist here read it" }
+            inert {
+                name: "the stream that brings the table names it; nothing shows the name of an inline one",
+                metadata: "only formatters and filters that do not exist here read it",
+            }
             unsupported { most_specific_header_mutations_wins, request_mirror_policies }
             refused {
                 vhds: "ignoring it would leave the table without those virtual hosts",
@@ -53,7 +55,6 @@ impl RouteTableConfig {
         let virtual_hosts = hosts.collect::<Result<Vec<_>, _>>()?;
         check_unique(at, &virtual_hosts)?;
         Ok(Self {
-            name,
             virtual_hosts,
             ignore_port_in_host_matching,
             max_direct_response_body_bytes: body_bytes,
@@ -95,10 +96,13 @@ impl VirtualHost {
     fn from_proto(at: &FieldPath<'_>, proto: pb::VirtualHost, body_bytes: u32) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::VirtualHost {
             supported {
-                name, domains, routes, include_request_attempt_count, retry_policy, request_headers_to_add,
+                domains, routes, include_request_attempt_count, retry_policy, request_headers_to_add,
                 request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
             }
-            partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
+            partly {
+                name: "must be there and be unique; nothing shows it",
+                typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for",
+            }
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
                 virtual_clusters, cors, include_attempt_count_in_response, retry_policy_typed_config, hedge_policy,
@@ -162,10 +166,11 @@ impl Route {
     fn from_proto(at: &FieldPath<'_>, proto: pb::Route, body_bytes: u32) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::Route {
             supported {
-                name, r#match, metadata, decorator, action, request_headers_to_add, request_headers_to_remove,
+                name, r#match, decorator, action, request_headers_to_add, request_headers_to_remove,
                 response_headers_to_add, response_headers_to_remove,
             }
             partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
+            inert { metadata: "only formatters and filters that do not exist here read it; /config_dump shows what was received" }
             unsupported { tracing, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit }
             refused { route_specifiers: "ignoring it would match other routes" }
         });
@@ -174,7 +179,6 @@ impl Route {
             name,
             matcher: RouteMatch::from_proto(&at.field("match"), at.field("match").required(r#match)?)?,
             action: action_from_proto(at, action, body_bytes)?,
-            metadata: Metadata::from_proto(&at.field("metadata"), metadata)?,
             decorator_operation: decorator
                 .map(|proto| decorator_operation(&at.field("decorator"), proto))
                 .transpose()?,
@@ -187,7 +191,6 @@ impl Route {
                     response_headers_to_remove,
                 },
             )?,
-            filter_config: Vec::new(),
         })
     }
 }

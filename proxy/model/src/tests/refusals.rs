@@ -2,6 +2,7 @@
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::google::protobuf;
 use prost::Message;
 
@@ -272,6 +273,112 @@ fn ciphers_that_do_not_exist_here_are_listed_unless_none_is_left() {
     assert_eq!(
         rejection.path,
         "transport_socket.typed_config.common_tls_context.tls_params.cipher_suites"
+    );
+}
+
+/// The first filter of the first chain that is an HTTP connection manager, changed.
+fn manager_with(change: impl Fn(&mut hcm::HttpConnectionManager)) -> Vec<u8> {
+    listener_with(|proto| {
+        let filters = proto
+            .filter_chains
+            .iter_mut()
+            .flat_map(|chain| &mut chain.filters);
+        let any = filters.filter_map(|filter| match &mut filter.config_type {
+            Some(listener::filter::ConfigType::TypedConfig(any))
+                if any.type_url.ends_with(types::HTTP_CONNECTION_MANAGER) =>
+            {
+                Some(any)
+            }
+            _ => None,
+        });
+        let any = any.into_iter().next().unwrap();
+        let mut manager = hcm::HttpConnectionManager::decode(any.value.as_slice()).unwrap();
+        change(&mut manager);
+        any.value = manager.encode_to_vec();
+    })
+}
+
+#[test]
+fn routes_come_over_ads_only() {
+    use envoy_types::pb::envoy::config::core::v3 as core;
+    let bytes = manager_with(|manager| {
+        let envoy = core::grpc_service::EnvoyGrpc {
+            cluster_name: "own".to_owned(),
+            ..Default::default()
+        };
+        let service = core::GrpcService {
+            target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(envoy)),
+            ..Default::default()
+        };
+        let server = core::ApiConfigSource {
+            api_type: core::api_config_source::ApiType::Grpc.into(),
+            transport_api_version: core::ApiVersion::V3.into(),
+            grpc_services: vec![service],
+            ..Default::default()
+        };
+        let source = core::ConfigSource {
+            resource_api_version: core::ApiVersion::V3.into(),
+            config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(
+                server,
+            )),
+            ..Default::default()
+        };
+        let rds = hcm::Rds {
+            config_source: Some(source),
+            route_config_name: "r".to_owned(),
+        };
+        manager.route_specifier = Some(hcm::http_connection_manager::RouteSpecifier::Rds(rds));
+    });
+    let rejection = decode::listener(&bytes).unwrap_err();
+    assert!(
+        rejection.path.ends_with("rds.config_source.api_config_source"),
+        "{rejection}"
+    );
+    assert_eq!(rejection.reason, "is only supported for secrets; write ads");
+}
+
+#[test]
+fn a_request_timeout_is_listed_unless_it_means_none() {
+    let listed = |seconds| {
+        let bytes = manager_with(|manager| {
+            manager.request_timeout = Some(protobuf::Duration { seconds, nanos: 0 });
+        });
+        let problems = decode::listener(&bytes).unwrap().problems;
+        problems
+            .iter()
+            .any(|problem| problem.path.ends_with("request_timeout"))
+    };
+    assert!(listed(3) && !listed(0));
+}
+
+#[test]
+fn a_listener_on_a_pipe_is_refused() {
+    use envoy_types::pb::envoy::config::core::v3 as core;
+    let bytes = listener_with(|proto| {
+        let pipe = core::Pipe {
+            path: "/run/x".to_owned(),
+            mode: 0,
+        };
+        let address = Some(core::address::Address::Pipe(pipe));
+        proto.address = Some(core::Address { address });
+    });
+    assert_eq!(decode::listener(&bytes).unwrap_err().path, "address.pipe");
+}
+
+#[test]
+fn a_cluster_whose_names_nobody_resolves_is_listed() {
+    let bytes = cluster_with(|proto| {
+        let kind =
+            cluster::cluster::ClusterDiscoveryType::Type(cluster::cluster::DiscoveryType::StrictDns.into());
+        proto.cluster_discovery_type = Some(kind);
+    });
+    let problems = decode::cluster(&bytes).unwrap().problems;
+    assert_eq!(
+        problems
+            .iter()
+            .map(|problem| problem.path.as_str())
+            .collect::<Vec<_>>(),
+        ["type"]
     );
 }
 

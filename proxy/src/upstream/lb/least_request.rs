@@ -62,14 +62,12 @@ mod tests {
             .collect();
         let group = LocalityEndpoints {
             locality: Locality::default(),
-            weight: None,
             priority: 0,
             endpoints,
         };
         let assignment = LoadAssignment {
             localities: vec![group],
             overprovisioning_factor: 140,
-            ..LoadAssignment::default()
         };
         HostSet::build(&assignment, 0, |_| 0, &HostSet::default())
     }
