@@ -2,7 +2,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-pub(crate) use tokio::time::Instant;
+pub(crate) use tokio::time::{Instant, sleep};
 
 /// A limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -9,3 +9,4 @@ pub(crate) mod endpoint;
 pub(crate) mod lb;
 pub(crate) mod pool;
 pub(crate) mod stats;
+pub(crate) mod weighted;

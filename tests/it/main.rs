@@ -3,6 +3,7 @@
 //! One binary links once. Modules that need root and network namespaces are named in the Makefile (`NETNS`): `make check`
 //! leaves them out by name, `make test` runs exactly those, so nothing falls between the two.
 
+mod alone;
 mod bill;
 mod hygiene;
 mod layering;

@@ -41,6 +41,11 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/http/route_table.rs",
         "forward.retry_policy",
     ),
+    (
+        "Forward.idle_timeout",
+        "src/http/stream.rs",
+        "forward.config.idle_timeout",
+    ),
     ("HeaderAddition.action", "src/http/head.rs", "addition.action"),
     ("HeaderAddition.name", "src/http/head.rs", "addition.name"),
     ("HeaderAddition.value", "src/http/head.rs", "addition.value"),

@@ -5,10 +5,13 @@
 //! of `outrigger-demo` run in the test's own process. Several meshes can live at once: each has its own bridge in its own
 //! namespace, so the addresses of the captures collide with nothing.
 //!
+//! An [`alone::Alone`] is one proxy on a static configuration, for what needs no mesh.
+//!
 //! Everything is undone when the mesh is dropped, also after a panic. Every wait is bounded.
 
 #![forbid(unsafe_code)]
 
+pub mod alone;
 pub mod http;
 pub mod load;
 pub mod mesh;

@@ -29,6 +29,11 @@ impl Namespace {
         namespace
     }
 
+    /// A namespace with nothing but a loopback device.
+    pub fn alone() -> Self {
+        Self::new(format!("{PREFIX}-{}-{}-alone", std::process::id(), number()))
+    }
+
     /// As `ip netns` knows it.
     pub fn name(&self) -> &str {
         &self.name
@@ -89,6 +94,14 @@ fn enter(name: &str) {
     setns(file, CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| panic!("enter {name}: {error}"));
 }
 
+/// A number for each namespace, or group of them, of this process; the first call removes what killed runs left.
+fn number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(sweep);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Drop for Namespace {
     fn drop(&mut self) {
         remove(&self.name);
@@ -105,11 +118,7 @@ pub struct Network {
 impl Network {
     /// A new bridge, alone in its namespace, with [`GATEWAY`] as its address.
     pub fn new() -> Self {
-        static NETWORKS: AtomicU32 = AtomicU32::new(0);
-        static SWEPT: Once = Once::new();
-        SWEPT.call_once(sweep);
-        let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("{PREFIX}-{}-{number}", std::process::id());
+        let prefix = format!("{PREFIX}-{}-{}", std::process::id(), number());
         let bridge = Namespace::new(format!("{prefix}-bridge"));
         let link = format!("link add br0 type bridge\naddr add {GATEWAY}/16 dev br0\nlink set br0 up\n");
         // Nobody owns a cluster IP: who asks for one past its proxy is told so at once.

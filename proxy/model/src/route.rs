@@ -100,13 +100,17 @@ pub struct Forward {
     pub cluster: ClusterSpec,
     /// Status when the cluster is unknown; Envoy's default 503.
     pub cluster_not_found_status: u16,
-    /// For the whole exchange, retries included; Envoy's default 15 s, `None`: no limit (`0s`).
+    /// From the end of the request to the end of the response, retries included; Envoy's default 15 s, `None`: no limit (`0s`, or
+    /// `max_stream_duration` is there, which takes its place).
     pub timeout: Option<Duration>,
-    /// `max_stream_duration.max_stream_duration`: overrides `timeout`'s role as stream limit when set and not 0.
+    /// For the whole stream; `None`: no limit.
     pub max_stream_duration: Option<Duration>,
-    /// Upper bound of a request's `grpc-timeout`: `None`: the header is ignored; `Some(ZERO)`: used without bound.
-    /// (`max_grpc_timeout` or `max_stream_duration.grpc_timeout_header_max`.)
-    pub grpc_timeout_max: Option<Duration>,
+    /// A request's `grpc-timeout` takes the place of `max_stream_duration`, up to this; zero: without bound.
+    pub grpc_timeout_header_max: Option<Duration>,
+    /// For gRPC requests `grpc-timeout` takes the place of `timeout`, up to this; zero: without bound. Deprecated, and what Istio sends.
+    pub max_grpc_timeout: Option<Duration>,
+    /// Without data in either direction for this long the stream ends; zero: never, `None`: the connection manager's limit.
+    pub idle_timeout: Option<Duration>,
     /// Retries; `None`: the virtual host's, else none.
     pub retry_policy: Option<RetryPolicy>,
     /// Replaces the matched prefix.

@@ -3,8 +3,8 @@
 //! [`BodyObserver`]s see bytes pass, trailers, the end, an error or an early drop: that is how byte counts, access logs and timeouts
 //! follow a body without another layer. A body has at most a few: its
 //! connection's, and its stream's.
-use std::cell::RefCell;
-use std::collections::VecDeque;
+mod replay;
+
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -13,6 +13,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
+
+use replay::Replay;
+pub(crate) use replay::ReplaySource;
 
 /// A body.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ enum Source {
     Replay(Replay),
 }
 
-type Observers = SmallVec<[Rc<dyn BodyObserver>; 2]>;
+/// Some of those who watch a body.
+pub(super) type Observers = SmallVec<[Rc<dyn BodyObserver>; 2]>;
 
 /// A body ended before its end.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -62,7 +66,11 @@ pub(crate) trait BodyObserver: std::fmt::Debug {
     fn error(&self, error: &BodyError);
     /// Nobody reads it any more, before its end.
     fn abandoned(&self);
-    /// Asked before each frame: an error ends the body here (a timeout, say); all observers then hear of it. Registers `cx` to be woken
+    /// [`Self::interrupt`] may have an answer.
+    fn may_interrupt(&self) -> bool {
+        false
+    }
+    /// Asked before each frame, and while the reader of the body takes none: an error ends the body here (a timeout, say); all observers then hear of it. Registers `cx` to be woken
     /// when the answer changes.
     fn interrupt(&self, _cx: &mut Context<'_>) -> Option<BodyError> {
         None
@@ -121,6 +129,12 @@ impl Body {
         self
     }
 
+    /// The observers that may end it early; for a codec that waits for something else than the next frame.
+    pub(super) fn watchdogs(&self) -> Observers {
+        let watchdogs = self.observers.iter().filter(|observer| observer.may_interrupt());
+        watchdogs.cloned().collect()
+    }
+
     /// Next frame, `None` at the end.
     pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(self), cx)).await
@@ -138,6 +152,13 @@ impl Body {
             Source::Replay(replay) => replay.poll(cx),
         }
     }
+}
+
+/// Asks all observers whether the body has to end here; if so, all of them hear of it.
+pub(super) fn interrupted(observers: &Observers, cx: &mut Context<'_>) -> Option<BodyError> {
+    let error = observers.iter().find_map(|observer| observer.interrupt(cx))?;
+    observers.iter().for_each(|observer| observer.error(&error));
+    Some(error)
 }
 
 fn h1_error(error: &hyper::Error) -> BodyError {
@@ -200,9 +221,8 @@ impl http_body::Body for Body {
         if this.finished {
             return Poll::Ready(None);
         }
-        if let Some(error) = this.observers.iter().find_map(|observer| observer.interrupt(cx)) {
+        if let Some(error) = interrupted(&this.observers, cx) {
             this.finished = true;
-            this.observers.iter().for_each(|observer| observer.error(&error));
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(this.poll_source(cx));
@@ -260,146 +280,10 @@ impl Drop for Body {
     }
 }
 
-/// A request body that can be sent again: chunks that were read are kept up to a limit.
-///
-/// Past the limit the chunks are let go and [`ReplaySource::replayable`] turns false (Envoy: the retry is given up when the
-/// request does not fit into the buffer).
-#[derive(Debug, Clone)]
-pub(crate) struct ReplaySource {
-    state: Rc<RefCell<ReplayState>>,
-}
-
-#[derive(Debug)]
-struct ReplayState {
-    body: Body,
-    kept: VecDeque<Bytes>,
-    kept_bytes: usize,
-    limit_bytes: usize,
-    overflowed: bool,
-    trailers: Option<HeaderMap>,
-    ended: bool,
-    generation: u64,
-}
-
-#[derive(Debug)]
-struct Replay {
-    state: Rc<RefCell<ReplayState>>,
-    next: usize,
-    trailers_sent: bool,
-    generation: u64,
-}
-
-impl ReplaySource {
-    /// Keeps at most `limit_bytes`.
-    pub(crate) fn new(body: Body, limit_bytes: usize) -> Self {
-        let state = ReplayState {
-            body,
-            kept: VecDeque::new(),
-            kept_bytes: 0,
-            limit_bytes,
-            overflowed: false,
-            trailers: None,
-            ended: false,
-            generation: 0,
-        };
-        Self {
-            state: Rc::new(RefCell::new(state)),
-        }
-    }
-
-    /// The body from its first byte, for one attempt. Bodies of earlier attempts end with an error when polled again.
-    /// Only while [`Self::replayable`].
-    pub(crate) fn attempt(&self) -> Body {
-        let mut state = self.state.borrow_mut();
-        state.generation += 1;
-        let generation = state.generation;
-        drop(state);
-        Body::new(Source::Replay(Replay {
-            state: self.state.clone(),
-            next: 0,
-            trailers_sent: false,
-            generation,
-        }))
-    }
-
-    /// Everything read so far is still here.
-    pub(crate) fn replayable(&self) -> bool {
-        !self.state.borrow().overflowed
-    }
-
-    /// No retry will come: chunks need not be kept.
-    pub(crate) fn forget(&self) {
-        let mut state = self.state.borrow_mut();
-        state.limit_bytes = 0;
-    }
-}
-
-impl Replay {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let state = &mut *self.state.borrow_mut();
-        if state.generation != self.generation {
-            return Poll::Ready(Some(Err(BodyError::Ended(
-                "the request moved on to another attempt",
-            ))));
-        }
-        if let Some(chunk) = state.kept.get(self.next) {
-            self.next += 1;
-            let chunk = chunk.clone();
-            if state.limit_bytes == 0 && self.next == state.kept.len() {
-                state.drop_kept();
-                self.next = 0;
-            }
-            return Poll::Ready(Some(Ok(Frame::data(chunk))));
-        }
-        if state.ended {
-            let trailers = (!self.trailers_sent).then(|| state.trailers.clone()).flatten();
-            self.trailers_sent = true;
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        match ready!(http_body::Body::poll_frame(Pin::new(&mut state.body), cx)) {
-            None => {
-                state.ended = true;
-                Poll::Ready(None)
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.next = state.keep(data, self.next);
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    state.trailers = Some(trailers.clone());
-                    state.ended = true;
-                    self.trailers_sent = true;
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-        }
-    }
-}
-
-impl ReplayState {
-    /// Keeps a chunk if it fits; returns the reader's next index.
-    fn keep(&mut self, data: &Bytes, next: usize) -> usize {
-        if self.overflowed {
-            return next;
-        }
-        self.kept_bytes += data.len();
-        if self.kept_bytes > self.limit_bytes {
-            self.drop_kept();
-            return 0;
-        }
-        self.kept.push_back(data.clone());
-        next + 1
-    }
-
-    fn drop_kept(&mut self) {
-        self.overflowed = true;
-        self.kept.clear();
-        self.kept_bytes = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     async fn collect(mut body: Body) -> Result<Vec<u8>, BodyError> {
@@ -410,30 +294,6 @@ mod tests {
             }
         }
         Ok(all)
-    }
-
-    #[tokio::test]
-    async fn a_small_body_can_be_sent_twice() {
-        let source = ReplaySource::new(Body::full("payload"), 100);
-        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
-        assert!(source.replayable());
-        assert_eq!(collect(source.attempt()).await.expect("second"), b"payload");
-    }
-
-    #[tokio::test]
-    async fn a_body_over_the_limit_passes_once() {
-        let source = ReplaySource::new(Body::full("payload"), 3);
-        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
-        assert!(!source.replayable());
-    }
-
-    #[tokio::test]
-    async fn an_older_attempt_cannot_read_on() {
-        let source = ReplaySource::new(Body::full("payload"), 100);
-        let first = source.attempt();
-        let second = source.attempt();
-        assert!(collect(first).await.is_err());
-        assert_eq!(collect(second).await.expect("the newer one"), b"payload");
     }
 
     #[derive(Debug, Default)]

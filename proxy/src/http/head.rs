@@ -171,7 +171,11 @@ pub(super) fn decorate_request(
 }
 
 /// Everything that happens to a response head after the filters.
-pub(super) fn outbound(manager: &ConnectionManager, head: &mut ResponseHead, decorator: Option<HeaderValue>) {
+pub(super) fn outbound(
+    manager: &ConnectionManager,
+    head: &mut ResponseHead,
+    decorator: Option<&HeaderValue>,
+) {
     let headers = &mut head.headers;
     match manager.config.server_header {
         ServerHeader::Overwrite => {
@@ -191,7 +195,7 @@ pub(super) fn outbound(manager: &ConnectionManager, head: &mut ResponseHead, dec
         if manager.direction == TrafficDirection::Outbound {
             headers.remove(DECORATOR_OPERATION);
         } else if let Some(operation) = decorator {
-            headers.insert(DECORATOR_OPERATION, operation);
+            headers.insert(DECORATOR_OPERATION, operation.clone());
         }
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct LocalReply {
     pub(super) body: Cow<'static, str>,
     pub(super) details: Cow<'static, str>,
     pub(super) flag: Option<ResponseFlag>,
+    /// For gRPC clients; `None`: what the status means.
+    pub(super) grpc_status: Option<u16>,
     /// Extra headers, e.g. `x-envoy-overloaded`.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -35,6 +37,7 @@ impl LocalReply {
             body: body.into(),
             details: details.into(),
             flag,
+            grpc_status: None,
             headers: Vec::new(),
         }
     }
@@ -44,7 +47,8 @@ impl LocalReply {
         let mut headers: HeaderMap = self.headers.iter().cloned().collect();
         if request.is_grpc() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(self.status)));
+            let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
+            headers.insert(GRPC_STATUS, HeaderValue::from(status));
             if !self.body.is_empty() {
                 let message =
                     percent_encoding::utf8_percent_encode(&self.body, GRPC_MESSAGE_ESCAPED).to_string();

@@ -16,6 +16,7 @@ use regex::bytes::Regex;
 use super::matcher::{HeaderMatcher, StringMatcher, full_match};
 use crate::codec::RequestHead;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
+use crate::upstream::weighted::Weighted;
 
 /// The cell that listeners hold: route discovery swaps what is in it.
 #[derive(Debug)]
@@ -101,8 +102,8 @@ pub(crate) enum Action {
 /// Where a request goes.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    /// Clusters with running sums of weights; one entry when there is one cluster.
-    targets: Vec<(u64, Target)>,
+    /// Its clusters; one when there is no choice.
+    pub(crate) targets: Weighted<Target>,
     /// The rest as configured.
     pub(crate) config: model::Forward,
 }
@@ -340,43 +341,23 @@ fn query_matches(query: &str, name: &str, test: Option<&StringMatcher>) -> bool 
 
 impl Forward {
     fn new(config: &model::Forward, clusters: &ClusterTable) -> Self {
-        let mut sum = 0;
+        let target = |name: &str, headers: &model::HeaderMutations| Target {
+            cluster: clusters.cell(name),
+            headers: headers.clone(),
+        };
         let targets = match &config.cluster {
-            ClusterSpec::Single(name) => {
-                vec![(
-                    1,
-                    Target {
-                        cluster: clusters.cell(name),
-                        headers: model::HeaderMutations::default(),
-                    },
-                )]
-            }
+            ClusterSpec::Single(name) => [(1, target(name, &model::HeaderMutations::default()))]
+                .into_iter()
+                .collect(),
             ClusterSpec::Weighted(shares) => shares
                 .iter()
-                .map(|share| {
-                    sum += u64::from(share.weight);
-                    (
-                        sum,
-                        Target {
-                            cluster: clusters.cell(&share.name),
-                            headers: share.headers.clone(),
-                        },
-                    )
-                })
+                .map(|share| (share.weight, target(&share.name, &share.headers)))
                 .collect(),
         };
         Self {
             targets,
             config: config.clone(),
         }
-    }
-
-    /// The cluster for one request, by weight.
-    pub(crate) fn target(&self, random: &mut fastrand::Rng) -> Option<&Target> {
-        let total = self.targets.last()?.0;
-        let ticket = if total > 1 { random.u64(0..total) } else { 0 };
-        let index = self.targets.partition_point(|(upto, _)| *upto <= ticket);
-        self.targets.get(index).map(|(_, target)| target)
     }
 }
 

@@ -144,7 +144,9 @@ fn weights_are_kept_and_zero_gets_nothing() {
         cluster_not_found_status: 503,
         timeout: None,
         max_stream_duration: None,
-        grpc_timeout_max: None,
+        grpc_timeout_header_max: None,
+        max_grpc_timeout: None,
+        idle_timeout: None,
         retry_policy: None,
         prefix_rewrite: None,
         host_rewrite: None,
@@ -153,12 +155,11 @@ fn weights_are_kept_and_zero_gets_nothing() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut counts: HashMap<String, u32> = HashMap::new();
     for _ in 0..10_000 {
-        let name = forward
-            .target(&mut random)
-            .expect("a share")
-            .cluster
-            .name
-            .to_string();
+        let drawn = forward.targets.draw(&mut random);
+        let target = drawn
+            .and_then(|index| forward.targets.get(index))
+            .expect("a share");
+        let name = target.cluster.name.to_string();
         *counts.entry(name).or_default() += 1;
     }
     assert_eq!(counts.get("zero"), None);

@@ -1,6 +1,7 @@
 //! Sends a request to its cluster: attempts, retries, timeouts. One call per stream.
 mod attempt;
 mod retry;
+mod timeouts;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,18 +14,20 @@ use smallvec::SmallVec;
 
 use self::attempt::{Attempt, AttemptError, Attempted};
 use self::retry::{RetryState, Verdict};
+use self::timeouts::Timeouts;
 use super::filter::FilterState;
 use super::local_reply::LocalReply;
 use super::route_table::{Forward, Route};
 use super::stream::Stream;
+use super::stream::limits::Limit;
 use crate::codec::body::ReplaySource;
 use crate::codec::{Body, RequestHead, Response};
 use crate::telemetry::response_flag::ResponseFlag;
-use crate::time::{self, Instant};
+use crate::time::Instant;
 use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Host;
-use crate::upstream::lb::{self, Cursor};
+use crate::upstream::lb::Avoided;
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -32,12 +35,10 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
-/// What the response keeps alive, and how long it may take.
+/// A response and what it keeps alive.
 pub(super) struct Forwarded {
     /// The upstream's response.
     pub(super) response: Response,
-    /// When the whole exchange has to be over.
-    pub(super) deadline: Option<Instant>,
     /// Guards to hold until the response has ended.
     pub(super) guards: Option<Guards>,
 }
@@ -66,6 +67,14 @@ impl Guards {
     }
 }
 
+impl Guards {
+    /// The response did not end in time.
+    pub(super) fn timed_out(&self) {
+        self.cluster.stats.upstream_rq_timeout.inc();
+        self.host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Guards {
     fn drop(&mut self) {
         self.host.counters.rq_active.fetch_sub(1, Ordering::Relaxed);
@@ -86,7 +95,7 @@ pub(super) async fn forward(
     stream: &Rc<Stream>,
     route: &Route,
     forward: &Forward,
-    cluster: Option<Arc<Cluster>>,
+    cluster: Option<&Arc<Cluster>>,
     state: &FilterState,
     mut head: RequestHead,
     body: Body,
@@ -103,91 +112,43 @@ pub(super) async fn forward(
         ));
     };
     stream.info.borrow_mut().upstream_cluster = Some(cluster.stat_name.clone());
-    let timeout = timeout(forward, &head);
-    finalize_head(stream, forward, timeout, &mut head);
+    let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), &head);
+    stream.limits.set_duration(timeouts.duration);
+    stream.limits.set_response(timeouts.response);
+    finalize_head(stream, forward, &timeouts, &mut head);
+    let retry = RetryState::new(route.retry.as_ref(), head.is_grpc());
+    let source = (!body.is_empty()).then(|| {
+        let limit = usize::try_from(cluster.config.buffer_limit_bytes).unwrap_or(usize::MAX);
+        ReplaySource::new(body, limit, retry.may_retry())
+    });
     let mut exchange = Exchange {
         stream,
         state,
-        cluster: &cluster,
+        cluster,
         tried: SmallVec::new(),
-        retry: RetryState::new(route.retry.as_ref(), head.is_grpc()),
+        retry,
+        per_try: timeouts.per_try,
         include_attempt_count: route.include_attempt_count,
         attempts: 0,
         retry_permit: None,
     };
-    let limit = u64::from(cluster.config.buffer_limit_bytes);
-    let source = Source::new(
-        body,
-        exchange.retry.may_retry(),
-        usize::try_from(limit).unwrap_or(usize::MAX),
-    );
-    // Envoy starts the route timeout when the request has arrived whole; here it runs from the first attempt, which differs only
-    // for requests whose body takes long to arrive: those get the idle timeout instead.
-    let deadline = timeout
-        .filter(|_| !source.is_streaming())
-        .map(|timeout| Instant::now() + timeout);
-    match time::until(deadline, exchange.run(head, source)).await {
+    match stream.limits.within(exchange.run(head, source)).await {
         Ok(Ok((response, guards))) => Ok(Forwarded {
             response,
-            deadline,
             guards: Some(guards),
         }),
         Ok(Err(reply)) => Err(reply),
-        Err(time::Elapsed) => {
-            cluster.stats.upstream_rq_timeout.inc();
-            let flag = Some(ResponseFlag::UpstreamRequestTimeout);
-            Err(LocalReply::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                flag,
-                "response_timeout",
-                "upstream request timeout",
-            ))
+        Err(limit) => {
+            if limit == Limit::Response {
+                cluster.stats.upstream_rq_timeout.inc();
+            }
+            Err(stream.limit_reached(limit))
         }
     }
 }
 
-/// The time the exchange may take. Source: Envoy `FilterUtility::finalTimeout`.
-fn timeout(forward: &Forward, head: &RequestHead) -> Option<Duration> {
-    let config = &forward.config;
-    let configured = config
-        .max_stream_duration
-        .filter(|limit| !limit.is_zero())
-        .or(config.timeout);
-    let (Some(max), true) = (config.grpc_timeout_max, head.is_grpc()) else {
-        return configured;
-    };
-    let asked = head
-        .headers
-        .get("grpc-timeout")
-        .and_then(|value| grpc_timeout(value.as_bytes()));
-    match asked {
-        Some(asked) if max.is_zero() => Some(asked),
-        Some(asked) => Some(asked.min(max)),
-        None => configured,
-    }
-    .filter(|limit| !limit.is_zero())
-}
-
-/// `8 digits at most` and a unit: H M S m u n. Source: gRPC over HTTP/2, `Timeout`.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
-    let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(match unit {
-        b'H' => Duration::from_secs(amount * 3600),
-        b'M' => Duration::from_secs(amount * 60),
-        b'S' => Duration::from_secs(amount),
-        b'm' => Duration::from_millis(amount),
-        b'u' => Duration::from_micros(amount),
-        b'n' => Duration::from_nanos(amount),
-        _ => return None,
-    })
-}
-
 /// The last changes to a request head, the same for all attempts.
-fn finalize_head(stream: &Stream, forward: &Forward, timeout: Option<Duration>, head: &mut RequestHead) {
+fn finalize_head(stream: &Stream, forward: &Forward, timeouts: &Timeouts, head: &mut RequestHead) {
     if let Some(host) = forward
         .config
         .host_rewrite
@@ -197,60 +158,20 @@ fn finalize_head(stream: &Stream, forward: &Forward, timeout: Option<Duration>, 
         head.authority = host;
     }
     let suppress = stream.manager.config.router.suppress_envoy_headers;
-    if !suppress && let Some(timeout) = timeout {
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    if let Some(expected) = timeouts.expected() {
+        if !suppress {
+            let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+            head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+        }
+        if timeouts.tells_grpc {
+            head.headers
+                .insert(timeouts::GRPC_TIMEOUT, timeouts::grpc_value(expected));
+        }
     }
     if let Some(original) = stream.original_path.borrow().clone()
         && !suppress
     {
         head.headers.insert(ORIGINAL_PATH, original);
-    }
-}
-
-/// The request body, kept for retries if there may be any.
-enum Source {
-    Empty,
-    Once(Option<Body>),
-    Replay(ReplaySource),
-}
-
-impl Source {
-    fn new(body: Body, may_retry: bool, limit_bytes: usize) -> Self {
-        if body.is_empty() {
-            Self::Empty
-        } else if may_retry {
-            Self::Replay(ReplaySource::new(body, limit_bytes))
-        } else {
-            Self::Once(Some(body))
-        }
-    }
-
-    fn is_streaming(&self) -> bool {
-        !matches!(self, Self::Empty)
-    }
-
-    fn attempt(&mut self) -> Body {
-        match self {
-            Self::Empty => Body::empty(),
-            Self::Once(body) => body.take().unwrap_or_else(Body::empty),
-            Self::Replay(source) => source.attempt(),
-        }
-    }
-
-    /// Another attempt can send the request from its first byte.
-    fn replayable(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Once(body) => body.is_some(),
-            Self::Replay(source) => source.replayable(),
-        }
-    }
-
-    fn forget(&self) {
-        if let Self::Replay(source) = self {
-            source.forget();
-        }
     }
 }
 
@@ -261,13 +182,18 @@ struct Exchange<'a> {
     cluster: &'a Arc<Cluster>,
     tried: SmallVec<[SocketAddr; 4]>,
     retry: RetryState<'a>,
+    per_try: Option<Duration>,
     include_attempt_count: bool,
     attempts: u32,
     retry_permit: Option<Permit>,
 }
 
 impl Exchange<'_> {
-    async fn run(&mut self, head: RequestHead, mut source: Source) -> Result<(Response, Guards), LocalReply> {
+    async fn run(
+        &mut self,
+        head: RequestHead,
+        source: Option<ReplaySource>,
+    ) -> Result<(Response, Guards), LocalReply> {
         loop {
             self.attempts += 1;
             let Some(host) = self.pick() else {
@@ -292,29 +218,29 @@ impl Exchange<'_> {
                 host: &host,
                 alpn: self.state.alpn.as_ref(),
                 info: &self.stream.info,
+                limits: &self.stream.limits,
+                per_try: self.per_try,
             };
-            let limit = self.retry.per_try_timeout();
-            let outcome = match time::within(limit, attempt.run(head, source.attempt())).await {
-                Ok(outcome) => outcome,
-                Err(time::Elapsed) => {
-                    self.cluster.stats.upstream_rq_per_try_timeout.inc();
-                    host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
-                    Err(AttemptError::PerTryTimeout)
-                }
-            };
+            let outcome = attempt.run(head, source.as_ref()).await;
+            if matches!(outcome, Err(AttemptError::PerTryTimeout)) {
+                self.cluster.stats.upstream_rq_per_try_timeout.inc();
+                host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
+            }
             self.retry_permit = None;
             match outcome {
-                Ok(attempted) => match self.judge_response(&attempted, &source) {
+                Ok(attempted) => match self.judge_response(&attempted, source.as_ref()) {
                     Verdict::Retry => drop((attempted, guards)),
                     verdict => {
-                        source.forget();
+                        if let Some(source) = &source {
+                            source.forget();
+                        }
                         return Ok((self.accept(attempted, &host, verdict), guards));
                     }
                 },
                 Err(error) => {
                     host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
                     drop(guards);
-                    match self.judge_error(&error, &source) {
+                    match self.judge_error(&error, source.as_ref()) {
                         Verdict::Retry => {}
                         verdict => return Err(self.failed(&error, verdict)),
                     }
@@ -326,44 +252,30 @@ impl Exchange<'_> {
     }
 
     fn pick(&self) -> Option<Arc<Host>> {
-        if self.cluster.is_original_dst() {
-            return Some(self.cluster.dialled_host(self.stream.downstream.local_address()));
-        }
-        thread_local! {
-            static CURSOR: Cursor = Cursor::default();
-        }
         let avoid = self.retry.avoid_previous_hosts();
-        let tried = if avoid { self.tried.as_slice() } else { &[] };
-        let attempts = self.retry.host_selection_attempts();
-        CURSOR.with(|cursor| {
-            self.cluster.with_hosts(|hosts| {
-                let random = &mut self.stream.random.borrow_mut();
-                lb::pick_untried(
-                    hosts,
-                    &self.cluster.config.lb_policy,
-                    cursor,
-                    random,
-                    tried,
-                    attempts,
-                )
-            })
-        })
+        let avoided = Avoided {
+            tried: if avoid { &self.tried } else { &[] },
+            attempts: self.retry.host_selection_attempts(),
+        };
+        let dialled = self.stream.downstream.local_address();
+        self.cluster
+            .choose(dialled, &mut self.stream.random.borrow_mut(), avoided)
     }
 
-    fn judge_response(&mut self, attempted: &Attempted, source: &Source) -> Verdict {
+    fn judge_response(&mut self, attempted: &Attempted, source: Option<&ReplaySource>) -> Verdict {
         let verdict = self.retry.on_response(&attempted.response.head);
         self.allow(verdict, source)
     }
 
-    fn judge_error(&mut self, error: &AttemptError, source: &Source) -> Verdict {
+    fn judge_error(&mut self, error: &AttemptError, source: Option<&ReplaySource>) -> Verdict {
         let verdict = self.retry.on_error(error);
         self.allow(verdict, source)
     }
 
     /// A wanted retry also needs a whole request and room in the circuit breaker.
-    fn allow(&mut self, verdict: Verdict, source: &Source) -> Verdict {
+    fn allow(&mut self, verdict: Verdict, source: Option<&ReplaySource>) -> Verdict {
         match verdict {
-            Verdict::Retry if !source.replayable() => Verdict::No,
+            Verdict::Retry if source.is_some_and(|source| !source.replayable()) => Verdict::No,
             Verdict::Retry => match self
                 .cluster
                 .breaker

@@ -2,15 +2,18 @@
 //!
 //! There is one end for every path: [`Stream::finish`] runs once, when the response body has ended or was given up, or when the client
 //! leaves before there is a response.
+pub(super) mod limits;
+
 use std::cell::{Cell, OnceCell, RefCell};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use outrigger_model::route::HeaderMutations;
 
+use self::limits::{Limit, Limits, Watchdog};
 use super::downstream::Downstream;
 use super::filter::FilterState;
 use super::head;
@@ -23,7 +26,7 @@ use crate::codec::{Request, RequestHead, Response, ResponseHead};
 use crate::telemetry::access_log::{Entry, RequestView};
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
-use crate::time::Instant;
+use crate::upstream::cluster::Cluster;
 
 /// State of one stream that outlives its handler: logs are written when the response body has ended.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub(super) struct Stream {
     pub(super) downstream: Rc<Downstream>,
     pub(super) info: RefCell<StreamInfo>,
     pub(super) random: RefCell<fastrand::Rng>,
+    pub(super) limits: Limits,
     /// The path before a rewrite.
     pub(super) original_path: RefCell<Option<HeaderValue>>,
     /// The request head as logs and local replies see it; set once it is routed and filtered, or refused.
@@ -52,6 +56,7 @@ pub(super) async fn run(
     let stream = Rc::new(Stream::new(manager, downstream, &head));
     let unanswered = Unanswered(Some(stream.clone()));
     let body = if body.is_empty() {
+        stream.limits.request_whole();
         body
     } else {
         body.observe(Rc::new(RequestObserver(stream.clone())))
@@ -60,38 +65,49 @@ pub(super) async fn run(
     let mut chosen = None;
     let outcome = match stream.prepare(&mut head, &mut state) {
         Err(reply) => Err(reply),
-        Ok(Prepared {
-            route,
-            decorator,
-            cluster,
-        }) => {
+        Ok(prepared) => {
+            let Prepared { route, cluster, .. } = &prepared;
             let outcome = match &route.action {
                 Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
                 Action::Forward(forward) => {
-                    router::forward(&stream, &route, forward, cluster, &state, head, body).await
+                    router::forward(&stream, route, forward, cluster.as_ref(), &state, head, body).await
                 }
             };
-            chosen = Some((route, decorator));
+            chosen = Some(prepared);
             outcome
         }
     };
-    let (mut response, deadline) = match outcome {
+    let mut response = match outcome {
         Ok(forwarded) => {
             *stream.guards.borrow_mut() = forwarded.guards;
-            (forwarded.response, forwarded.deadline)
+            forwarded.response
         }
-        Err(reply) => (stream.local_reply(&reply), None),
+        Err(reply) => stream.local_reply(&reply),
     };
-    stream.encode(&mut response.head, &mut state, chosen);
+    stream.encode(&mut response.head, &mut state, chosen.as_ref());
     unanswered.disarm();
-    stream.respond(response, deadline)
+    stream.respond(response)
 }
 
 /// What is known of a request before it is forwarded.
 struct Prepared {
     route: Arc<Route>,
     decorator: Option<HeaderValue>,
-    cluster: Option<Arc<crate::upstream::cluster::Cluster>>,
+    /// Which of the route's targets.
+    target: Option<usize>,
+    cluster: Option<Arc<Cluster>>,
+}
+
+impl Prepared {
+    /// Header changes, the innermost first.
+    fn header_changes(&self) -> impl Iterator<Item = &HeaderMutations> {
+        let target = match (&self.route.action, self.target) {
+            (Action::Forward(forward), Some(index)) => forward.targets.get(index),
+            _ => None,
+        };
+        let target = target.map(|target| &target.headers);
+        target.into_iter().chain(&self.route.headers_changes)
+    }
 }
 
 impl Stream {
@@ -108,6 +124,7 @@ impl Stream {
             downstream: downstream.clone(),
             info: RefCell::new(StreamInfo::new(downstream.info.clone(), Some(head.version))),
             random: RefCell::new(fastrand::Rng::new()),
+            limits: Limits::new(manager.config.stream_idle_timeout),
             original_path: RefCell::new(None),
             request: OnceCell::new(),
             response_headers: RefCell::new(HeaderMap::new()),
@@ -156,26 +173,30 @@ impl Stream {
         self.manager.stats.rq_total.inc();
         self.info.borrow_mut().route_name = Some(route.name.clone());
         let decorator = head::decorate_request(&self.manager, &route, head);
-        let mut cluster = None;
-        if let Action::Forward(forward) = &route.action
-            && let Some(target) = forward.target(&mut self.random.borrow_mut())
-        {
-            cluster = target.cluster.load();
-            self.info.borrow_mut().upstream_cluster_raw = Some(target.cluster.name.clone());
-            head::change_request(&target.headers, head);
-            self.rewrite(&route, head);
+        let mut prepared = Prepared {
+            route,
+            decorator,
+            target: None,
+            cluster: None,
+        };
+        if let Action::Forward(forward) = &prepared.route.action {
+            prepared.target = forward.targets.draw(&mut self.random.borrow_mut());
+            if let Some(target) = prepared.target.and_then(|index| forward.targets.get(index)) {
+                prepared.cluster = target.cluster.load();
+                self.info.borrow_mut().upstream_cluster_raw = Some(target.cluster.name.clone());
+            }
+            if let Some(limit) = forward.config.idle_timeout {
+                self.limits.set_idle(limit);
+            }
+            self.rewrite(&prepared.route, head);
         }
-        for changes in &route.headers_changes {
+        for changes in prepared.header_changes() {
             head::change_request(changes, head);
         }
         for filter in &self.manager.filters {
-            filter.decode(state, head, cluster.as_deref());
+            filter.decode(state, head, prepared.cluster.as_deref());
         }
-        Ok(Prepared {
-            route,
-            decorator,
-            cluster,
-        })
+        Ok(prepared)
     }
 
     fn rewrite(&self, route: &Route, head: &mut RequestHead) {
@@ -198,12 +219,13 @@ impl Stream {
                 head: ResponseHead { status, headers },
                 body,
             },
-            deadline: None,
             guards: None,
         }
     }
 
     fn local_reply(&self, reply: &LocalReply) -> Response {
+        // What the proxy answers is there at once.
+        self.limits.disarm();
         let mut info = self.info.borrow_mut();
         if let Some(flag) = reply.flag {
             info.set_flag(flag);
@@ -217,28 +239,21 @@ impl Stream {
     }
 
     /// The response head on its way down.
-    fn encode(
-        &self,
-        head: &mut ResponseHead,
-        state: &mut FilterState,
-        chosen: Option<(Arc<Route>, Option<HeaderValue>)>,
-    ) {
-        let decorator = chosen.and_then(|(route, decorator)| {
-            for changes in &route.headers_changes {
-                head::change_response(changes, head);
-            }
-            decorator
-        });
+    fn encode(&self, head: &mut ResponseHead, state: &mut FilterState, chosen: Option<&Prepared>) {
+        for changes in chosen.into_iter().flat_map(Prepared::header_changes) {
+            head::change_response(changes, head);
+        }
         for filter in self.manager.filters.iter().rev() {
             filter.encode(state, head);
         }
+        let decorator = chosen.and_then(|chosen| chosen.decorator.as_ref());
         head::outbound(&self.manager, head, decorator);
         self.info.borrow_mut().response_code = Some(head.status);
         self.response_headers.borrow_mut().clone_from(&head.headers);
     }
 
     /// Hands the response to the codec; its body tells when the stream is over.
-    fn respond(self: Rc<Self>, response: Response, deadline: Option<Instant>) -> Response {
+    fn respond(self: Rc<Self>, response: Response) -> Response {
         let body = response.body;
         if body.is_empty() {
             self.finish();
@@ -247,12 +262,14 @@ impl Stream {
                 body,
             };
         }
-        let timer = deadline.map(|deadline| RefCell::new(Box::pin(tokio::time::sleep_until(deadline))));
-        let idle = self.manager.config.stream_idle_timeout.map(IdleTimer::new);
+        self.limits.touch();
+        let watchdog = self.limits.any().then(|| {
+            let stream = self.clone();
+            Watchdog::new(async move { stream.limits.reached().await })
+        });
         let observer = ResponseObserver {
             stream: self,
-            timer,
-            idle,
+            watchdog,
         };
         Response {
             head: response.head,
@@ -298,13 +315,40 @@ impl Stream {
         });
     }
 
-    fn client_left(&self) {
-        self.manager.stats.downstream_rq_rx_reset.inc();
+    /// A limit ended the stream.
+    pub(super) fn limit_reached(&self, limit: Limit) -> LocalReply {
+        self.count_limit(limit);
+        self.limits.reply(limit)
+    }
+
+    fn count_limit(&self, limit: Limit) {
+        match limit {
+            Limit::Idle => self.manager.stats.downstream_rq_idle_timeout.inc(),
+            Limit::Duration => self.manager.stats.downstream_rq_max_duration_reached.inc(),
+            Limit::Response => {
+                if let Some(guards) = &*self.guards.borrow() {
+                    guards.timed_out();
+                }
+            }
+        }
+    }
+
+    /// Why the stream ends before its time.
+    fn set_end(&self, flag: Option<ResponseFlag>, details: &'static str) {
         let mut info = self.info.borrow_mut();
-        info.set_flag(ResponseFlag::DownstreamConnectionTermination);
-        info.response_code_details = Some("downstream_remote_disconnect".into());
-        drop(info);
-        self.finish();
+        if let Some(flag) = flag {
+            info.set_flag(flag);
+        }
+        info.response_code_details = Some(details.into());
+    }
+
+    fn client_left(&self) {
+        if !self.finished.get() {
+            self.manager.stats.downstream_rq_rx_reset.inc();
+            let flag = ResponseFlag::DownstreamConnectionTermination;
+            self.set_end(Some(flag), "downstream_remote_disconnect");
+            self.finish();
+        }
     }
 }
 
@@ -332,28 +376,27 @@ struct RequestObserver(Rc<Stream>);
 impl BodyObserver for RequestObserver {
     fn data(&self, bytes: usize) {
         self.0.info.borrow_mut().bytes_received += bytes as u64;
+        self.0.limits.touch();
     }
     fn end(&self) {
+        self.0.limits.request_whole();
         self.0.info.borrow_mut().last_downstream_rx = Some(std::time::Instant::now());
     }
     fn error(&self, _error: &BodyError) {}
     fn abandoned(&self) {}
 }
 
-/// Counts the response body, ends it at the deadline, finishes the stream.
+/// Counts the response body, ends it at a limit, finishes the stream.
 #[derive(Debug)]
 struct ResponseObserver {
     stream: Rc<Stream>,
-    timer: Option<RefCell<Pin<Box<tokio::time::Sleep>>>>,
-    idle: Option<IdleTimer>,
+    watchdog: Option<Watchdog>,
 }
 
 impl BodyObserver for ResponseObserver {
     fn data(&self, bytes: usize) {
         self.stream.info.borrow_mut().bytes_sent += bytes as u64;
-        if let Some(idle) = &self.idle {
-            idle.reset();
-        }
+        self.stream.limits.touch();
     }
 
     fn trailers(&self, trailers: &HeaderMap) {
@@ -365,25 +408,23 @@ impl BodyObserver for ResponseObserver {
     }
 
     fn error(&self, error: &BodyError) {
-        let mut info = self.stream.info.borrow_mut();
         let (flag, details) = match error {
             BodyError::Connection(_) => (
-                ResponseFlag::UpstreamConnectionTermination,
+                Some(ResponseFlag::UpstreamConnectionTermination),
                 "upstream_reset_after_response_started{connection_termination}",
             ),
             BodyError::Incomplete(_) => (
-                ResponseFlag::UpstreamProtocolError,
+                Some(ResponseFlag::UpstreamProtocolError),
                 "upstream_reset_after_response_started{protocol_error}",
             ),
             BodyError::Reset(_) => (
-                ResponseFlag::UpstreamRemoteReset,
+                Some(ResponseFlag::UpstreamRemoteReset),
                 "upstream_reset_after_response_started{remote_reset}",
             ),
-            BodyError::Ended(details) => (ResponseFlag::UpstreamRequestTimeout, *details),
+            // Whoever ended it has set the flag.
+            BodyError::Ended(details) => (None, *details),
         };
-        info.set_flag(flag);
-        info.response_code_details = Some(details.into());
-        drop(info);
+        self.stream.set_end(flag, details);
         self.stream.finish();
     }
 
@@ -391,43 +432,19 @@ impl BodyObserver for ResponseObserver {
         self.stream.client_left();
     }
 
+    fn may_interrupt(&self) -> bool {
+        self.watchdog.is_some()
+    }
+
     fn interrupt(&self, cx: &mut Context<'_>) -> Option<BodyError> {
-        if let Some(timer) = &self.timer
-            && timer.borrow_mut().as_mut().poll(cx).is_ready()
-        {
-            return Some(BodyError::Ended("response_timeout"));
+        let watchdog = self.watchdog.as_ref().filter(|_| !self.stream.finished.get())?;
+        match watchdog.poll(cx) {
+            Poll::Pending => None,
+            Poll::Ready(limit) => {
+                self.stream.count_limit(limit);
+                self.stream.set_end(limit.flag(), limit.details());
+                Some(BodyError::Ended(limit.details()))
+            }
         }
-        if self.idle.as_ref().is_some_and(|idle| idle.expired(cx)) {
-            self.stream.manager.stats.downstream_rq_idle_timeout.inc();
-            return Some(BodyError::Ended("stream_idle_timeout"));
-        }
-        None
-    }
-}
-
-/// `stream_idle_timeout`: starts anew with every piece of data.
-#[derive(Debug)]
-struct IdleTimer {
-    limit: Duration,
-    sleep: RefCell<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl IdleTimer {
-    fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            sleep: RefCell::new(Box::pin(tokio::time::sleep(limit))),
-        }
-    }
-
-    fn reset(&self) {
-        self.sleep
-            .borrow_mut()
-            .as_mut()
-            .reset(Instant::now() + self.limit);
-    }
-
-    fn expired(&self, cx: &mut Context<'_>) -> bool {
-        matches!(self.sleep.borrow_mut().as_mut().poll(cx), Poll::Ready(()))
     }
 }

@@ -17,14 +17,13 @@ use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
 use crate::upstream::connect::{self, ConnectError, Connected};
-use crate::upstream::endpoint::Host;
-use crate::upstream::lb::{self, Cursor};
+use crate::upstream::lb::Avoided;
+use crate::upstream::weighted::Weighted;
 
 /// Runtime of `TcpProxy`.
 #[derive(Debug)]
 pub(crate) struct TcpProxy {
-    /// Clusters with running sums of weights.
-    targets: Vec<(u64, Arc<ClusterCell>)>,
+    targets: Weighted<Arc<ClusterCell>>,
     idle_timeout: Option<Duration>,
     max_connect_attempts: u32,
     access_log: AccessLogger,
@@ -67,14 +66,10 @@ impl TcpProxy {
         local_peers: &Arc<LocalPeers>,
         registry: &Registry,
     ) -> Self {
-        let mut sum = 0;
         let targets = config
             .clusters
             .iter()
-            .map(|(name, weight)| {
-                sum += u64::from(*weight);
-                (sum, clusters.cell(name))
-            })
+            .map(|(name, weight)| (*weight, clusters.cell(name)))
             .collect();
         Self {
             targets,
@@ -103,14 +98,6 @@ impl TcpProxy {
         }
     }
 
-    fn target(&self, random: &mut fastrand::Rng) -> Option<&Arc<ClusterCell>> {
-        let total = self.targets.last()?.0;
-        let ticket = if total > 1 { random.u64(0..total) } else { 0 };
-        self.targets
-            .get(self.targets.partition_point(|(upto, _)| *upto <= ticket))
-            .map(|(_, cell)| cell)
-    }
-
     /// A connection to a host of the cluster; what went wrong is in `info`.
     async fn connect(
         &self,
@@ -118,7 +105,10 @@ impl TcpProxy {
         info: &mut StreamInfo,
     ) -> Option<(Arc<Cluster>, Connected)> {
         let mut random = fastrand::Rng::new();
-        let cell = self.target(&mut random)?;
+        let cell = self
+            .targets
+            .draw(&mut random)
+            .and_then(|index| self.targets.get(index))?;
         info.upstream_cluster_raw = Some(cell.name.clone());
         let Some(cluster) = cell.load() else {
             self.stats.downstream_cx_no_route.inc();
@@ -127,7 +117,8 @@ impl TcpProxy {
         };
         info.upstream_cluster = Some(cluster.stat_name.clone());
         for _ in 0..self.max_connect_attempts {
-            let Some(host) = pick(&cluster, downstream, &mut random) else {
+            let dialled = downstream.local_address();
+            let Some(host) = cluster.choose(dialled, &mut random, Avoided::default()) else {
                 cluster.stats.upstream_cx_none_healthy.inc();
                 info.set_flag(ResponseFlag::NoHealthyUpstream);
                 return None;
@@ -198,13 +189,6 @@ impl TcpProxy {
         metadata_exchange::read(upstream, &self.exchange).await?;
         Ok(())
     }
-}
-
-fn pick(cluster: &Arc<Cluster>, downstream: &Downstream, random: &mut fastrand::Rng) -> Option<Arc<Host>> {
-    if cluster.is_original_dst() {
-        return Some(cluster.dialled_host(downstream.local_address()));
-    }
-    cluster.with_hosts(|hosts| lb::pick(hosts, &cluster.config.lb_policy, &Cursor::default(), random))
 }
 
 fn failed(cluster: &Cluster, error: &ConnectError, info: &mut StreamInfo) {

@@ -12,6 +12,7 @@ use outrigger_model::node::Locality;
 
 use super::circuit_breaker::CircuitBreaker;
 use super::endpoint::{Host, HostCounters, HostSet};
+use super::lb::{self, Avoided, Cursor};
 use super::stats::ClusterStats;
 use crate::tls::client::ClientContext;
 
@@ -58,6 +59,7 @@ pub(crate) struct Cluster {
     pub(crate) transports: Vec<TransportChoice>,
     hosts: ArcSwap<HostSet>,
     dialled: ArcSwap<HashMap<SocketAddr, Arc<Host>>>,
+    cursor: Cursor,
     retired: AtomicBool,
 }
 
@@ -95,11 +97,18 @@ impl Cluster {
             transports,
             hosts: ArcSwap::from_pointee(HostSet::default()),
             dialled: ArcSwap::default(),
+            cursor: Cursor::default(),
             retired: AtomicBool::new(false),
             config,
         };
-        if let Discovery::Static(assignment) = &cluster.config.discovery {
-            cluster.set_endpoints(assignment, previous.map(|old| old.hosts()).as_deref());
+        match &cluster.config.discovery {
+            // Addresses need no resolver; names wait for one.
+            Discovery::Static(assignment)
+            | Discovery::StrictDns(assignment)
+            | Discovery::LogicalDns(assignment) => {
+                cluster.set_endpoints(assignment, previous.map(|old| old.hosts()).as_deref());
+            }
+            Discovery::Eds { .. } | Discovery::OriginalDst => {}
         }
         cluster
     }
@@ -109,9 +118,18 @@ impl Cluster {
         self.hosts.load_full()
     }
 
-    /// Calls `read` with the hosts now, without touching their reference count.
-    pub(crate) fn with_hosts<T>(&self, read: impl FnOnce(&HostSet) -> T) -> T {
-        read(&self.hosts.load())
+    /// A host for one exchange or connection whose client dialled `dialled`; `None`: none may be used (`UH`).
+    pub(crate) fn choose(
+        &self,
+        dialled: SocketAddr,
+        random: &mut fastrand::Rng,
+        avoided: Avoided<'_>,
+    ) -> Option<Arc<Host>> {
+        if self.is_original_dst() {
+            return Some(self.dialled_host(dialled));
+        }
+        let hosts = self.hosts.load();
+        lb::pick_untried(&hosts, &self.config.lb_policy, &self.cursor, random, avoided)
     }
 
     /// Replaces the hosts. `previous` gives counters when this object has had none yet.

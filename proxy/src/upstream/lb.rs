@@ -3,22 +3,28 @@ mod least_request;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use outrigger_model::cluster::LbPolicy;
 
 use super::endpoint::{Host, HostSet, Tier};
 
-/// State of round robin, one a worker and cluster.
-#[derive(Debug, Default)]
-pub(crate) struct Cursor(std::cell::Cell<usize>);
+/// State of round robin: the number of hosts handed out. One a cluster: workers take turns together, so that a few connections on many
+/// workers are spread too.
+#[derive(Debug)]
+pub(crate) struct Cursor(AtomicUsize);
+
+/// Hosts that a retry avoids while it can.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Avoided<'a> {
+    /// They have failed.
+    pub(crate) tried: &'a [SocketAddr],
+    /// Draws by the policy before any other host of the priority is taken (`host_selection_retry_max_attempts`).
+    pub(crate) attempts: u32,
+}
 
 /// Picks a host; `None`: no host may be used (`UH`).
-pub(crate) fn pick(
-    set: &HostSet,
-    policy: &LbPolicy,
-    cursor: &Cursor,
-    random: &mut fastrand::Rng,
-) -> Option<Arc<Host>> {
+fn pick(set: &HostSet, policy: &LbPolicy, cursor: &Cursor, random: &mut fastrand::Rng) -> Option<Arc<Host>> {
     let tier = tier(set, random.u32(0..100))?;
     let index = match policy {
         LbPolicy::LeastRequest { choice_count } => least_request::pick(tier, *choice_count, random),
@@ -36,8 +42,7 @@ pub(crate) fn pick_untried(
     policy: &LbPolicy,
     cursor: &Cursor,
     random: &mut fastrand::Rng,
-    tried: &[SocketAddr],
-    attempts: u32,
+    Avoided { tried, attempts }: Avoided<'_>,
 ) -> Option<Arc<Host>> {
     let mut host = pick(set, policy, cursor, random)?;
     if tried.is_empty() {
@@ -88,14 +93,20 @@ fn draw(tier: &Tier, random: &mut fastrand::Rng) -> Option<usize> {
     }
 }
 
+impl Default for Cursor {
+    /// Begins anywhere: many proxies that start together do not all begin with the same host.
+    fn default() -> Self {
+        Self(AtomicUsize::new(fastrand::usize(..usize::MAX / 2)))
+    }
+}
+
 impl Cursor {
     fn next(&self, tier: &Tier, random: &mut fastrand::Rng) -> usize {
         // Unequal weights: a weighted draw has the same shares as Envoy's EDF schedule, with more variance.
         if !tier.cumulative_weights.is_empty() {
             return draw(tier, random).unwrap_or(0);
         }
-        let index = self.0.get();
-        self.0.set(index.wrapping_add(1));
+        let index = self.0.fetch_add(1, Ordering::Relaxed);
         index % tier.hosts.len().max(1)
     }
 }

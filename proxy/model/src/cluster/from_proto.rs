@@ -12,7 +12,7 @@ use super::{
     CircuitBreaker, Cluster, Discovery, LbPolicy, Percent, TcpKeepalive, TransportSocketMatch,
     UpstreamTransport,
 };
-use crate::address::{Names, ip_address};
+use crate::address::{Address, Names, ip_address};
 use crate::any::{TypedConfig, types};
 use crate::bootstrap::ConfigSource;
 use crate::endpoint::LoadAssignment;
@@ -129,6 +129,16 @@ fn use_downstream(at: &FieldPath<'_>, number: i32) -> Result<bool, Rejection> {
 /// What a cluster with names for endpoints lacks.
 const NO_RESOLVER: &str = "names are resolved to reach a control plane, not for requests: those find no host and are answered 503 (UH)";
 
+fn tell_of_names(at: &FieldPath<'_>, assignment: &LoadAssignment) {
+    let mut endpoints = assignment
+        .localities
+        .iter()
+        .flat_map(|locality| &locality.endpoints);
+    if endpoints.any(|endpoint| matches!(endpoint.address, Address::Host { .. })) {
+        at.field("type").problem(NO_RESOLVER);
+    }
+}
+
 fn discovery(
     at: &FieldPath<'_>,
     name: &str,
@@ -137,7 +147,7 @@ fn discovery(
     assignment: Option<endpoint::ClusterLoadAssignment>,
 ) -> Result<Discovery, Rejection> {
     choices!(cluster::ClusterDiscoveryType {
-        partly { Type: "STRICT_DNS and LOGICAL_DNS are listed: names are resolved to reach a control plane, not for requests" }
+        partly { Type: "STRICT_DNS and LOGICAL_DNS take addresses; names are resolved to reach a control plane, not for requests, and are listed" }
         refused { ClusterType: "no custom cluster type exists here" }
     });
     let number = match kind {
@@ -158,12 +168,13 @@ fn discovery(
     Ok(match at.field("type").enumeration(number)? {
         cluster::DiscoveryType::Static => Discovery::Static(endpoints(Names::Refused)?),
         cluster::DiscoveryType::StrictDns => {
-            at.field("type").problem(NO_RESOLVER);
-            Discovery::StrictDns(endpoints(Names::Resolved)?)
+            let assignment = endpoints(Names::Resolved)?;
+            tell_of_names(at, &assignment);
+            Discovery::StrictDns(assignment)
         }
         cluster::DiscoveryType::LogicalDns => {
-            at.field("type").problem(NO_RESOLVER);
             let assignment = endpoints(Names::Resolved)?;
+            tell_of_names(at, &assignment);
             if assignment
                 .localities
                 .iter()

@@ -38,7 +38,7 @@ impl HttpConnectionManager {
             supported {
                 codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
                 http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb,
-                request_headers_timeout, drain_timeout, access_log,
+                request_headers_timeout, stream_idle_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
                 merge_slashes, route_specifier,
             }
@@ -46,7 +46,6 @@ impl HttpConnectionManager {
                 path_with_escaped_slashes_action: "KEEP_UNCHANGED, which is also the default; others are refused: filters would judge another path",
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
-                stream_idle_timeout: "runs while a response body is under way, not before the response",
                 use_remote_address: "false only; true is refused: ignoring it would trust headers that clients forge",
             }
             inert { preserve_external_request_id: "concerns edge requests, which only use_remote_address makes" }

@@ -20,12 +20,10 @@ const BACKOFF_BASE: Duration = Duration::from_millis(25);
 pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<Forward, Rejection> {
     verdicts!(at, proto => pb::RouteAction {
         supported {
-            cluster_specifier, cluster_not_found_response_code, max_stream_duration, max_grpc_timeout, retry_policy,
-            prefix_rewrite, host_rewrite_specifier,
+            cluster_specifier, cluster_not_found_response_code, timeout, max_stream_duration, max_grpc_timeout,
+            idle_timeout, retry_policy, prefix_rewrite, host_rewrite_specifier,
         }
-        partly { timeout: "runs for requests without a body; one with a body has no limit" }
         unsupported {
-            idle_timeout,
             append_x_forwarded_host, flush_timeout, early_data_policy, retry_policy_typed_config,
             request_mirror_policies, priority, include_vh_rate_limits, hash_policy, cors, grpc_timeout_offset,
             internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy,
@@ -39,15 +37,19 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             upgrade_configs: "ignoring it would let through upgrades that should not pass",
         }
     });
+    // Source: Envoy `RouteEntryImplBase::usingNewTimeouts`.
+    let replaced = max_stream_duration.is_some();
     let duration = MaxStreamDuration::from_proto(&at.field("max_stream_duration"), max_stream_duration)?;
     let max_grpc_timeout = at.field("max_grpc_timeout").duration(max_grpc_timeout)?;
     let retry_policy = retry_policy.map(|proto| RetryPolicy::from_proto(&at.field("retry_policy"), proto));
     Ok(Forward {
         cluster: ClusterSpec::from_proto(at, cluster_specifier)?,
         cluster_not_found_status: not_found_status(at, cluster_not_found_response_code)?,
-        timeout: at.field("timeout").limit(timeout, TIMEOUT)?,
+        timeout: at.field("timeout").limit(timeout, TIMEOUT)?.filter(|_| !replaced),
         max_stream_duration: duration.max.and_then(not_zero),
-        grpc_timeout_max: duration.grpc_timeout_header_max.or(max_grpc_timeout),
+        grpc_timeout_header_max: duration.grpc_timeout_header_max,
+        max_grpc_timeout: max_grpc_timeout.filter(|_| !replaced),
+        idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
         retry_policy: retry_policy.transpose()?,
         prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
@@ -107,8 +109,7 @@ impl MaxStreamDuration {
             return Ok(Self::default());
         };
         verdicts!(at, proto => route_action::MaxStreamDuration {
-            supported { grpc_timeout_header_max }
-            partly { max_stream_duration: "takes the place of the route's timeout, and has its limits" }
+            supported { max_stream_duration, grpc_timeout_header_max }
             unsupported { grpc_timeout_header_offset }
         });
         Ok(Self {
@@ -181,10 +182,10 @@ impl WeightedCluster {
     fn from_proto(at: &FieldPath<'_>, proto: pb::weighted_cluster::ClusterWeight) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::weighted_cluster::ClusterWeight {
             supported {
-                name, weight, request_headers_to_add, request_headers_to_remove,
+                name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
+                response_headers_to_remove,
             }
             partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
-            unsupported { response_headers_to_add, response_headers_to_remove }
             refused {
                 cluster_header: "ignoring it would choose another cluster",
                 metadata_match: "ignoring it would use endpoints outside the subset",
@@ -200,8 +201,8 @@ impl WeightedCluster {
                 headers::Protos {
                     request_headers_to_add,
                     request_headers_to_remove,
-                    response_headers_to_add: Vec::new(),
-                    response_headers_to_remove: Vec::new(),
+                    response_headers_to_add,
+                    response_headers_to_remove,
                 },
             )?,
         })

@@ -1,6 +1,9 @@
 //! The server side of HTTP/1.
+use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use http::header::{CONNECTION, HOST};
 use http::uri::PathAndQuery;
@@ -9,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::codec::activity::Activity;
+use crate::codec::body::{BodyError, Observers};
 use crate::codec::head::{RequestHead, remove_connection_headers};
 use crate::codec::{Body, Request, Response, ServeEnd, ServerOptions, StreamHandler, body};
 use crate::drain::DrainWatch;
@@ -29,14 +33,17 @@ where
     H: StreamHandler,
 {
     let activity = Activity::new();
+    let watchdogs = Rc::new(RefCell::new(Observers::new()));
     let service = {
-        let (activity, drain) = (activity.clone(), drain.clone());
+        let (activity, drain, watchdogs) = (activity.clone(), drain.clone(), watchdogs.clone());
         hyper::service::service_fn(move |request| {
             let (handler, activity, drain) = (handler.clone(), activity.clone(), drain.clone());
+            let watchdogs = watchdogs.clone();
             async move {
                 let active = activity.begin();
                 let response = handler.handle(incoming(request, tls)).await;
                 drop(active);
+                *watchdogs.borrow_mut() = response.body.watchdogs();
                 Ok::<_, Infallible>(outgoing(response, drain.is_draining()))
             }
         })
@@ -57,6 +64,8 @@ where
                 Ok(()) => ServeEnd::Closed,
                 Err(error) => ServeEnd::Failed(body::describe(&error)),
             },
+            // hyper does not ask the body for more while the client does not read, and limits hold then too.
+            error = interruption(&watchdogs) => return ServeEnd::Failed(error.to_string()),
             () = drain.started(), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
@@ -67,6 +76,15 @@ where
             }
         }
     }
+}
+
+/// The body that is being written has to end here.
+async fn interruption(watchdogs: &RefCell<Observers>) -> BodyError {
+    poll_fn(|cx| match body::interrupted(&watchdogs.borrow(), cx) {
+        Some(error) => Poll::Ready(error),
+        None => Poll::Pending,
+    })
+    .await
 }
 
 fn incoming(request: hyper::Request<hyper::body::Incoming>, tls: bool) -> Request {

@@ -1,10 +1,12 @@
 //! Moves a [`Body`] into an HTTP/2 stream under its flow control.
 use std::future::poll_fn;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 
 use crate::codec::Body;
+use crate::codec::body::{self, BodyError, Observers};
 
 /// Why a body did not arrive whole.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub(super) enum PumpError {
 
 /// Sends data and trailers, then the end. A failing body resets the stream with INTERNAL_ERROR, as Envoy.
 pub(super) async fn pump(mut stream: SendStream<Bytes>, mut body: Body) -> Result<(), PumpError> {
+    let watchdogs = body.watchdogs();
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
@@ -32,7 +35,15 @@ pub(super) async fn pump(mut stream: SendStream<Bytes>, mut body: Body) -> Resul
         match frame.into_data() {
             Ok(data) => {
                 let last = http_body::Body::is_end_stream(&body);
-                send(&mut stream, data, last).await?;
+                let interrupted = tokio::select! {
+                    sent = send(&mut stream, data, last) => { sent?; false }
+                    // Limits hold while the peer takes nothing, too.
+                    _ = poll_fn(|cx| interruption(&watchdogs, cx)) => true,
+                };
+                if interrupted {
+                    stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Err(PumpError::Body);
+                }
                 if last {
                     return Ok(());
                 }
@@ -45,6 +56,13 @@ pub(super) async fn pump(mut stream: SendStream<Bytes>, mut body: Body) -> Resul
                 }
             }
         }
+    }
+}
+
+fn interruption(watchdogs: &Observers, cx: &mut Context<'_>) -> Poll<BodyError> {
+    match body::interrupted(watchdogs, cx) {
+        Some(error) => Poll::Ready(error),
+        None => Poll::Pending,
     }
 }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 use http::Version as HttpVersion;
 use outrigger_model::cluster::UpstreamHttpVersion;
 
+use crate::codec::body::ReplaySource;
 use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::http::stream::limits::Limits;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
-use crate::time::Instant;
+use crate::time::{self, Instant};
 use crate::upstream::circuit_breaker::Resource;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connect::{AlpnOverride, ConnectError};
@@ -47,10 +49,17 @@ pub(super) struct Attempt<'a> {
     pub(super) host: &'a Arc<Host>,
     pub(super) alpn: Option<&'a AlpnOverride>,
     pub(super) info: &'a RefCell<StreamInfo>,
+    pub(super) limits: &'a Limits,
+    /// From the end of the request, on a connection, to the response head.
+    pub(super) per_try: Option<Duration>,
 }
 
 impl Attempt<'_> {
-    pub(super) async fn run(self, head: RequestHead, body: Body) -> Result<Attempted, AttemptError> {
+    pub(super) async fn run(
+        self,
+        head: RequestHead,
+        source: Option<&ReplaySource>,
+    ) -> Result<Attempted, AttemptError> {
         self.info.borrow_mut().begin_attempt().host = Some(self.host.address);
         let limits = &self.cluster.config.circuit_breaker;
         let Some(pending) = self.cluster.breaker.acquire(Resource::PendingRequests, limits) else {
@@ -59,14 +68,13 @@ impl Attempt<'_> {
         };
         self.cluster.stats.upstream_rq_pending_total.inc();
         let version = self.version(head.version);
-        let lease = pool::acquire(self.cluster, self.host, self.alpn, version)
-            .await
-            .inspect_err(|error| {
-                tracing::debug!(cluster = %self.cluster.name, %error, "no upstream connection");
-                if !matches!(error, ConnectError::Overflow) {
-                    self.cluster.stats.upstream_rq_pending_failure_eject.inc();
-                }
-            })?;
+        let acquire = pool::acquire(self.cluster, self.host, self.alpn, version);
+        let lease = meanwhile(acquire, source).await.inspect_err(|error| {
+            tracing::debug!(cluster = %self.cluster.name, %error, "no upstream connection");
+            if !matches!(error, ConnectError::Overflow) {
+                self.cluster.stats.upstream_rq_pending_failure_eject.inc();
+            }
+        })?;
         drop(pending);
         let started = Instant::now();
         {
@@ -74,7 +82,8 @@ impl Attempt<'_> {
             upstream.local_address = lease.facts().local_address;
             upstream.first_tx = Some(started.into_std());
         }
-        let response = lease.send(head, body).await.inspect_err(|error| {
+        let body = source.map_or_else(Body::empty, ReplaySource::attempt);
+        let response = self.in_time(lease.send(head, body)).await?.inspect_err(|error| {
             tracing::debug!(cluster = %self.cluster.name, host = %self.host.address, %error, "no upstream response");
             self.cluster.stats.upstream_rq_rx_reset.inc();
         })?;
@@ -86,6 +95,23 @@ impl Attempt<'_> {
         })
     }
 
+    /// Within the `per_try_timeout`, which begins when the request is whole and there is a connection. Source: Envoy
+    /// `UpstreamRequest::setupPerTryTimeout`.
+    async fn in_time<F: Future>(&self, sending: F) -> Result<F::Output, AttemptError> {
+        let Some(limit) = self.per_try else {
+            return Ok(sending.await);
+        };
+        let passed = async {
+            self.limits.whole().await;
+            time::sleep(limit).await;
+        };
+        tokio::select! {
+            biased;
+            output = sending => Ok(output),
+            () = passed => Err(AttemptError::PerTryTimeout),
+        }
+    }
+
     fn version(&self, downstream: HttpVersion) -> Version {
         match self.cluster.config.http.version {
             UpstreamHttpVersion::Http1 => Version::Http1,
@@ -93,6 +119,19 @@ impl Attempt<'_> {
             UpstreamHttpVersion::Downstream if downstream == HttpVersion::HTTP_2 => Version::Http2,
             UpstreamHttpVersion::Downstream => Version::Http1,
         }
+    }
+}
+
+/// Reads the request ahead while `acquire` runs.
+async fn meanwhile<F: Future>(acquire: F, source: Option<&ReplaySource>) -> F::Output {
+    let Some(source) = source else {
+        return acquire.await;
+    };
+    tokio::pin!(acquire);
+    tokio::select! {
+        biased;
+        lease = &mut acquire => lease,
+        () = source.read_ahead() => acquire.await,
     }
 }
 

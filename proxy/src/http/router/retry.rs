@@ -41,10 +41,6 @@ impl<'a> RetryState<'a> {
         self.policy.is_some() && self.left > 0
     }
 
-    pub(super) fn per_try_timeout(&self) -> Option<Duration> {
-        self.policy.and_then(|policy| policy.per_try_timeout)
-    }
-
     pub(super) fn avoid_previous_hosts(&self) -> bool {
         self.policy.is_some_and(|policy| policy.avoid_previous_hosts)
     }

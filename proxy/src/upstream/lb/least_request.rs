@@ -46,7 +46,7 @@ mod tests {
     use outrigger_model::node::Locality;
 
     use crate::upstream::endpoint::HostSet;
-    use crate::upstream::lb::{Cursor, pick, pick_untried};
+    use crate::upstream::lb::{Avoided, Cursor, pick, pick_untried};
 
     fn set(weights: &[u32]) -> HostSet {
         let endpoints = weights
@@ -102,11 +102,14 @@ mod tests {
         let set = set(&[1, 1]);
         set.all[1].counters.rq_active.store(9, Ordering::Relaxed);
         let tried = [SocketAddr::from(([10, 0, 0, 1], 80))];
+        let avoided = Avoided {
+            tried: &tried,
+            attempts: 5,
+        };
         let mut random = fastrand::Rng::with_seed(7);
         let policy = LbPolicy::LeastRequest { choice_count: 2 };
         for _ in 0..1000 {
-            let host =
-                pick_untried(&set, &policy, &Cursor::default(), &mut random, &tried, 5).expect("a host");
+            let host = pick_untried(&set, &policy, &Cursor::default(), &mut random, avoided).expect("a host");
             assert!(!tried.contains(&host.address));
         }
     }
@@ -115,8 +118,12 @@ mod tests {
     fn a_tried_host_is_taken_when_there_is_no_other() {
         let set = set(&[1]);
         let tried = [SocketAddr::from(([10, 0, 0, 1], 80))];
+        let avoided = Avoided {
+            tried: &tried,
+            attempts: 5,
+        };
         let mut random = fastrand::Rng::with_seed(7);
         let policy = LbPolicy::LeastRequest { choice_count: 2 };
-        assert!(pick_untried(&set, &policy, &Cursor::default(), &mut random, &tried, 5).is_some());
+        assert!(pick_untried(&set, &policy, &Cursor::default(), &mut random, avoided).is_some());
     }
 }

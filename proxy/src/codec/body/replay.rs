@@ -1,0 +1,243 @@
+//! A request body that can be sent again: what was read of it is kept, up to a limit.
+//!
+//! Past the limit what was sent is let go, and [`ReplaySource::replayable`] turns false. Source: Envoy docs, router filter: the retry is
+//! given up when the request does not fit into the buffer.
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+
+use super::{Body, BodyError, Source};
+
+/// The body and what is kept of it.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplaySource {
+    state: Rc<RefCell<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    body: Body,
+    /// Chunks that were read: all of them, or those that the attempt has not taken yet.
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+    limit_bytes: usize,
+    /// Chunks stay after the attempt took them.
+    keeps: bool,
+    /// A chunk was let go.
+    lost: bool,
+    end: Option<End>,
+    /// The attempt that may read; those before it may not.
+    attempt: u64,
+    /// Index of the chunk that the attempt takes next.
+    next: usize,
+}
+
+#[derive(Debug, Clone)]
+enum End {
+    /// With trailers, if there are any.
+    Whole(Option<HeaderMap>),
+    Failed(BodyError),
+}
+
+/// The body of one attempt.
+#[derive(Debug)]
+pub(super) struct Replay {
+    state: Rc<RefCell<State>>,
+    attempt: u64,
+    ended: bool,
+}
+
+impl ReplaySource {
+    /// Keeps at most `limit_bytes`; nothing that was sent, when the request is never sent again.
+    pub(crate) fn new(body: Body, limit_bytes: usize, keeps: bool) -> Self {
+        let state = State {
+            body,
+            chunks: VecDeque::new(),
+            bytes: 0,
+            limit_bytes,
+            keeps,
+            lost: false,
+            end: None,
+            attempt: 0,
+            next: 0,
+        };
+        Self {
+            state: Rc::new(RefCell::new(state)),
+        }
+    }
+
+    /// The body from its first byte, for one attempt. Bodies of earlier attempts end with an error when polled again.
+    /// Only while [`Self::replayable`].
+    pub(crate) fn attempt(&self) -> Body {
+        let mut state = self.state.borrow_mut();
+        state.attempt += 1;
+        state.next = 0;
+        let attempt = state.attempt;
+        drop(state);
+        Body::new(Source::Replay(Replay {
+            state: self.state.clone(),
+            attempt,
+            ended: false,
+        }))
+    }
+
+    /// Everything read so far is still here.
+    pub(crate) fn replayable(&self) -> bool {
+        !self.state.borrow().lost
+    }
+
+    /// No retry will come: chunks need not be kept.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.borrow_mut();
+        state.keeps = false;
+        state.let_go();
+    }
+
+    /// Reads while nobody takes anything, until the body has ended or the limit is reached: the request is known to be whole before there
+    /// is a connection to send it on.
+    pub(crate) async fn read_ahead(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.borrow_mut();
+            while state.end.is_none() && state.bytes < state.limit_bytes {
+                ready!(state.poll_read(cx));
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl Replay {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let state = &mut *self.state.borrow_mut();
+        if state.attempt != self.attempt {
+            return Poll::Ready(Some(Err(BodyError::Ended(
+                "the request moved on to another attempt",
+            ))));
+        }
+        loop {
+            if let Some(chunk) = state.take() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            if let Some(end) = &state.end {
+                if std::mem::replace(&mut self.ended, true) {
+                    return Poll::Ready(None);
+                }
+                return Poll::Ready(match end {
+                    End::Whole(trailers) => trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))),
+                    End::Failed(error) => Some(Err(error.clone())),
+                });
+            }
+            ready!(state.poll_read(cx));
+        }
+    }
+}
+
+impl State {
+    /// Reads one frame of the body.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(http_body::Body::poll_frame(Pin::new(&mut self.body), cx)) {
+            None => self.end = Some(End::Whole(None)),
+            Some(Err(error)) => self.end = Some(End::Failed(error)),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    self.bytes += data.len();
+                    self.chunks.push_back(data);
+                    if self.keeps && self.bytes > self.limit_bytes {
+                        self.keeps = false;
+                        self.let_go();
+                    }
+                }
+                Err(frame) => self.end = Some(End::Whole(frame.into_trailers().ok())),
+            },
+        }
+        Poll::Ready(())
+    }
+
+    /// The next chunk for the attempt.
+    fn take(&mut self) -> Option<Bytes> {
+        let chunk = self.chunks.get(self.next)?.clone();
+        self.next += 1;
+        if !self.keeps {
+            self.let_go();
+        }
+        Some(chunk)
+    }
+
+    /// Drops what the attempt has taken.
+    fn let_go(&mut self) {
+        for chunk in self.chunks.drain(..self.next) {
+            self.bytes -= chunk.len();
+            self.lost = true;
+        }
+        self.next = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn collect(mut body: Body) -> Result<Vec<u8>, BodyError> {
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                all.extend_from_slice(&data);
+            }
+        }
+        Ok(all)
+    }
+
+    fn source(limit_bytes: usize, keeps: bool) -> ReplaySource {
+        ReplaySource::new(Body::full("payload"), limit_bytes, keeps)
+    }
+
+    #[tokio::test]
+    async fn a_small_body_can_be_sent_twice() {
+        let source = source(100, true);
+        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert!(source.replayable());
+        assert_eq!(collect(source.attempt()).await.expect("second"), b"payload");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_passes_once() {
+        let source = source(3, true);
+        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert!(!source.replayable());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_kept_passes_once() {
+        let source = source(100, false);
+        assert!(source.replayable());
+        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert!(!source.replayable());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_is_sent() {
+        for (limit_bytes, keeps) in [(100, true), (100, false), (3, true), (3, false)] {
+            let source = source(limit_bytes, keeps);
+            source.read_ahead().await;
+            assert!(source.replayable());
+            assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+            assert_eq!(source.replayable(), limit_bytes == 100 && keeps);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_attempt_cannot_read_on() {
+        let source = source(100, true);
+        let first = source.attempt();
+        let second = source.attempt();
+        assert!(collect(first).await.is_err());
+        assert_eq!(collect(second).await.expect("the newer one"), b"payload");
+    }
+}

@@ -1,0 +1,257 @@
+//! Time limits of one stream. At most one timer is armed, and none when the configuration sets no limit.
+//!
+//! Source: Envoy docs, "How do I configure timeouts?": stream idle timeout, max stream duration, route timeout. The last begins when the
+//! request has arrived whole, and a route's `max_stream_duration` takes its place.
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::sync::Notify;
+
+use crate::http::local_reply::LocalReply;
+use crate::telemetry::response_flag::ResponseFlag;
+use crate::time::{self, Instant};
+
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Limit {
+    /// Nothing came from either side for too long.
+    Idle,
+    /// The stream is too old.
+    Duration,
+    /// The response took too long.
+    Response,
+}
+
+/// The limits of one stream, and what they are counted from.
+#[derive(Debug)]
+pub(in crate::http) struct Limits {
+    begun: Instant,
+    active: Cell<Instant>,
+    whole: Cell<Option<Instant>>,
+    idle: Cell<Option<Duration>>,
+    duration: Cell<Option<Duration>>,
+    response: Cell<Option<Duration>>,
+    /// The request became whole.
+    arrived: Notify,
+}
+
+impl Limits {
+    /// Of a stream that begins now.
+    pub(super) fn new(idle: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self {
+            begun: now,
+            active: Cell::new(now),
+            whole: Cell::new(None),
+            idle: Cell::new(idle),
+            duration: Cell::new(None),
+            response: Cell::new(None),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// `idle_timeout` of the route; zero: none.
+    pub(super) fn set_idle(&self, limit: Duration) {
+        self.idle.set(Some(limit).filter(|limit| !limit.is_zero()));
+    }
+
+    /// `max_stream_duration`, from the stream's begin.
+    pub(in crate::http) fn set_duration(&self, limit: Option<Duration>) {
+        self.duration.set(limit);
+    }
+
+    /// The route's timeout, from the end of the request.
+    pub(in crate::http) fn set_response(&self, limit: Option<Duration>) {
+        self.response.set(limit);
+    }
+
+    /// No limit holds any more.
+    pub(super) fn disarm(&self) {
+        for limit in [&self.idle, &self.duration, &self.response] {
+            limit.set(None);
+        }
+    }
+
+    /// Something of the stream moved.
+    pub(super) fn touch(&self) {
+        if self.idle.get().is_some() {
+            self.active.set(Instant::now());
+        }
+    }
+
+    /// The last byte of the request came.
+    pub(super) fn request_whole(&self) {
+        self.whole.set(Some(Instant::now()));
+        self.arrived.notify_waiters();
+    }
+
+    /// Returns when the request is whole.
+    pub(in crate::http) async fn whole(&self) {
+        while self.whole.get().is_none() {
+            self.arrived.notified().await;
+        }
+    }
+
+    /// Any limit is set.
+    pub(super) fn any(&self) -> bool {
+        self.idle.get().is_some() || self.duration.get().is_some() || self.response.get().is_some()
+    }
+
+    /// Runs `future` until a limit is reached.
+    pub(in crate::http) async fn within<F: Future>(&self, future: F) -> Result<F::Output, Limit> {
+        if !self.any() {
+            return Ok(future.await);
+        }
+        tokio::select! {
+            biased;
+            output = future => Ok(output),
+            limit = self.reached() => Err(limit),
+        }
+    }
+
+    /// The limit that is reached first.
+    pub(super) async fn reached(&self) -> Limit {
+        loop {
+            let Some((at, limit)) = self.next() else {
+                self.arrived.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = time::reach(Some(at)) => {
+                    // Activity since then has moved an idle limit.
+                    if self.next().is_some_and(|(at, _)| at <= Instant::now()) {
+                        return limit;
+                    }
+                }
+                () = self.arrived.notified() => {}
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(Instant, Limit)> {
+        let after = |from: Option<Instant>, limit: &Cell<Option<Duration>>| Some(from? + limit.get()?);
+        let limits = [
+            (after(Some(self.active.get()), &self.idle), Limit::Idle),
+            (after(Some(self.begun), &self.duration), Limit::Duration),
+            (after(self.whole.get(), &self.response), Limit::Response),
+        ];
+        let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
+        set.min_by_key(|(at, _)| *at)
+    }
+
+    /// The answer, when no response has begun.
+    pub(super) fn reply(&self, limit: Limit) -> LocalReply {
+        // As Envoy: who has not sent the whole request is at fault.
+        let status = match self.whole.get() {
+            Some(_) => StatusCode::GATEWAY_TIMEOUT,
+            None => StatusCode::REQUEST_TIMEOUT,
+        };
+        let body = match limit {
+            Limit::Idle => "stream timeout",
+            Limit::Duration => "downstream duration timeout",
+            Limit::Response => "upstream request timeout",
+        };
+        let mut reply = LocalReply::new(status, limit.flag(), limit.details(), body);
+        if limit == Limit::Duration {
+            reply.grpc_status = Some(DEADLINE_EXCEEDED);
+        }
+        reply
+    }
+}
+
+/// Source: gRPC, `statuscodes.md`.
+const DEADLINE_EXCEEDED: u16 = 4;
+
+impl Limit {
+    /// For the access log.
+    pub(super) fn flag(self) -> Option<ResponseFlag> {
+        match self {
+            Self::Idle => Some(ResponseFlag::StreamIdleTimeout),
+            Self::Duration => None,
+            Self::Response => Some(ResponseFlag::UpstreamRequestTimeout),
+        }
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub(super) fn details(self) -> &'static str {
+        match self {
+            Self::Idle => "stream_idle_timeout",
+            Self::Duration => "max_duration_timeout",
+            Self::Response => "response_timeout",
+        }
+    }
+}
+
+/// [`Limits::reached`] for one who is polled.
+pub(super) struct Watchdog(RefCell<Pin<Box<dyn Future<Output = Limit>>>>);
+
+impl Watchdog {
+    /// Waits on `reached`.
+    pub(super) fn new(reached: impl Future<Output = Limit> + 'static) -> Self {
+        Self(RefCell::new(Box::pin(reached)))
+    }
+
+    /// Not to be asked again after an answer.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Limit> {
+        self.0.borrow_mut().as_mut().poll(cx)
+    }
+}
+
+impl std::fmt::Debug for Watchdog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watchdog")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn check(limits: Limits, expected: Limit, after: Duration) {
+        let start = Instant::now();
+        assert_eq!(limits.reached().await, expected);
+        assert_eq!(start.elapsed().as_millis(), after.as_millis());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_limit_counts() {
+        let limits = Limits::new(Some(3 * SECOND));
+        limits.set_duration(Some(2 * SECOND));
+        limits.set_response(Some(SECOND));
+        check(limits, Limit::Duration, 2 * SECOND).await;
+        let limits = Limits::new(Some(3 * SECOND));
+        limits.set_response(Some(SECOND));
+        limits.request_whole();
+        check(limits, Limit::Response, SECOND).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_response_limit_begins_with_the_end_of_the_request() {
+        let limits = Limits::new(None);
+        limits.set_response(Some(SECOND));
+        let start = Instant::now();
+        let (limit, ()) = tokio::join!(limits.reached(), async {
+            tokio::time::sleep(5 * SECOND).await;
+            limits.request_whole();
+        });
+        assert_eq!((limit, start.elapsed().as_secs()), (Limit::Response, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn activity_moves_the_idle_limit() {
+        let limits = Limits::new(Some(2 * SECOND));
+        let start = Instant::now();
+        let (limit, ()) = tokio::join!(limits.reached(), async {
+            for _ in 0..3 {
+                tokio::time::sleep(SECOND).await;
+                limits.touch();
+            }
+        });
+        assert_eq!((limit, start.elapsed().as_secs()), (Limit::Idle, 5));
+    }
+}

@@ -1,0 +1,4 @@
+//! One proxy on a static configuration, beside Envoy on the same one. What Envoy does is what must be done.
+
+mod clusters;
+mod limits;

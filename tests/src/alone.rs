@@ -1,0 +1,123 @@
+//! One proxy by itself: a static configuration, in a namespace of its own that has nothing but loopback.
+//!
+//! For behaviour that needs neither a control plane nor a second proxy. Ports are free: nobody else lives there.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::http::{self, Request, Response};
+use crate::netns::Namespace;
+use crate::process::{Process, until};
+use crate::proxy::{ADMIN, Kind};
+use crate::tools;
+
+/// A running proxy and its world.
+#[derive(Debug)]
+pub struct Alone {
+    /// Where it runs. Upstreams are started here too.
+    pub namespace: Namespace,
+    /// Which proxy.
+    pub kind: Kind,
+    proxy: Process,
+    folder: TempDir,
+}
+
+impl Alone {
+    /// Starts `kind` on `resources`, the YAML of `static_resources`, and waits until it is ready. `prepare` runs before, with the
+    /// namespace, and the folder for files.
+    ///
+    /// # Panics
+    /// When it ends, or is not ready in time.
+    pub fn start(kind: Kind, resources: &str, prepare: impl FnOnce(&Namespace, &Path)) -> Self {
+        tools::require();
+        let folder = tools::open_folder("outrigger-e2e-alone-");
+        let namespace = Namespace::alone();
+        prepare(&namespace, folder.path());
+        let bootstrap = folder.path().join("bootstrap.yaml");
+        let text = format!(
+            "node: {{ id: alone, cluster: alone }}\n\
+             admin:\n  address:\n    socket_address: {{ address: \"{}\", port_value: {} }}\n\
+             static_resources:\n{resources}",
+            ADMIN.ip(),
+            ADMIN.port(),
+        );
+        std::fs::write(&bootstrap, text).expect("our folder");
+        let proxy = Process::start(kind.command(&namespace, &bootstrap), "proxy", folder.path());
+        let mut alone = Self {
+            namespace,
+            kind,
+            proxy,
+            folder,
+        };
+        until(&format!("{kind:?} ready"), crate::mesh::PATIENCE, || {
+            let ended = alone.proxy.ended();
+            assert!(
+                ended.is_none(),
+                "{kind:?} ended: {ended:?}: {}",
+                alone.proxy.stderr()
+            );
+            let response = alone.admin("/ready").ok()?;
+            (response.status() == 200).then_some(())
+        });
+        alone
+    }
+
+    /// Asks the admin interface.
+    ///
+    /// # Errors
+    /// As [`http::send`].
+    pub fn admin(&self, target: &str) -> std::io::Result<Response> {
+        http::send(&self.namespace, ADMIN, &Request::get("localhost", target))
+    }
+
+    /// Sends a request to `address`.
+    ///
+    /// # Errors
+    /// As [`http::send`].
+    pub fn send(&self, address: SocketAddr, request: &Request) -> std::io::Result<Response> {
+        http::send(&self.namespace, address, request)
+    }
+
+    /// Its access log, when that is standard output.
+    pub fn access_log(&self) -> String {
+        self.proxy.stdout()
+    }
+
+    /// Waits until the access log has a line with `text`, and returns that line.
+    ///
+    /// # Panics
+    /// When there is none in time.
+    pub fn logged(&self, text: &str) -> String {
+        until(
+            &format!("{text:?} in the access log"),
+            crate::mesh::PATIENCE,
+            || {
+                let log = self.access_log();
+                log.lines().find(|line| line.contains(text)).map(str::to_owned)
+            },
+        )
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.proxy.stderr();
+            eprintln!("--- {:?}, last lines:", self.kind);
+            log.lines()
+                .rev()
+                .take(20)
+                .collect::<Vec<_>>()
+                .iter()
+                .rev()
+                .for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
