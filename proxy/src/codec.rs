@@ -50,6 +50,8 @@ pub(crate) struct ServerOptions {
     pub(crate) idle_timeout: Option<Duration>,
     /// After the drain began streams have this long before the connection is closed.
     pub(crate) drain_timeout: Duration,
+    /// A drain closes HTTP/1 connections that wait for a request at once.
+    pub(crate) drain_closes_idle: bool,
     /// HTTP/2.
     pub(crate) http2: Http2Settings,
 }

@@ -1,12 +1,12 @@
 //! Telling connections that their listener, or the process, is going away.
 //!
-//! A [`DrainSignal`] is held by whoever owns the connections; every connection watches it. HTTP/1 answers with `connection: close`,
+//! A [`Drain`] is held by whoever owns the connections; every connection watches it. HTTP/1 answers with `connection: close`,
 //! HTTP/2 with GOAWAY; TCP connections live on until they end or the process does. As Envoy's drain manager.
 use tokio::sync::watch;
 
 /// The sending side; dropping it starts the drain too.
 #[derive(Debug)]
-pub(crate) struct DrainSignal {
+pub(crate) struct Drain {
     started: watch::Sender<bool>,
 }
 
@@ -16,16 +16,26 @@ pub(crate) struct DrainWatch {
     started: watch::Receiver<bool>,
 }
 
-impl DrainSignal {
-    /// A signal that has not started, and its first watcher.
-    pub(crate) fn new() -> (Self, DrainWatch) {
-        let (started, receiver) = watch::channel(false);
-        (Self { started }, DrainWatch { started: receiver })
+impl Default for Drain {
+    /// Not started.
+    fn default() -> Self {
+        Self {
+            started: watch::Sender::new(false),
+        }
     }
+}
 
+impl Drain {
     /// Starts the drain; repeating does nothing.
     pub(crate) fn start(&self) {
         self.started.send_replace(true);
+    }
+
+    /// A watcher.
+    pub(crate) fn watch(&self) -> DrainWatch {
+        DrainWatch {
+            started: self.started.subscribe(),
+        }
     }
 }
 
@@ -48,7 +58,8 @@ mod tests {
 
     #[test]
     fn a_dropped_owner_is_a_drain() {
-        let (signal, watch) = DrainSignal::new();
+        let signal = Drain::default();
+        let watch = signal.watch();
         assert!(!watch.is_draining());
         drop(signal);
         assert!(watch.is_draining());
@@ -56,10 +67,11 @@ mod tests {
 
     #[tokio::test]
     async fn watchers_made_before_and_after_see_the_start() {
-        let (signal, mut early) = DrainSignal::new();
+        let signal = Drain::default();
+        let mut early = signal.watch();
         signal.start();
         early.started().await;
-        let mut late = early.clone();
+        let mut late = signal.watch();
         late.started().await;
         assert!(late.is_draining());
     }

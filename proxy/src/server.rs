@@ -30,7 +30,7 @@ use crate::config::ads::{self, AdsHandler};
 use crate::config::build::Shared;
 use crate::config::control::Control;
 use crate::config::sds::SecretStreams;
-use crate::drain::DrainSignal;
+use crate::drain::Drain;
 use crate::net::listen;
 use crate::stats::{Registry, TagRules};
 use crate::telemetry::access_log::LogSinks;
@@ -118,6 +118,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         clusters: Arc::new(ClusterTable::default()),
         local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
         registry: registry.clone(),
+        drain_time: options.drain_time,
     });
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
     let admin_address = bootstrap.admin;
@@ -127,14 +128,14 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let control = Rc::new(RefCell::new(control));
     let encoded_node = control.borrow().encoded_node();
     let state = ServerState::new(options, encoded_node, control.clone(), &registry);
-    let (admin_drain, admin_watch) = DrainSignal::new();
+    let admin_drain = Drain::default();
     let mut admin_task = None;
     if let Some(address) = admin_address {
         let socket = listen::bind(address, false).map_err(|source| ServerError::Admin { address, source })?;
         admin_task = Some(tokio::task::spawn_local(admin::serve(
             socket,
             state.clone(),
-            admin_watch,
+            admin_drain.watch(),
         )));
     }
     start_discovery(plan, node, &control, &registry);

@@ -10,6 +10,7 @@ mod compare;
 mod dead_hosts;
 mod split;
 mod streams;
+mod updates;
 
 use std::time::Duration;
 

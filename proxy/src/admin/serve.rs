@@ -94,6 +94,7 @@ const OPTIONS: ServerOptions = ServerOptions {
     head_timeout: Some(HEAD_TIMEOUT),
     idle_timeout: Some(IDLE_TIMEOUT),
     drain_timeout: LAST_ANSWERS,
+    drain_closes_idle: true,
     // Never spoken here.
     http2: Http2Settings {
         max_concurrent_streams: 1,

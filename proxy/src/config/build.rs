@@ -1,6 +1,7 @@
 //! Model values to what workers use. Pure but for the cells and counters it registers.
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_model::address::Address;
 use outrigger_model::cluster::Cluster as ClusterConfig;
@@ -9,6 +10,7 @@ use outrigger_model::hcm::{HttpConnectionManager, RouteSource};
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 
 use super::secrets::Secrets;
+use crate::drain::Drain;
 use crate::http::manager::{ConnectionManager, Parts};
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::listener::runtime::{Chain, Exchange, Listener, ListenerStats, Terminal};
@@ -32,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) sinks: LogSinks,
     /// Who this proxy is.
     pub(crate) local_peers: Arc<LocalPeers>,
+    /// Connections whose filter chain is gone have this long.
+    pub(crate) drain_time: Duration,
 }
 
 /// Why a valid resource cannot be put to use here.
@@ -61,11 +65,12 @@ pub(super) fn cluster(
     Cluster::new(config.clone(), stats, previous, |tls| secrets.client_cell(tls))
 }
 
-/// The runtime listener. `rds` gives the cell of a route table by name.
+/// The runtime listener. `rds` gives the cell of a route table by name. Chains that `previous` has too are taken over.
 pub(super) fn listener(
     shared: &Shared,
     secrets: &mut Secrets,
-    config: &ListenerConfig,
+    config: &Arc<ListenerConfig>,
+    previous: Option<&Listener>,
     rds: &mut dyn FnMut(&str) -> Arc<RouteCell>,
 ) -> Result<Listener, BuildError> {
     let addresses = addresses(config)?;
@@ -75,17 +80,17 @@ pub(super) fn listener(
         direction: config.direction,
         rds,
     };
-    let chains = config
-        .filter_chains
-        .iter()
-        .map(|chain| builder.chain(chain).map(Arc::new));
+    let previous = previous.filter(|previous| previous.direction == config.direction);
+    let mut chain = |config: &FilterChain| match previous.and_then(|previous| previous.chain_of(config)) {
+        Some(unchanged) => Ok(unchanged.clone()),
+        None => builder.chain(config).map(Arc::new),
+    };
+    let chains = config.filter_chains.iter().map(&mut chain);
     let chains = chains.collect::<Result<Vec<_>, _>>()?;
-    let default_chain = config
-        .default_filter_chain
-        .as_ref()
-        .map(|chain| builder.chain(chain).map(Arc::new));
+    let default_chain = config.default_filter_chain.as_ref().map(&mut chain);
     let stat_address = addresses.first().map(stat_address).unwrap_or_default();
     Ok(Listener {
+        config: config.clone(),
         name: config.name.as_str().into(),
         addresses,
         use_original_dst: config.use_original_dst,
@@ -93,11 +98,6 @@ pub(super) fn listener(
         listener_filters: config.listener_filters.clone(),
         inspect_timeout: config.listener_filters_timeout,
         continue_on_inspect_timeout: config.continue_on_listener_filters_timeout,
-        matchers: config
-            .filter_chains
-            .iter()
-            .map(|chain| chain.matcher.clone())
-            .collect(),
         chains,
         default_chain: default_chain.transpose()?,
         access_log: AccessLogger::build(&config.access_log, &shared.sinks)?,
@@ -158,6 +158,8 @@ impl Builder<'_> {
             handshake_timeout: config.transport_connect_timeout,
             exchange,
             terminal,
+            drain: Drain::default(),
+            drain_time: self.shared.drain_time,
         })
     }
 

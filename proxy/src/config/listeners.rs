@@ -160,7 +160,7 @@ impl Listeners {
         if self.store.remove(name) {
             self.warming.remove(name);
             if let Some(active) = self.active.remove(name) {
-                active.cell.close();
+                active.cell.close(None);
                 self.update_table();
             }
         }
@@ -258,7 +258,8 @@ impl Listeners {
         };
         let (routes, cells) = (&self.routes, &mut self.route_cells);
         let mut rds = |name: &str| route_cell(name, routes, cells, shared);
-        let listener = match build::listener(shared, secrets, &config, &mut rds) {
+        let previous = self.active.get(name).map(|active| active.cell.load());
+        let listener = match build::listener(shared, secrets, &config, previous.as_deref(), &mut rds) {
             Ok(listener) => Arc::new(listener),
             Err(error) => {
                 tracing::error!(listener = name, %error, "accepted, but cannot be put in use; the last working one stays");
@@ -269,13 +270,13 @@ impl Listeners {
         match self.active.get(name) {
             Some(active) if same_sockets(active) => active.cell.set(listener),
             _ => {
-                let cell = ListenerCell::new(listener);
+                let cell = ListenerCell::new(listener.clone());
                 let bound = warming.sockets.iter().map(|sockets| sockets.bound).collect();
                 for sockets in warming.sockets {
                     start_accepting(sockets, &cell, &self.table, workers);
                 }
                 if let Some(old) = self.active.insert(name.to_owned(), Active { cell, bound }) {
-                    old.cell.close();
+                    old.cell.close(Some(&listener));
                 }
             }
         }
@@ -295,7 +296,7 @@ impl Listeners {
 
     /// Inbound listeners (or all) stop accepting.
     pub(super) fn close(&self, inbound_only: bool) {
-        self.of_direction(inbound_only).for_each(ListenerCell::close);
+        self.of_direction(inbound_only).for_each(|cell| cell.close(None));
     }
 
     fn of_direction(&self, inbound_only: bool) -> impl Iterator<Item = &ListenerCell> {

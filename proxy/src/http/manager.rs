@@ -138,6 +138,7 @@ fn options(config: &HttpConnectionManager) -> ServerOptions {
         head_timeout: config.request_headers_timeout,
         idle_timeout: config.idle_timeout,
         drain_timeout: config.drain_timeout,
+        drain_closes_idle: false,
         http2: Http2Settings {
             max_concurrent_streams: http2.max_concurrent_streams,
             stream_window: http2.initial_stream_window_bytes,

@@ -35,13 +35,13 @@ pub(super) async fn run(
     };
     let _ = stream.set_nodelay(true);
     let accepted_by = cell.load();
-    let (cell, listener) = if accepted_by.use_original_dst {
+    let listener = if accepted_by.use_original_dst {
         if let Some(destination) = original_dst(&stream) {
             local = destination;
         }
-        hand_over(cell, accepted_by, &table, local)
+        hand_over(&cell, accepted_by, &table, local)
     } else {
-        (cell, accepted_by)
+        accepted_by
     };
     let _counted = Counted::new(&listener);
     let Some(found) = inspect(&listener, &mut stream, local).await else {
@@ -63,22 +63,19 @@ pub(super) async fn run(
         info: Arc::new(info),
         tls: tls.map(Rc::new),
     });
-    serve(&chain, downstream, transport, &cell).await;
+    serve(&chain, downstream, transport).await;
 }
 
 /// The listener of the original destination, else the one that accepted.
 fn hand_over(
-    cell: Arc<ListenerCell>,
+    cell: &Arc<ListenerCell>,
     listener: Arc<Listener>,
     table: &ListenerTable,
     destination: SocketAddr,
-) -> (Arc<ListenerCell>, Arc<Listener>) {
-    match table.find(destination).filter(|other| !Arc::ptr_eq(other, &cell)) {
-        Some(other) => {
-            let listener = other.load();
-            (other, listener)
-        }
-        None => (cell, listener),
+) -> Arc<Listener> {
+    match table.find(destination).filter(|other| !Arc::ptr_eq(other, cell)) {
+        Some(other) => other.load(),
+        None => listener,
     }
 }
 
@@ -104,7 +101,8 @@ fn choose(
     destination: SocketAddr,
     source: SocketAddr,
 ) -> Option<Arc<Chain>> {
-    let matchers: smallvec::SmallVec<[_; 16]> = listener.matchers.iter().collect();
+    let chains = listener.config.filter_chains.iter();
+    let matchers: smallvec::SmallVec<[_; 16]> = chains.map(|chain| &chain.matcher).collect();
     let facts = ConnectionFacts {
         destination,
         source,
@@ -212,11 +210,24 @@ fn logged(tls: &TlsInfo) -> LoggedTls {
     }
 }
 
-/// The chain's filters: TCP metadata exchange where it was agreed on, then the terminal one.
-async fn serve(chain: &Chain, downstream: Rc<Downstream>, mut transport: Transport, cell: &ListenerCell) {
+/// The chain's filters, until the connection ends or its chain has been gone for the drain time.
+async fn serve(chain: &Chain, downstream: Rc<Downstream>, transport: Transport) {
+    let mut drain = chain.drain.watch();
+    let drained = async {
+        drain.started().await;
+        time::sleep(chain.drain_time).await;
+    };
+    tokio::select! {
+        () = run_filters(chain, downstream, transport) => {}
+        () = drained => tracing::debug!(chain = %chain.name, "connection closed: its filter chain is gone and the drain time is over"),
+    }
+}
+
+/// TCP metadata exchange where it was agreed on, then the terminal filter.
+async fn run_filters(chain: &Chain, downstream: Rc<Downstream>, mut transport: Transport) {
     match &chain.terminal {
         Terminal::Http(manager) => {
-            hcm::serve(manager.clone(), downstream, transport, cell.connections_watch()).await
+            hcm::serve(manager.clone(), downstream, transport, chain.drain.watch()).await
         }
         Terminal::Tcp(proxy) => {
             if let Some(exchange) = &chain.exchange

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use outrigger_model::filter_chain::FilterChainMatch;
-use outrigger_model::listener::{ListenerFilter, TrafficDirection};
+use outrigger_model::filter_chain::FilterChain;
+use outrigger_model::listener::{Listener as ListenerConfig, ListenerFilter, TrafficDirection};
 
-use crate::drain::{DrainSignal, DrainWatch};
+use crate::drain::{Drain, DrainWatch};
 use crate::http::manager::ConnectionManager;
 use crate::network_filter::metadata_exchange::ExchangeStats;
 use crate::network_filter::tcp_proxy::TcpProxy;
@@ -23,6 +23,8 @@ pub(crate) type ServerTlsCell = Arc<ArcSwapOption<ServerContext>>;
 /// One listener, built once for each accepted configuration.
 #[derive(Debug)]
 pub(crate) struct Listener {
+    /// What it was made of; its chains in the order of `chains`.
+    pub(crate) config: Arc<ListenerConfig>,
     /// Its name.
     pub(crate) name: Arc<str>,
     /// Where it listens, or which destination it serves.
@@ -37,8 +39,6 @@ pub(crate) struct Listener {
     pub(crate) inspect_timeout: Option<Duration>,
     /// At the limit the connection goes on.
     pub(crate) continue_on_inspect_timeout: bool,
-    /// Criteria beside `chains`.
-    pub(crate) matchers: Vec<FilterChainMatch>,
     /// The chains.
     pub(crate) chains: Vec<Arc<Chain>>,
     /// When none matches.
@@ -49,7 +49,34 @@ pub(crate) struct Listener {
     pub(crate) stats: ListenerStats,
 }
 
-/// What is done with a connection.
+impl Listener {
+    /// The chain that was made of the same configuration, if there is one.
+    pub(crate) fn chain_of(&self, config: &FilterChain) -> Option<&Arc<Chain>> {
+        let position = self.config.filter_chains.iter().position(|chain| chain == config);
+        let default = || {
+            let same = self.config.default_filter_chain.as_ref() == Some(config);
+            self.default_chain.as_ref().filter(|_| same)
+        };
+        position.and_then(|index| self.chains.get(index)).or_else(default)
+    }
+
+    fn all_chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+
+    /// Connections close in order, but for those on chains that `successor` has too.
+    pub(crate) fn drain_connections(&self, successor: Option<&Listener>) {
+        let lives_on = |chain: &Arc<Chain>| {
+            let mut chains = successor.into_iter().flat_map(Listener::all_chains);
+            chains.any(|other| Arc::ptr_eq(other, chain))
+        };
+        let ending = self.all_chains().filter(|chain| !lives_on(chain));
+        ending.for_each(|chain| chain.drain.start());
+    }
+}
+
+/// What is done with a connection. A connection keeps its chain; a new configuration of the listener keeps the chains that it does not
+/// change, and the connections on the others drain. Source: Envoy docs, listener discovery, "in place filter chain update".
 #[derive(Debug)]
 pub(crate) struct Chain {
     /// Its name.
@@ -62,6 +89,10 @@ pub(crate) struct Chain {
     pub(crate) exchange: Option<Exchange>,
     /// The end.
     pub(crate) terminal: Terminal,
+    /// Tells its connections when to go.
+    pub(crate) drain: Drain,
+    /// How long they have then (`--drain-time-s`).
+    pub(crate) drain_time: Duration,
 }
 
 /// TCP metadata exchange of a chain.
@@ -141,23 +172,15 @@ const SSL_COUNTERS: [SslCounter; 7] = [
 #[derive(Debug)]
 pub(crate) struct ListenerCell {
     current: ArcSwap<Listener>,
-    connections: DrainSignal,
-    connections_watch: DrainWatch,
-    sockets: DrainSignal,
-    sockets_watch: DrainWatch,
+    sockets: Drain,
 }
 
 impl ListenerCell {
     /// A cell with its first listener.
     pub(crate) fn new(listener: Arc<Listener>) -> Arc<Self> {
-        let (connections, connections_watch) = DrainSignal::new();
-        let (sockets, sockets_watch) = DrainSignal::new();
         Arc::new(Self {
             current: ArcSwap::new(listener),
-            connections,
-            connections_watch,
-            sockets,
-            sockets_watch,
+            sockets: Drain::default(),
         })
     }
 
@@ -166,30 +189,26 @@ impl ListenerCell {
         self.current.load_full()
     }
 
-    /// Connections accepted from now on use `listener`.
+    /// Connections accepted from now on use `listener`; those on chains that it does not have drain.
     pub(crate) fn set(&self, listener: Arc<Listener>) {
-        self.current.store(listener);
-    }
-
-    /// Tells connections when to go.
-    pub(crate) fn connections_watch(&self) -> DrainWatch {
-        self.connections_watch.clone()
+        let old = self.current.swap(listener.clone());
+        old.drain_connections(Some(&listener));
     }
 
     /// Tells accept tasks when to end.
     pub(crate) fn sockets_watch(&self) -> DrainWatch {
-        self.sockets_watch.clone()
+        self.sockets.watch()
     }
 
     /// Connections close in order; new ones are still taken.
     pub(crate) fn drain_connections(&self) {
-        self.connections.start();
+        self.load().drain_connections(None);
     }
 
-    /// The listener goes away: no new connection, and those there are close in order.
-    pub(crate) fn close(&self) {
+    /// The listener goes away: no new connection, and those there are close in order, but for those on chains of its successor.
+    pub(crate) fn close(&self, successor: Option<&Listener>) {
         self.sockets.start();
-        self.connections.start();
+        self.load().drain_connections(successor);
     }
 }
 

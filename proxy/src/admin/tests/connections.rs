@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::drain::DrainSignal;
+use crate::drain::Drain;
 
 /// Sends bytes on one connection and reads until the other side closes.
 async fn talk(address: SocketAddr, bytes: &str) -> String {
@@ -22,7 +22,8 @@ async fn with_server(client: impl AsyncFnOnce(SocketAddr, &Fake)) {
         let view = Fake::new();
         let socket = crate::net::listen::bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
         let address = socket.local_addr().unwrap();
-        let (signal, watch) = DrainSignal::new();
+        let signal = Drain::default();
+        let watch = signal.watch();
         let serving = tokio::task::spawn_local(serve(socket, view.clone(), watch));
         client(address, &view).await;
         signal.start();

@@ -66,7 +66,8 @@ where
             },
             // hyper does not ask the body for more while the client does not read, and limits hold then too.
             error = interruption(&watchdogs) => return ServeEnd::Failed(error.to_string()),
-            () = drain.started(), if !draining => {
+            // Else a drained connection goes with its next response, which says so: a client's request may be on its way.
+            () = drain.started(), if !draining && options.drain_closes_idle => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
