@@ -33,7 +33,11 @@ const SHARED: &[(&str, &str, &str)] = &[
         "endpoint.metadata",
     ),
     ("FilterChain.filters", "src/config/build.rs", "config.filters"),
-    ("FilterChain.matcher", "src/listener/connection.rs", "chain.matcher"),
+    (
+        "FilterChain.matcher",
+        "src/listener/connection.rs",
+        "chain.matcher",
+    ),
     ("FilterChain.name", "src/config/build.rs", "name:config.name"),
     ("Forward.cluster", "src/http/route_table.rs", "&config.cluster"),
     (

@@ -42,12 +42,18 @@ impl Pool {
     }
 
     pub(super) async fn acquire(self: Rc<Self>) -> Result<Lease, ConnectError> {
-        if let Some(connection) = self.take_idle() {
-            return Ok(Lease {
-                pool: self,
-                connection,
-            });
-        }
+        let connection = match self.take_idle() {
+            Some(connection) => connection,
+            // On the heap: the handshakes inside are many kilobytes, which a request with a connection need not carry.
+            None => Box::pin(self.connect()).await?,
+        };
+        Ok(Lease {
+            pool: self,
+            connection,
+        })
+    }
+
+    async fn connect(&self) -> Result<Connection, ConnectError> {
         let cluster = &self.target.cluster;
         let connected = connect(cluster, &self.target.host, self.target.alpn.as_ref()).await?;
         cluster.stats.upstream_cx_http1_total.inc();
@@ -65,16 +71,12 @@ impl Pool {
                 }
             })?;
         let now = Instant::now();
-        let connection = Connection {
+        Ok(Connection {
             client,
             facts,
             since: now,
             born: now,
             served: 0,
-        };
-        Ok(Lease {
-            pool: self,
-            connection,
         })
     }
 

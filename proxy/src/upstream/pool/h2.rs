@@ -64,7 +64,8 @@ impl Pool {
             match waiting {
                 // Closing is the signal: whoever connected has left its result in the state.
                 Some(mut over) => while over.changed().await.is_ok() {},
-                None => return self.clone().establish().await,
+                // On the heap: the handshakes inside are many kilobytes, which a request with a connection need not carry.
+                None => return Box::pin(self.clone().establish()).await,
             }
         }
     }
