@@ -54,8 +54,12 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || matches!(rest.first(), Some(b'+' | b';')))
 }
 
-/// Removes what belongs to one connection: RFC 9110 §7.6.1, and what `connection` names.
+/// Removes what belongs to one connection: RFC 9110 §7.6.1, and what `connection` names. Most heads have nothing of it: one look at
+/// each name.
 pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_of_connection) {
+        return;
+    }
     let named: smallvec::SmallVec<[HeaderName; 2]> = headers
         .get_all(http::header::CONNECTION)
         .iter()
@@ -66,16 +70,22 @@ pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "transfer-encoding",
-        "upgrade",
-    ] {
+    for name in OF_CONNECTION {
         headers.remove(name);
     }
     keep_only_trailers(headers);
+}
+
+const OF_CONNECTION: [&str; 5] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn is_of_connection(name: &HeaderName) -> bool {
+    name == http::header::TE || OF_CONNECTION.contains(&name.as_str())
 }
 
 /// RFC 9113 §8.2.2: `te` may say only `trailers`; as Envoy, other codings are taken out.

@@ -5,8 +5,8 @@ use outrigger_model::tracing::Tracing;
 
 /// The header.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_CLIENT_TRACE_ID: &str = "x-client-trace-id";
-const X_ENVOY_FORCE_TRACE: &str = "x-envoy-force-trace";
+const X_CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
+const X_ENVOY_FORCE_TRACE: HeaderName = HeaderName::from_static("x-envoy-force-trace");
 
 /// Where the decision stands.
 const TRACE_BYTE: usize = 14;
@@ -18,21 +18,17 @@ const UUID_LEN: usize = 36;
 
 /// A new random UUIDv4 in text.
 pub(crate) fn generate(random: &mut fastrand::Rng) -> [u8; UUID_LEN] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bits = random.u128(..);
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    /// Where each byte's two digits stand.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let mut bytes = random.u128(..).to_be_bytes();
+    // RFC 9562 §5.4: version 4, variant 0b10.
+    bytes[6] = 0x40 | (bytes[6] & 0x0f);
+    bytes[8] = 0x80 | (bytes[8] & 0x3f);
     let mut text = [b'-'; UUID_LEN];
-    let mut nibble = 0;
-    for (index, byte) in text.iter_mut().enumerate() {
-        if matches!(index, 8 | 13 | 18 | 23) {
-            continue;
-        }
-        let value = match nibble {
-            12 => 4,
-            16 => 8 | ((bits >> (nibble * 4)) & 3) as usize,
-            _ => ((bits >> (nibble * 4)) & 15) as usize,
-        };
-        *byte = HEX.get(value).copied().unwrap_or(b'0');
-        nibble += 1;
+    for (byte, place) in bytes.into_iter().zip(PLACES) {
+        text[place] = HEX[usize::from(byte >> 4)];
+        text[place + 1] = HEX[usize::from(byte & 0x0f)];
     }
     text
 }
