@@ -32,8 +32,9 @@ use crate::config::control::Control;
 use crate::config::sds::SecretStreams;
 use crate::drain::Drain;
 use crate::net::listen;
-use crate::stats::{Registry, TagRules};
+use crate::stats::{NameRules, Registry, TagRules};
 use crate::telemetry::access_log::LogSinks;
+use crate::telemetry::istio_stats::IstioMetrics;
 use crate::telemetry::peer::LocalPeers;
 use crate::upstream::cluster_table::ClusterTable;
 use crate::worker;
@@ -77,7 +78,7 @@ pub(crate) enum ServerError {
         /// What the system said.
         source: io::Error,
     },
-    /// Stats tags that cannot be compiled.
+    /// Rules for stats that cannot be compiled.
     #[error("stats_config: {0}")]
     StatsTags(String),
     /// Threads, signals, log writer.
@@ -111,12 +112,15 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let default_tags = bootstrap.stats_tags.is_empty();
     let tags = TagRules::new(&bootstrap.stats_tags, default_tags)
         .map_err(|error| ServerError::StatsTags(error.to_string()))?;
-    let registry = Registry::new(tags);
+    let rules = NameRules::new(&bootstrap.stats_inclusion, &bootstrap.histogram_buckets)
+        .map_err(|error| ServerError::StatsTags(error.to_string()))?;
+    let registry = Registry::with_rules(tags, rules);
     let _counting = crate::stats::enter_worker(&registry);
     let shared = Arc::new(Shared {
         sinks: LogSinks::new(&registry)?,
         clusters: Arc::new(ClusterTable::default()),
         local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
+        istio: IstioMetrics::new(&registry, &bootstrap.node),
         registry: registry.clone(),
         drain_time: options.drain_time,
     });

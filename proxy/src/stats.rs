@@ -17,15 +17,19 @@
 //! Names are Envoy's full names, e.g. `cluster.outbound|9999|v1|bill.default.svc.cluster.local;.upstream_rq_total`.
 mod histogram;
 mod ids;
+mod inclusion;
 mod render;
 mod response_codes;
 mod slots;
+mod tagged;
 mod tags;
 
 pub(crate) use ids::{Counter, Gauge, Histogram, StatName};
+pub(crate) use inclusion::NameRules;
 pub(crate) use render::{json, prometheus, text};
 pub(crate) use response_codes::ResponseCodes;
 pub(crate) use slots::WorkerStats;
+pub(crate) use tagged::Tags;
 pub(crate) use tags::TagRules;
 
 use std::collections::BTreeMap;
@@ -41,6 +45,7 @@ use slots::Shared;
 pub(crate) struct Registry {
     shared: Arc<Shared>,
     tags: TagRules,
+    rules: NameRules,
     names: Mutex<Names>,
 }
 
@@ -54,48 +59,56 @@ struct Names {
 }
 
 impl Registry {
-    /// An empty registry whose Prometheus labels follow `tags`.
-    pub(crate) fn new(tags: TagRules) -> Arc<Registry> {
+    /// An empty registry for the stats that `rules` include.
+    pub(crate) fn with_rules(tags: TagRules, rules: NameRules) -> Arc<Registry> {
         Arc::new(Registry {
             shared: Shared::new(),
             tags,
+            rules,
             names: Mutex::default(),
         })
     }
 
     /// The counter of this name; the same id each time until it is removed.
     pub(crate) fn counter(&self, name: impl Into<StatName>) -> Counter {
-        let name = name.into().into_inner();
-        let mut names = self.lock();
-        let entry = names.counters.entry(name);
-        Counter(Arc::clone(entry.or_insert_with_key(|key| {
-            self.shared.new_cell(Arc::clone(key), Kind::Counter)
-        })))
+        let name = self.included(name);
+        Counter(name.map(|name| {
+            let mut names = self.lock();
+            let entry = names.counters.entry(name);
+            Arc::clone(entry.or_insert_with_key(|key| self.shared.new_cell(Arc::clone(key), Kind::Counter)))
+        }))
     }
 
     /// The gauge of this name; the same id each time until it is removed.
     pub(crate) fn gauge(&self, name: impl Into<StatName>) -> Gauge {
-        let name = name.into().into_inner();
-        let mut names = self.lock();
-        let entry = names.gauges.entry(name);
-        Gauge(Arc::clone(entry.or_insert_with_key(|key| {
-            self.shared.new_cell(Arc::clone(key), Kind::Gauge)
-        })))
+        let name = self.included(name);
+        Gauge(name.map(|name| {
+            let mut names = self.lock();
+            let entry = names.gauges.entry(name);
+            Arc::clone(entry.or_insert_with_key(|key| self.shared.new_cell(Arc::clone(key), Kind::Gauge)))
+        }))
     }
 
     /// The histogram of this name; the same id each time until it is removed.
     pub(crate) fn histogram(&self, name: impl Into<StatName>) -> Histogram {
+        let name = self.included(name);
+        Histogram(name.map(|name| {
+            let mut names = self.lock();
+            let entry = names.histograms.entry(name);
+            Arc::clone(entry.or_insert_with_key(|key| self.shared.new_histogram(Arc::clone(key))))
+        }))
+    }
+
+    fn included(&self, name: impl Into<StatName>) -> Option<Arc<str>> {
         let name = name.into().into_inner();
-        let mut names = self.lock();
-        let entry = names.histograms.entry(name);
-        Histogram(Arc::clone(
-            entry.or_insert_with_key(|key| self.shared.new_histogram(Arc::clone(key))),
-        ))
+        self.rules.includes(&name).then_some(name)
     }
 
     /// Sets a text value (`cluster_manager.cds.version_text: "…"`). Control thread only; not in Prometheus output, as Envoy.
     pub(crate) fn set_text(&self, name: impl Into<StatName>, value: impl Into<String>) {
-        self.lock().texts.insert(name.into().into_inner(), value.into());
+        if let Some(name) = self.included(name) {
+            self.lock().texts.insert(name, value.into());
+        }
     }
 
     /// Takes every stat whose name starts with `prefix` out of the registry; returns how many.
@@ -158,6 +171,14 @@ fn take<V>(map: &mut BTreeMap<Arc<str>, V>, prefix: &str) -> Vec<V> {
         .cloned()
         .collect();
     keys.iter().filter_map(|key| map.remove(key)).collect()
+}
+
+#[cfg(test)]
+impl Registry {
+    /// An empty registry with every stat, whose Prometheus labels follow `tags`.
+    pub(crate) fn new(tags: TagRules) -> Arc<Registry> {
+        Registry::with_rules(tags, NameRules::default())
+    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ const SHARED: &[(&str, &str, &str)] = &[
     ("HeaderMatcher.kind", "src/http/matcher.rs", "&config.kind"),
     ("HeaderMatcher.name", "src/http/matcher.rs", "config.name"),
     (
+        "HistogramBuckets.matcher",
+        "src/stats/inclusion.rs",
+        "one.matcher",
+    ),
+    (
         "HttpConnectionManager.access_log",
         "src/config/build.rs",
         "&config.access_log,&self",

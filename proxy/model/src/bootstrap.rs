@@ -1,12 +1,14 @@
 //! The bootstrap file. Source: envoy/config/bootstrap/v3/bootstrap.proto; contract §2.2.
 mod config_source;
 mod from_proto;
+mod stats;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, ClusterName};
 use crate::listener::Listener;
+use crate::matcher::StringMatcher;
 use crate::node::Node;
 use crate::secret::Secret;
 
@@ -31,7 +33,35 @@ pub struct Bootstrap {
     pub cds: bool,
     /// Tag extraction for stats (`stats_config.stats_tags`), in order.
     pub stats_tags: Vec<StatsTag>,
+    /// Which stats there are.
+    pub stats_inclusion: StatsInclusion,
+    /// Bounds of histograms in Prometheus' format; the first that matches the whole name counts.
+    pub histogram_buckets: Vec<HistogramBuckets>,
 }
+
+/// Which stats there are, by their whole names. Source: stats.proto `StatsMatcher`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StatsInclusion {
+    /// Every one.
+    #[default]
+    All,
+    /// Those that one of these matches.
+    Only(Vec<StringMatcher>),
+    /// Those that none of these matches.
+    AllBut(Vec<StringMatcher>),
+}
+
+/// Bounds of some histograms. Source: stats.proto `HistogramBucketSettings`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramBuckets {
+    /// Whole names of histograms.
+    pub matcher: StringMatcher,
+    /// Upper bounds, above 0 and rising.
+    pub bounds: Vec<f64>,
+}
+
+/// Bounds are finite.
+impl Eq for HistogramBuckets {}
 
 /// One tag rule. Source: envoy/config/metrics/v3/stats.proto `TagSpecifier`.
 #[derive(Debug, Clone, PartialEq, Eq)]

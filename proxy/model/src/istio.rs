@@ -207,9 +207,8 @@ pub(crate) struct StatsConfig {
     pub(crate) disable_host_header_fallback: bool,
     #[prost(message, optional, tag = "7")]
     pub(crate) tcp_reporting_duration: Option<protobuf::Duration>,
-    /// `MetricConfig`s, whose content nothing reads yet.
-    #[prost(bytes = "vec", repeated, tag = "8")]
-    pub(crate) metrics: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) metrics: Vec<MetricConfig>,
     /// `MetricDefinition`s, whose content nothing reads yet.
     #[prost(bytes = "vec", repeated, tag = "9")]
     pub(crate) definitions: Vec<Vec<u8>>,
@@ -219,6 +218,21 @@ pub(crate) struct StatsConfig {
     pub(crate) rotation_interval: Option<protobuf::Duration>,
     #[prost(message, optional, tag = "12")]
     pub(crate) graceful_deletion_interval: Option<protobuf::Duration>,
+}
+
+/// `stats.MetricConfig`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MetricConfig {
+    #[prost(map = "string, string", tag = "1")]
+    pub(crate) dimensions: HashMap<String, String>,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) tags_to_remove: Vec<String>,
+    #[prost(string, tag = "4")]
+    pub(crate) r#match: String,
+    #[prost(bool, tag = "5")]
+    pub(crate) drop: bool,
 }
 
 /// `istio.networking.nds.v1.NameTable`.

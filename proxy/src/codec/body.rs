@@ -56,8 +56,8 @@ pub(crate) enum BodyError {
 
 /// Watches a body go by.
 pub(crate) trait BodyObserver: std::fmt::Debug {
-    /// `bytes` of data passed.
-    fn data(&self, bytes: usize);
+    /// A piece of data passed.
+    fn data(&self, data: &Bytes);
     /// Trailers passed.
     fn trailers(&self, _trailers: &HeaderMap) {}
     /// The body ended in order.
@@ -230,7 +230,7 @@ impl http_body::Body for Body {
             match &frame {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
-                        observer.data(data.len());
+                        observer.data(data);
                     } else if let Some(trailers) = frame.trailers_ref() {
                         observer.trailers(trailers);
                     }
@@ -299,8 +299,8 @@ mod tests {
     #[derive(Debug, Default)]
     struct Heard(RefCell<Vec<String>>);
     impl BodyObserver for Heard {
-        fn data(&self, bytes: usize) {
-            self.0.borrow_mut().push(format!("data {bytes}"));
+        fn data(&self, data: &Bytes) {
+            self.0.borrow_mut().push(format!("data {}", data.len()));
         }
         fn end(&self) {
             self.0.borrow_mut().push("end".into());

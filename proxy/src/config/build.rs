@@ -18,6 +18,7 @@ use crate::network_filter::metadata_exchange::ExchangeStats;
 use crate::network_filter::tcp_proxy::TcpProxy;
 use crate::stats::Registry;
 use crate::telemetry::access_log::{AccessLogError, AccessLogger, LogSinks};
+use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
 use crate::telemetry::peer::LocalPeers;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::ClusterTable;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) local_peers: Arc<LocalPeers>,
     /// Connections whose filter chain is gone have this long.
     pub(crate) drain_time: Duration,
+    /// Istio's metrics.
+    pub(crate) istio: Arc<IstioMetrics>,
 }
 
 /// Why a valid resource cannot be put to use here.
@@ -139,6 +142,12 @@ impl Builder<'_> {
             }),
             NetworkFilter::IstioStats(_) => None,
         });
+        let istio_stats = config.filters.iter().filter_map(|filter| match filter {
+            NetworkFilter::IstioStats(stats) => {
+                Some(IstioStats::new(stats, self.direction, &self.shared.istio))
+            }
+            NetworkFilter::MetadataExchange(_) => None,
+        });
         let terminal = match &config.terminal {
             TerminalFilter::TcpProxy(tcp) => {
                 let access_log = AccessLogger::build(&tcp.access_log, &self.shared.sinks)?;
@@ -148,7 +157,9 @@ impl Builder<'_> {
                     registry,
                     ..
                 } = self.shared;
-                Terminal::Tcp(TcpProxy::new(tcp, clusters, access_log, local_peers, registry))
+                let istio_stats = istio_stats.collect();
+                let proxy = TcpProxy::new(tcp, clusters, access_log, istio_stats, local_peers, registry);
+                Terminal::Tcp(proxy)
             }
             TerminalFilter::Http(http) => Terminal::Http(Arc::new(self.manager(http)?)),
         };
@@ -175,6 +186,7 @@ impl Builder<'_> {
             routes,
             access_log: AccessLogger::build(&config.access_log, &self.shared.sinks)?,
             local_peers: &self.shared.local_peers,
+            istio: &self.shared.istio,
             registry: &self.shared.registry,
         };
         Ok(ConnectionManager::new(config.clone(), parts))

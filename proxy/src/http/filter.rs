@@ -1,9 +1,11 @@
 //! HTTP filters: called in order with the request head, in reverse with the response head.
 //!
-//! `fault` and `cors` have no rule in this slice (the model refuses rules), so they pass; `grpc_stats` and `istio.stats` get their
-//! counters with the telemetry issue. A filter that never does anything is not in the list at run time.
+//! `fault` and `cors` have no rule in this slice (the model refuses rules); `grpc_stats` and `istio.stats` count, which is the stream's
+//! (`stream::metrics`). A filter that does nothing with heads is not in the list at run time.
 mod alpn;
 mod peer_metadata;
+
+use std::sync::Arc;
 
 use outrigger_model::http_filter::HttpFilter;
 
@@ -19,8 +21,6 @@ pub(crate) enum Filter {
     PeerMetadata(peer_metadata::PeerMetadataFilter),
     /// Upstream ALPN.
     Alpn(alpn::AlpnFilter),
-    /// Nothing to do.
-    Pass,
 }
 
 /// What filters of one stream tell each other and the router.
@@ -31,23 +31,23 @@ pub(crate) struct FilterState {
     /// The client sent peer metadata, so the response carries ours.
     answer_peer: bool,
     /// Who the client is.
-    pub(crate) downstream_peer: Option<Peer>,
+    pub(crate) downstream_peer: Option<Arc<Peer>>,
     /// Who the server is.
-    pub(crate) upstream_peer: Option<Peer>,
+    pub(crate) upstream_peer: Option<Arc<Peer>>,
 }
 
 impl Filter {
-    /// Builds the runtime filter.
-    pub(crate) fn new(config: &HttpFilter, local: &LocalPeers) -> Self {
+    /// Builds the runtime filter; `None`: it does nothing with heads.
+    pub(crate) fn new(config: &HttpFilter, local: &LocalPeers) -> Option<Self> {
         match config {
-            HttpFilter::PeerMetadata(config) => {
-                Self::PeerMetadata(peer_metadata::PeerMetadataFilter::new(config, local))
-            }
-            HttpFilter::Alpn(config) => Self::Alpn(alpn::AlpnFilter::new(config)),
+            HttpFilter::PeerMetadata(config) => Some(Self::PeerMetadata(
+                peer_metadata::PeerMetadataFilter::new(config, local),
+            )),
+            HttpFilter::Alpn(config) => Some(Self::Alpn(alpn::AlpnFilter::new(config))),
             HttpFilter::GrpcStats(_)
             | HttpFilter::Fault(_)
             | HttpFilter::Cors(_)
-            | HttpFilter::IstioStats(_) => Self::Pass,
+            | HttpFilter::IstioStats(_) => None,
         }
     }
 
@@ -56,7 +56,6 @@ impl Filter {
         match self {
             Self::PeerMetadata(filter) => filter.decode(state, head, cluster),
             Self::Alpn(filter) => filter.decode(state, head, cluster),
-            Self::Pass => {}
         }
     }
 
@@ -64,7 +63,7 @@ impl Filter {
     pub(crate) fn encode(&self, state: &mut FilterState, head: &mut ResponseHead) {
         match self {
             Self::PeerMetadata(filter) => filter.encode(state, head),
-            Self::Alpn(_) | Self::Pass => {}
+            Self::Alpn(_) => {}
         }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use outrigger_model::hcm::{self as model, HttpConnectionManager};
+use outrigger_model::http_filter::HttpFilter;
+use outrigger_model::http_filter::grpc_stats::GrpcStats;
 use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
@@ -13,6 +15,7 @@ use super::stream;
 use crate::codec::{Http2Settings, Request, Response, ServerOptions, StreamHandler};
 use crate::stats::{Counter, Gauge, Histogram, Registry};
 use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
 use crate::telemetry::peer::LocalPeers;
 
 /// Runtime of `HttpConnectionManager`. Immutable; shared by all workers.
@@ -24,8 +27,12 @@ pub(crate) struct ConnectionManager {
     pub(crate) direction: TrafficDirection,
     /// The routes.
     pub(crate) routes: Arc<RouteCell>,
-    /// Filters before the router.
+    /// Filters before the router that look at heads.
     pub(crate) filters: Vec<Filter>,
+    /// `istio.stats` filters.
+    pub(crate) istio_stats: Vec<IstioStats>,
+    /// The `grpc_stats` filter.
+    pub(crate) grpc_stats: Option<GrpcStats>,
     /// The `server` header.
     pub(crate) server_name: HeaderValue,
     /// Logs.
@@ -99,6 +106,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) access_log: AccessLogger,
     /// Who this proxy is, for the peer metadata filter.
     pub(crate) local_peers: &'a LocalPeers,
+    /// Istio's metrics of this process.
+    pub(crate) istio: &'a Arc<IstioMetrics>,
     /// Where counters are registered.
     pub(crate) registry: &'a Registry,
 }
@@ -109,12 +118,22 @@ impl ConnectionManager {
         let filters = config
             .filters
             .iter()
-            .map(|filter| Filter::new(filter, parts.local_peers))
+            .filter_map(|filter| Filter::new(filter, parts.local_peers))
             .collect();
+        let istio_stats = config.filters.iter().filter_map(|filter| match filter {
+            HttpFilter::IstioStats(stats) => Some(IstioStats::new(stats, parts.direction, parts.istio)),
+            _ => None,
+        });
+        let grpc_stats = config.filters.iter().find_map(|filter| match filter {
+            HttpFilter::GrpcStats(stats) => Some(stats.clone()),
+            _ => None,
+        });
         Self {
             direction: parts.direction,
             routes: parts.routes,
             filters,
+            istio_stats: istio_stats.collect(),
+            grpc_stats,
             server_name: HeaderValue::from_str(&config.server_name)
                 .unwrap_or_else(|_| HeaderValue::from_static("envoy")),
             access_log: parts.access_log,

@@ -111,7 +111,11 @@ pub(super) async fn forward(
             "",
         ));
     };
-    stream.info.borrow_mut().upstream_cluster = Some(cluster.stat_name.clone());
+    {
+        let mut info = stream.info.borrow_mut();
+        info.upstream_cluster = Some(cluster.stat_name.clone());
+        info.destination = Some(cluster.destination.clone());
+    }
     let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), &head);
     stream.limits.set_duration(timeouts.duration);
     stream.limits.set_response(timeouts.response);

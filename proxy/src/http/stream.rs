@@ -3,6 +3,7 @@
 //! There is one end for every path: [`Stream::finish`] runs once, when the response body has ended or was given up, or when the client
 //! leaves before there is a response.
 pub(super) mod limits;
+mod metrics;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -10,10 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use outrigger_model::route::HeaderMutations;
 
 use self::limits::{Limit, Limits, Watchdog};
+use self::metrics::StreamMetrics;
 use super::downstream::Downstream;
 use super::filter::FilterState;
 use super::head;
@@ -43,6 +46,7 @@ pub(super) struct Stream {
     response_headers: RefCell<HeaderMap>,
     trailers: RefCell<Option<HeaderMap>>,
     guards: RefCell<Option<Guards>>,
+    metrics: StreamMetrics,
     finished: Cell<bool>,
 }
 
@@ -54,6 +58,7 @@ pub(super) async fn run(
 ) -> Response {
     let Request { mut head, body } = request;
     let stream = Rc::new(Stream::new(manager, downstream, &head));
+    stream.metrics.received(manager, &head);
     let unanswered = Unanswered(Some(stream.clone()));
     let body = if body.is_empty() {
         stream.limits.request_whole();
@@ -130,13 +135,24 @@ impl Stream {
             response_headers: RefCell::new(HeaderMap::new()),
             trailers: RefCell::new(None),
             guards: RefCell::new(None),
+            metrics: StreamMetrics::default(),
             finished: Cell::new(false),
         }
     }
 
     /// From the head as it came to a route and, past the filters, to a head that can be forwarded.
-    fn prepare(&self, head: &mut RequestHead, state: &mut FilterState) -> Result<Prepared, LocalReply> {
+    fn prepare(
+        self: &Rc<Self>,
+        head: &mut RequestHead,
+        state: &mut FilterState,
+    ) -> Result<Prepared, LocalReply> {
         let result = self.route_and_filter(head, state);
+        self.info.borrow_mut().downstream_peer = state.downstream_peer.take();
+        let cluster = result
+            .as_ref()
+            .ok()
+            .and_then(|prepared| prepared.cluster.as_ref());
+        self.watch_messages(head, cluster);
         // Logs see the head with its request id and rewritten path.
         let _ = self.request.set(head.clone());
         result
@@ -206,7 +222,7 @@ impl Stream {
         }
     }
 
-    fn direct_response(&self, status: StatusCode, body: &bytes::Bytes) -> router::Forwarded {
+    fn direct_response(&self, status: StatusCode, body: &Bytes) -> router::Forwarded {
         self.info.borrow_mut().response_code_details = Some("direct_response".into());
         let mut headers = HeaderMap::new();
         if !body.is_empty() {
@@ -248,7 +264,11 @@ impl Stream {
         }
         let decorator = chosen.and_then(|chosen| chosen.decorator.as_ref());
         head::outbound(&self.manager, head, decorator);
-        self.info.borrow_mut().response_code = Some(head.status);
+        let mut info = self.info.borrow_mut();
+        info.response_code = Some(head.status);
+        info.upstream_peer = state.upstream_peer.take();
+        drop(info);
+        self.metrics.sent(&self.manager, head);
         self.response_headers.borrow_mut().clone_from(&head.headers);
     }
 
@@ -301,6 +321,7 @@ impl Stream {
             .downstream_rq_time
             .record(u64::try_from(millis).unwrap_or(u64::MAX));
         let trailers = self.trailers.borrow();
+        self.record_end(&info, &self.response_headers.borrow(), trailers.as_ref());
         self.manager.access_log.log(&Entry {
             info: &info,
             request: self.request.get().map(|request| RequestView {
@@ -374,8 +395,9 @@ impl Drop for Unanswered {
 struct RequestObserver(Rc<Stream>);
 
 impl BodyObserver for RequestObserver {
-    fn data(&self, bytes: usize) {
-        self.0.info.borrow_mut().bytes_received += bytes as u64;
+    fn data(&self, data: &Bytes) {
+        self.0.info.borrow_mut().bytes_received += data.len() as u64;
+        self.0.metrics.request_data(data);
         self.0.limits.touch();
     }
     fn end(&self) {
@@ -394,8 +416,9 @@ struct ResponseObserver {
 }
 
 impl BodyObserver for ResponseObserver {
-    fn data(&self, bytes: usize) {
-        self.stream.info.borrow_mut().bytes_sent += bytes as u64;
+    fn data(&self, data: &Bytes) {
+        self.stream.info.borrow_mut().bytes_sent += data.len() as u64;
+        self.stream.metrics.response_data(data);
         self.stream.limits.touch();
     }
 

@@ -14,6 +14,7 @@ use crate::net::original_dst::original_dst;
 use crate::net::prefixed::Prefixed;
 use crate::network_filter::{hcm, metadata_exchange};
 use crate::telemetry::access_log::Entry;
+use crate::telemetry::peer::Peer;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo, TlsInfo as LoggedTls};
 use crate::time::{self, Instant};
@@ -150,6 +151,7 @@ async fn secure(
         Ok(Ok((stream, tls))) => {
             tls.counters().for_each(|counter| listener.stats.ssl(counter));
             info.tls = Some(logged(&tls));
+            info.principals = Some(tls.principals());
             if info.requested_server_name.is_none() {
                 info.requested_server_name.clone_from(&tls.server_name);
             }
@@ -230,13 +232,17 @@ async fn run_filters(chain: &Chain, downstream: Rc<Downstream>, mut transport: T
             hcm::serve(manager.clone(), downstream, transport, chain.drain.watch()).await
         }
         Terminal::Tcp(proxy) => {
-            if let Some(exchange) = &chain.exchange
-                && let Err(error) = exchange_metadata(exchange, &downstream, &mut transport).await
-            {
-                tracing::debug!(chain = %chain.name, %error, "metadata exchange failed");
-                return;
-            }
-            proxy.serve(downstream, transport).await;
+            let peer = match &chain.exchange {
+                None => None,
+                Some(exchange) => match exchange_metadata(exchange, &downstream, &mut transport).await {
+                    Ok(peer) => peer,
+                    Err(error) => {
+                        tracing::debug!(chain = %chain.name, %error, "metadata exchange failed");
+                        return;
+                    }
+                },
+            };
+            proxy.serve(downstream, transport, peer).await;
         }
     }
 }
@@ -245,13 +251,13 @@ async fn exchange_metadata(
     exchange: &Exchange,
     downstream: &Downstream,
     transport: &mut Transport,
-) -> std::io::Result<()> {
+) -> std::io::Result<Option<Arc<Peer>>> {
     let alpn = downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     if metadata_exchange::agreed(&exchange.protocol, alpn, &exchange.stats) {
         metadata_exchange::write(transport, &exchange.local_peer).await?;
-        metadata_exchange::read(transport, &exchange.stats).await?;
+        return metadata_exchange::read(transport, &exchange.stats).await;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Counts a connection while it lives.

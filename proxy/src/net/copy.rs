@@ -10,17 +10,6 @@ use crate::time::{self, Instant};
 /// Read buffer a direction; bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// What moved and how it ended.
-#[derive(Debug)]
-pub(crate) struct Copied {
-    /// From the first stream to the second.
-    pub(crate) forward_bytes: u64,
-    /// From the second to the first.
-    pub(crate) backward_bytes: u64,
-    /// The end.
-    pub(crate) end: CopyEnd,
-}
-
 /// How a two-way copy ended.
 #[derive(Debug)]
 pub(crate) enum CopyEnd {
@@ -35,19 +24,15 @@ pub(crate) enum CopyEnd {
 }
 
 /// Copies until both directions are closed, one fails, or nothing moves for `idle`. A side that closes its half is passed on as
-/// a half-close, so that request/response protocols over shutdown(2) work.
-pub(crate) async fn both_ways<A, B>(first: A, second: B, idle: Option<Duration>) -> Copied
+/// a half-close, so that request/response protocols over shutdown(2) work. `meter` tells how far it is.
+pub(crate) async fn both_ways<A, B>(first: A, second: B, idle: Option<Duration>, meter: &Meter) -> CopyEnd
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (first_read, first_write) = tokio::io::split(first);
     let (second_read, second_write) = tokio::io::split(second);
-    let meter = Meter {
-        forward: Cell::new(0),
-        backward: Cell::new(0),
-        last: Cell::new(Instant::now()),
-    };
+    meter.last.set(Instant::now());
     let moving = async {
         let forward = one_way(first_read, second_write, &meter.forward, &meter.last);
         let backward = one_way(second_read, first_write, &meter.backward, &meter.last);
@@ -69,24 +54,42 @@ where
         }
         CopyEnd::Closed
     };
-    let end = match idle {
+    match idle {
         None => moving.await,
         Some(idle) => tokio::select! {
             end = moving => end,
             () = wait_idle(&meter.last, idle) => CopyEnd::Idle,
         },
-    };
-    Copied {
-        forward_bytes: meter.forward.get(),
-        backward_bytes: meter.backward.get(),
-        end,
     }
 }
 
-struct Meter {
+/// What moved so far.
+#[derive(Debug)]
+pub(crate) struct Meter {
     forward: Cell<u64>,
     backward: Cell<u64>,
     last: Cell<Instant>,
+}
+
+impl Meter {
+    /// Nothing moved yet.
+    pub(crate) fn new() -> Meter {
+        Meter {
+            forward: Cell::new(0),
+            backward: Cell::new(0),
+            last: Cell::new(Instant::now()),
+        }
+    }
+
+    /// From the first stream to the second.
+    pub(crate) fn forward_bytes(&self) -> u64 {
+        self.forward.get()
+    }
+
+    /// From the second to the first.
+    pub(crate) fn backward_bytes(&self) -> u64 {
+        self.backward.get()
+    }
 }
 
 enum OneWayError {
@@ -138,7 +141,8 @@ mod tests {
     async fn passes_a_half_close_on_and_still_brings_the_answer() {
         let (mut client, downstream) = tokio::io::duplex(64);
         let (upstream, mut server) = tokio::io::duplex(64);
-        let copy = both_ways(downstream, upstream, None);
+        let meter = Meter::new();
+        let copy = both_ways(downstream, upstream, None, &meter);
         let talk = async {
             client.write_all(b"question").await.expect("open");
             client.shutdown().await.expect("half-close");
@@ -154,16 +158,17 @@ mod tests {
             client.read_to_string(&mut back).await.expect("the answer");
             assert_eq!(back, "answer");
         };
-        let (copied, ()) = tokio::join!(copy, talk);
-        assert!(matches!(copied.end, CopyEnd::Closed));
-        assert_eq!((copied.forward_bytes, copied.backward_bytes), (8, 6));
+        let (end, ()) = tokio::join!(copy, talk);
+        assert!(matches!(end, CopyEnd::Closed));
+        assert_eq!((meter.forward_bytes(), meter.backward_bytes()), (8, 6));
     }
 
     #[tokio::test(start_paused = true)]
     async fn ends_when_nothing_moves() {
         let (_client, downstream) = tokio::io::duplex(64);
         let (upstream, _server) = tokio::io::duplex(64);
-        let copied = both_ways(downstream, upstream, Some(Duration::from_secs(1))).await;
-        assert!(matches!(copied.end, CopyEnd::Idle));
+        let (idle, meter) = (Some(Duration::from_secs(1)), Meter::new());
+        let end = both_ways(downstream, upstream, idle, &meter).await;
+        assert!(matches!(end, CopyEnd::Idle));
     }
 }

@@ -1,5 +1,7 @@
 //! TCP metadata exchange: on mutual TLS with the agreed ALPN both sides first write who they are. Source: contract §5;
 //! envoy contrib/istio/filters/network/metadata_exchange.
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use outrigger_model::peer::{self, TcpExchange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,7 +59,10 @@ pub(crate) async fn write(transport: &mut Transport, local: &LocalPeer) -> std::
 ///
 /// # Errors
 /// The connection failed.
-pub(crate) async fn read(transport: &mut Transport, stats: &ExchangeStats) -> std::io::Result<Option<Peer>> {
+pub(crate) async fn read(
+    transport: &mut Transport,
+    stats: &ExchangeStats,
+) -> std::io::Result<Option<Arc<Peer>>> {
     let mut seen = BytesMut::with_capacity(1024);
     loop {
         if transport.read_buf(&mut seen).await? == 0 {
@@ -85,7 +90,7 @@ pub(crate) async fn read(transport: &mut Transport, stats: &ExchangeStats) -> st
                 if !seen.is_empty() {
                     transport.unread(seen.freeze());
                 }
-                return Ok(Some(Peer { id, metadata }));
+                return Ok(Some(Peer::new(id, metadata)));
             }
         }
     }
@@ -134,6 +139,7 @@ mod tests {
                 .expect("open")
                 .expect("a preface")
                 .id
+                .clone()
         };
         let server_side = async {
             write(&mut server, &local("server").with_labels(&[]))
@@ -148,7 +154,7 @@ mod tests {
                 .read_exact(&mut seen)
                 .await
                 .expect("the application's bytes");
-            (peer.id, seen)
+            (peer.id.clone(), seen)
         };
         let (server_id, (client_id, seen)) = tokio::join!(client_side, server_side);
         assert_eq!(

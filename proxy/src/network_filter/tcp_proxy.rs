@@ -7,12 +7,14 @@ use outrigger_model::network_filter::tcp_proxy::TcpProxy as Config;
 
 use super::metadata_exchange::{self, ExchangeStats};
 use crate::http::downstream::Downstream;
-use crate::net::copy::{self, CopyEnd};
+use crate::net::copy::{self, CopyEnd, Meter};
 use crate::stats::{Counter, Gauge, Registry};
 use crate::telemetry::access_log::{AccessLogger, Entry};
-use crate::telemetry::peer::LocalPeers;
+use crate::telemetry::istio_stats::{IstioStats, TcpReport};
+use crate::telemetry::peer::{LocalPeers, Peer};
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
+use crate::time;
 use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
@@ -30,6 +32,7 @@ pub(crate) struct TcpProxy {
     stats: TcpStats,
     exchange: ExchangeStats,
     local_peers: Arc<LocalPeers>,
+    istio_stats: Vec<IstioStats>,
 }
 
 /// `tcp.<stat_prefix>.*`. Source: Envoy docs, TCP proxy statistics.
@@ -63,6 +66,7 @@ impl TcpProxy {
         config: &Config,
         clusters: &ClusterTable,
         access_log: AccessLogger,
+        istio_stats: Vec<IstioStats>,
         local_peers: &Arc<LocalPeers>,
         registry: &Registry,
     ) -> Self {
@@ -79,19 +83,28 @@ impl TcpProxy {
             stats: TcpStats::new(registry, &config.stat_prefix),
             exchange: ExchangeStats::new(registry),
             local_peers: local_peers.clone(),
+            istio_stats,
         }
     }
 
-    /// Serves one connection until both sides are done.
-    pub(crate) async fn serve(&self, downstream: Rc<Downstream>, transport: Transport) {
+    /// Serves one connection until both sides are done. `peer`: who the client says it is.
+    pub(crate) async fn serve(
+        &self,
+        downstream: Rc<Downstream>,
+        transport: Transport,
+        peer: Option<Arc<Peer>>,
+    ) {
         self.stats.downstream_cx_total.inc();
         self.stats.downstream_cx_active.inc();
         let mut log = OnEnd {
             proxy: self,
             info: StreamInfo::new(downstream.info.clone(), None),
+            meter: Meter::new(),
+            reports: self.istio_stats.iter().map(|_| TcpReport::default()).collect(),
         };
+        log.info.downstream_peer = peer;
         if let Some((cluster, connected)) = self.connect(&downstream, &mut log.info).await {
-            self.copy(&cluster, transport, connected, &mut log.info).await;
+            self.copy(&cluster, transport, connected, &mut log).await;
         } else {
             // As Envoy, which leaves the client's bytes unread: a close then is a reset.
             transport.reset_on_close();
@@ -116,6 +129,7 @@ impl TcpProxy {
             return None;
         };
         info.upstream_cluster = Some(cluster.stat_name.clone());
+        info.destination = Some(cluster.destination.clone());
         for _ in 0..self.max_connect_attempts {
             let dialled = downstream.local_address();
             let Some(host) = cluster.choose(dialled, &mut random, Avoided::default()) else {
@@ -123,10 +137,13 @@ impl TcpProxy {
                 info.set_flag(ResponseFlag::NoHealthyUpstream);
                 return None;
             };
-            info.begin_attempt().host = Some(host.address);
+            let upstream = info.begin_attempt();
+            upstream.host = Some(host.address);
+            upstream.workload.clone_from(&host.workload);
             match connect::connect(&cluster, &host, None).await {
                 Ok(connected) => {
                     info.upstream.local_address = connected.local_address;
+                    info.upstream.principals = connected.tls.as_ref().map(|tls| tls.principals());
                     return Some((cluster, connected));
                 }
                 Err(error) => failed(&cluster, &error, info),
@@ -136,13 +153,7 @@ impl TcpProxy {
         None
     }
 
-    async fn copy(
-        &self,
-        cluster: &Cluster,
-        transport: Transport,
-        connected: Connected,
-        info: &mut StreamInfo,
-    ) {
+    async fn copy(&self, cluster: &Cluster, transport: Transport, connected: Connected, log: &mut OnEnd<'_>) {
         let Connected {
             transport: mut upstream,
             tls,
@@ -152,24 +163,25 @@ impl TcpProxy {
         let alpn = tls.as_ref().and_then(|tls| tls.alpn.as_deref());
         if let Some(exchange) = &cluster.config.metadata_exchange
             && metadata_exchange::agreed(&exchange.protocol, alpn, &self.exchange)
-            && let Err(error) = self.exchange(&mut upstream, &exchange.additional_labels).await
         {
-            tracing::debug!(cluster = %cluster.name, %error, "metadata exchange failed");
-            info.set_flag(ResponseFlag::UpstreamConnectionTermination);
-            return;
+            match self.exchange(&mut upstream, &exchange.additional_labels).await {
+                Ok(peer) => log.info.upstream_peer = peer,
+                Err(error) => {
+                    tracing::debug!(cluster = %cluster.name, %error, "metadata exchange failed");
+                    log.info.set_flag(ResponseFlag::UpstreamConnectionTermination);
+                    return;
+                }
+            }
         }
-        let copied = copy::both_ways(transport, upstream, self.idle_timeout).await;
+        let end = self.copy_and_report(transport, upstream, log).await;
         drop(guard);
-        info.bytes_received = copied.forward_bytes;
-        info.bytes_sent = copied.backward_bytes;
-        self.stats.downstream_cx_rx_bytes_total.add(copied.forward_bytes);
-        self.stats.downstream_cx_tx_bytes_total.add(copied.backward_bytes);
-        cluster.stats.upstream_cx_tx_bytes_total.add(copied.forward_bytes);
-        cluster
-            .stats
-            .upstream_cx_rx_bytes_total
-            .add(copied.backward_bytes);
-        match copied.end {
+        let info = &mut log.info;
+        let (received, sent) = (log.meter.forward_bytes(), log.meter.backward_bytes());
+        self.stats.downstream_cx_rx_bytes_total.add(received);
+        self.stats.downstream_cx_tx_bytes_total.add(sent);
+        cluster.stats.upstream_cx_tx_bytes_total.add(received);
+        cluster.stats.upstream_cx_rx_bytes_total.add(sent);
+        match end {
             CopyEnd::Closed => {}
             CopyEnd::Idle => self.stats.idle_timeout.inc(),
             CopyEnd::First(error) => {
@@ -183,11 +195,39 @@ impl TcpProxy {
         }
     }
 
+    /// Copies; every reporting interval Istio's metrics are told how far it is.
+    async fn copy_and_report(
+        &self,
+        downstream: Transport,
+        upstream: Transport,
+        log: &mut OnEnd<'_>,
+    ) -> CopyEnd {
+        let OnEnd {
+            info, meter, reports, ..
+        } = log;
+        let interval = self.istio_stats.iter().find_map(|stats| stats.reporting_interval);
+        let mut copying = std::pin::pin!(copy::both_ways(downstream, upstream, self.idle_timeout, meter));
+        loop {
+            match time::within(interval, copying.as_mut()).await {
+                Ok(end) => return end,
+                Err(time::Elapsed) => {
+                    measure(info, meter);
+                    for (report, stats) in reports.iter_mut().zip(&self.istio_stats) {
+                        report.report(stats, info);
+                    }
+                }
+            }
+        }
+    }
+
     /// Client side: our preface goes out at once; the server answers with its own before its first byte.
-    async fn exchange(&self, upstream: &mut Transport, labels: &[String]) -> std::io::Result<()> {
+    async fn exchange(
+        &self,
+        upstream: &mut Transport,
+        labels: &[String],
+    ) -> std::io::Result<Option<Arc<Peer>>> {
         metadata_exchange::write(upstream, &self.local_peers.with_labels(labels)).await?;
-        metadata_exchange::read(upstream, &self.exchange).await?;
-        Ok(())
+        metadata_exchange::read(upstream, &self.exchange).await
     }
 }
 
@@ -203,15 +243,27 @@ fn failed(cluster: &Cluster, error: &ConnectError, info: &mut StreamInfo) {
     }
 }
 
-/// Writes the access log however the connection ends.
+fn measure(info: &mut StreamInfo, meter: &Meter) {
+    info.bytes_received = meter.forward_bytes();
+    info.bytes_sent = meter.backward_bytes();
+}
+
+/// Writes the access log and the last metrics however the connection ends.
 struct OnEnd<'a> {
     proxy: &'a TcpProxy,
     info: StreamInfo,
+    meter: Meter,
+    /// For each `istio.stats` filter.
+    reports: Vec<TcpReport>,
 }
 
 impl Drop for OnEnd<'_> {
     fn drop(&mut self) {
+        measure(&mut self.info, &self.meter);
         self.info.finish();
+        for (report, stats) in self.reports.iter_mut().zip(&self.proxy.istio_stats) {
+            report.end(stats, &self.info);
+        }
         self.proxy.stats.downstream_cx_active.dec();
         self.proxy.access_log.log(&Entry {
             info: &self.info,

@@ -116,39 +116,48 @@ impl fmt::Debug for CellEntry {
     }
 }
 
-/// Counts up.
+/// Counts up. `None` inside: the bootstrap's `stats_matcher` leaves it out, and counting does nothing.
 #[derive(Debug, Clone)]
-pub(crate) struct Counter(pub(super) Arc<CellEntry>);
+pub(crate) struct Counter(pub(super) Option<Arc<CellEntry>>);
 
 impl Counter {
+    /// One that counts nothing.
+    pub(crate) fn none() -> Counter {
+        Counter(None)
+    }
+
     /// Adds 1.
     #[inline]
     pub(crate) fn inc(&self) {
-        self.0.add(1);
+        self.add(1);
     }
 
     /// Adds `n`; `add(0)` only marks the counter as used.
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        self.0.add(n);
+        if let Some(entry) = &self.0 {
+            entry.add(n);
+        }
     }
 
-    /// Sum over all threads. Locks; for outputs and tests.
+    /// Sum over all threads; 0 if it is left out. Locks; for outputs and tests.
     #[cfg(test)]
     pub(crate) fn value(&self) -> u64 {
-        self.0.value(&self.0.shared.tables())
+        self.0
+            .as_ref()
+            .map_or(0, |entry| entry.value(&entry.shared.tables()))
     }
 }
 
-/// Goes up and down; never seen below 0.
+/// Goes up and down; never seen below 0. `None` inside as in [`Counter`].
 #[derive(Debug, Clone)]
-pub(crate) struct Gauge(pub(super) Arc<CellEntry>);
+pub(crate) struct Gauge(pub(super) Option<Arc<CellEntry>>);
 
 impl Gauge {
     /// Adds 1.
     #[inline]
     pub(crate) fn inc(&self) {
-        self.0.add(1);
+        self.add(1);
     }
 
     /// Takes 1 away; the thread may differ from the one that added it.
@@ -160,24 +169,30 @@ impl Gauge {
     /// Adds `n`.
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        self.0.add(n);
+        if let Some(entry) = &self.0 {
+            entry.add(n);
+        }
     }
 
     /// Takes `n` away.
     #[inline]
     pub(crate) fn sub(&self, n: u64) {
-        self.0.add(n.wrapping_neg());
+        self.add(n.wrapping_neg());
     }
 
     /// Sets the value, for a gauge with one owner (`server.state`); do not mix with `add` and `sub`.
     pub(crate) fn set(&self, value: u64) {
-        self.0.set(value);
+        if let Some(entry) = &self.0 {
+            entry.set(value);
+        }
     }
 
-    /// Sum over all threads. Locks; for outputs and tests.
+    /// Sum over all threads; 0 if it is left out. Locks; for outputs and tests.
     #[cfg(test)]
     pub(crate) fn value(&self) -> u64 {
-        self.0.value(&self.0.shared.tables())
+        self.0
+            .as_ref()
+            .map_or(0, |entry| entry.value(&entry.shared.tables()))
     }
 }
 
@@ -188,6 +203,8 @@ pub(super) struct HistogramEntry {
     fallback: Bins,
     flushed: Mutex<Flushed>,
     pub(super) tagged: OnceLock<TaggedName>,
+    /// Of Prometheus' buckets.
+    pub(super) bounds: OnceLock<Arc<[f64]>>,
     shared: Arc<Shared>,
 }
 
@@ -207,6 +224,7 @@ impl HistogramEntry {
             fallback,
             flushed,
             tagged,
+            bounds: OnceLock::new(),
             shared,
         }
     }
@@ -250,21 +268,31 @@ impl fmt::Debug for HistogramEntry {
 }
 
 /// Distribution of whole numbers (milliseconds, bytes, counts) with two significant digits.
+///
+/// `None` inside as in [`Counter`].
 #[derive(Debug, Clone)]
-pub(crate) struct Histogram(pub(super) Arc<HistogramEntry>);
+pub(crate) struct Histogram(pub(super) Option<Arc<HistogramEntry>>);
 
 impl Histogram {
+    /// One that records nothing.
+    pub(crate) fn none() -> Histogram {
+        Histogram(None)
+    }
+
     /// Records one value, in the unit of the name (`_ms`, `_time`: milliseconds).
     #[inline]
     pub(crate) fn record(&self, value: u64) {
-        if !slots::record(&self.0.shared, self.0.slot, value) {
-            self.0.fallback.record_shared(value);
+        let Some(entry) = &self.0 else { return };
+        if !slots::record(&entry.shared, entry.slot, value) {
+            entry.fallback.record_shared(value);
         }
     }
 
     /// All threads together. Locks; for tests.
     #[cfg(test)]
     pub(super) fn snapshot(&self) -> Snapshot {
-        self.0.cumulative(&self.0.shared.tables())
+        self.0.as_ref().map_or_else(Snapshot::default, |entry| {
+            entry.cumulative(&entry.shared.tables())
+        })
     }
 }

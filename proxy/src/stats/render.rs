@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use super::histogram::{PROMETHEUS_BOUNDS, QUANTILES, Snapshot};
+use super::histogram::{QUANTILES, Snapshot};
 use super::ids::{CellEntry, HistogramEntry};
 use super::slots::Table;
 use super::tags::{TaggedName, sanitise};
@@ -99,7 +99,8 @@ pub(crate) fn prometheus(registry: &Registry, filter: Option<&Regex>, used_only:
     for (entry, cumulative) in &histograms {
         let tagged = entry.tagged.get_or_init(|| registry.tags.split(&entry.name));
         distributions.add(tagged, |out, metric, labels| {
-            buckets(out, metric, labels, cumulative)
+            let bounds = entry.bounds.get_or_init(|| registry.rules.bounds(&entry.name));
+            buckets(out, metric, labels, bounds, cumulative)
         });
     }
     let mut out = String::new();
@@ -181,7 +182,7 @@ impl Groups {
         let key = self
             .keys
             .entry(metric.clone())
-            .or_insert_with(|| tagged.name.clone());
+            .or_insert_with(|| tagged.name.to_string());
         let group = self.by_name.entry(key.clone()).or_insert_with(|| Group {
             metric,
             lines: String::new(),
@@ -212,7 +213,7 @@ fn sanitise_tail(name: &str) -> String {
         .collect()
 }
 
-fn labels(tags: &[(Arc<str>, String)]) -> String {
+fn labels(tags: &[(Arc<str>, Arc<str>)]) -> String {
     let mut out = String::new();
     for (tag, value) in tags {
         let comma = if out.is_empty() { "" } else { "," };
@@ -225,14 +226,14 @@ fn labels(tags: &[(Arc<str>, String)]) -> String {
     out
 }
 
-fn buckets(out: &mut String, metric: &str, labels: &str, all: &Snapshot) {
+fn buckets(out: &mut String, metric: &str, labels: &str, bounds: &[f64], all: &Snapshot) {
     let comma = if labels.is_empty() { "" } else { "," };
-    for bound in PROMETHEUS_BOUNDS {
+    for bound in bounds {
         line(
             out,
             format_args!(
                 "{metric}_bucket{{{labels}{comma}le=\"{bound}\"}} {}",
-                all.count_up_to(bound)
+                all.count_up_to(*bound)
             ),
         );
     }

@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use outrigger_model::bootstrap::{StatsTag, StatsTagValue};
 
+use super::tagged::Tags;
+
 /// A name without its labels, and the labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TaggedName {
-    pub(super) name: String,
-    pub(super) tags: Vec<(Arc<str>, String)>,
+    pub(super) name: Arc<str>,
+    pub(super) tags: Tags,
 }
 
 /// A rule that cannot be used.
@@ -92,7 +94,7 @@ impl TagRules {
     /// Splits one full name.
     pub(super) fn split(&self, full: &str) -> TaggedName {
         let first_word = full.split('.').next().unwrap_or(full);
-        let mut tags: Vec<(Arc<str>, String)> = Vec::new();
+        let mut tags: Vec<(Arc<str>, Arc<str>)> = Vec::new();
         let mut cuts = Vec::new();
         for rule in self
             .rules
@@ -103,18 +105,15 @@ impl TagRules {
                 continue;
             }
             if let Find::Fixed(value) = &rule.find {
-                tags.push((Arc::clone(&rule.tag), value.clone()));
+                tags.push((Arc::clone(&rule.tag), value.as_str().into()));
             } else if let Some((cut, value)) = rule.find(full) {
-                tags.push((
-                    Arc::clone(&rule.tag),
-                    full.get(value).unwrap_or_default().to_owned(),
-                ));
+                tags.push((Arc::clone(&rule.tag), full.get(value).unwrap_or_default().into()));
                 cuts.push(cut);
             }
         }
         TaggedName {
-            name: without(full, cuts),
-            tags,
+            name: without(full, cuts).into(),
+            tags: tags.into(),
         }
     }
 }

@@ -149,6 +149,13 @@ impl ResponseFlags {
     }
 }
 
+/// By which are set: their order seldom differs.
+impl std::hash::Hash for ResponseFlags {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u32(self.mask);
+    }
+}
+
 impl Default for ResponseFlags {
     fn default() -> ResponseFlags {
         ResponseFlags::new()

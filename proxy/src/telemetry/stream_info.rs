@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::istio_stats::Destination;
+use super::peer::Peer;
 use super::response_flag::{ResponseFlag, ResponseFlags};
+use super::workload::{Principals, Workload};
 
 /// Facts of the downstream connection, shared by its streams.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) tls: Option<TlsInfo>,
     /// Why the downstream handshake failed.
     pub(crate) transport_failure_reason: Option<Cow<'static, str>>,
+    /// Who both ends are, after a TLS handshake.
+    pub(crate) principals: Option<Arc<Principals>>,
 }
 
 /// What a TLS handshake settled.
@@ -57,6 +62,7 @@ impl ConnectionInfo {
             filter_chain_name: None,
             tls: None,
             transport_failure_reason: None,
+            principals: None,
         }
     }
 }
@@ -70,6 +76,10 @@ pub(crate) struct UpstreamInfo {
     pub(crate) local_address: Option<SocketAddr>,
     /// Why connecting or the handshake did not work.
     pub(crate) transport_failure_reason: Option<Cow<'static, str>>,
+    /// Who the host says it is, by its endpoint's metadata.
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// Who both ends of the upstream connection are, if it is TLS.
+    pub(crate) principals: Option<Arc<Principals>>,
     /// First byte of the request sent.
     pub(crate) first_tx: Option<Instant>,
     /// First byte of the response received.
@@ -109,6 +119,12 @@ pub(crate) struct StreamInfo {
     pub(crate) upstream_cluster: Option<Arc<str>>,
     /// Name of the cluster: Envoy's `%UPSTREAM_CLUSTER_RAW%`.
     pub(crate) upstream_cluster_raw: Option<Arc<str>>,
+    /// The service behind the cluster; `None` when there is no cluster.
+    pub(crate) destination: Option<Arc<Destination>>,
+    /// Who the client says it is.
+    pub(crate) downstream_peer: Option<Arc<Peer>>,
+    /// Who the server says it is.
+    pub(crate) upstream_peer: Option<Arc<Peer>>,
     /// Attempts begun, the first included; 0 when no upstream was tried.
     pub(crate) attempt_count: u32,
     /// The attempt in progress, or the last one.
@@ -146,6 +162,9 @@ impl StreamInfo {
             route_name: None,
             upstream_cluster: None,
             upstream_cluster_raw: None,
+            destination: None,
+            downstream_peer: None,
+            upstream_peer: None,
             attempt_count: 0,
             upstream: UpstreamInfo::default(),
             last_downstream_rx: None,

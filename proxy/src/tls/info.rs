@@ -16,6 +16,7 @@ use x509_parser::prelude::FromDer as _;
 
 use super::distinguished_name::rfc2253;
 use super::error::{SslCounter, VerifyFailure};
+use crate::telemetry::workload::Principals;
 
 /// An established TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,17 @@ impl TlsInfo {
         std::iter::once(SslCounter::Handshake)
             .chain(resumed)
             .chain(anonymous)
+    }
+}
+
+impl TlsInfo {
+    /// Who both ends are, for metrics.
+    pub(crate) fn principals(&self) -> Arc<Principals> {
+        let first = |certificate: &Option<Arc<CertificateDetails>>| {
+            let uri = certificate.as_ref()?.uri_sans().next()?;
+            Some(uri.to_owned())
+        };
+        Principals::of(first(&self.peer).as_deref(), first(&self.local).as_deref())
     }
 }
 

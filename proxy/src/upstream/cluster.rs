@@ -14,6 +14,7 @@ use super::circuit_breaker::CircuitBreaker;
 use super::endpoint::{Host, HostCounters, HostSet};
 use super::lb::{self, Avoided, Cursor};
 use super::stats::ClusterStats;
+use crate::telemetry::istio_stats::Destination;
 use crate::tls::client::ClientContext;
 
 /// Key in endpoint metadata that chooses the transport. Source: cluster.proto `transport_socket_matches`.
@@ -49,6 +50,8 @@ pub(crate) struct Cluster {
     pub(crate) name: Arc<str>,
     /// Its name in stats and in `%UPSTREAM_CLUSTER%`.
     pub(crate) stat_name: Arc<str>,
+    /// The service behind it.
+    pub(crate) destination: Arc<Destination>,
     /// What it was made of.
     pub(crate) config: Arc<model::Cluster>,
     /// Counters.
@@ -92,6 +95,7 @@ impl Cluster {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: config.name.as_str().into(),
             stat_name: config.stat_name.as_str().into(),
+            destination: Arc::new(Destination::of_cluster(&config.name, &config.metadata)),
             stats,
             breaker: previous.map(|old| old.breaker.clone()).unwrap_or_default(),
             transports,
@@ -166,6 +170,7 @@ impl Cluster {
             priority: 0,
             locality: Locality::default(),
             metadata: Metadata::default(),
+            workload: None,
             transport: self.transport_of(&Metadata::default()),
             counters: Arc::new(HostCounters::default()),
         });

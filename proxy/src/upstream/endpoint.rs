@@ -8,6 +8,8 @@ use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::Metadata;
 use outrigger_model::node::Locality;
 
+use crate::telemetry::workload::Workload;
+
 /// One upstream host. Immutable but for its counters, which survive endpoint updates that keep the address.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -25,6 +27,8 @@ pub(crate) struct Host {
     pub(crate) locality: Locality,
     /// Endpoint metadata.
     pub(crate) metadata: Metadata,
+    /// Who it is, as its metadata says; for metrics.
+    pub(crate) workload: Option<Arc<Workload>>,
     /// Index into the cluster's transports.
     pub(crate) transport: usize,
     /// Counters.
@@ -180,9 +184,16 @@ fn host(
         priority,
         locality: locality.clone(),
         metadata: endpoint.metadata.clone(),
+        workload: workload(&endpoint.metadata),
         transport: transport_of(&endpoint.metadata),
         counters,
     }
+}
+
+/// What istiod writes about the workload of an endpoint.
+fn workload(metadata: &Metadata) -> Option<Arc<Workload>> {
+    let encoded = metadata.get("istio", "workload")?.as_str()?;
+    Workload::endpoint(encoded).map(Arc::new)
 }
 
 impl Tier {

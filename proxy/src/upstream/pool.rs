@@ -16,6 +16,7 @@ use super::cluster::Cluster;
 use super::connect::{AlpnOverride, ConnectError};
 use super::endpoint::Host;
 use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::telemetry::workload::Principals;
 use crate::worker;
 
 /// How often idle connections are looked at.
@@ -35,6 +36,8 @@ pub(crate) enum Version {
 pub(crate) struct ConnectionFacts {
     /// Our end.
     pub(crate) local_address: Option<SocketAddr>,
+    /// Who both ends are, if it is TLS.
+    pub(crate) principals: Option<Arc<Principals>>,
 }
 
 /// A connection ready for one request.

@@ -1,5 +1,5 @@
 //! Counters of one cluster. Source: Envoy docs, cluster stats.
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 
@@ -35,6 +35,7 @@ pub(crate) struct ClusterStats {
     pub(crate) upstream_rq_retry_overflow: Counter,
     pub(crate) upstream_rq_retry_limit_exceeded: Counter,
     pub(crate) responses: ResponseCodes,
+    grpc: LazyGrpc,
     pub(crate) upstream_rq_time: Histogram,
     pub(crate) membership_total: Gauge,
     pub(crate) membership_healthy: Gauge,
@@ -48,6 +49,24 @@ pub(crate) struct ClusterStats {
     pub(crate) ssl_fail_verify_error: Counter,
     pub(crate) ssl_fail_verify_san: Counter,
     pub(crate) ssl_fail_verify_no_cert: Counter,
+}
+
+/// `cluster.<stat name>.grpc.*`, without service and method. Source: Envoy docs, gRPC statistics filter.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub(crate) struct GrpcStats {
+    pub(crate) success: Counter,
+    pub(crate) failure: Counter,
+    pub(crate) total: Counter,
+    pub(crate) request_message_count: Counter,
+    pub(crate) response_message_count: Counter,
+}
+
+#[derive(Debug)]
+struct LazyGrpc {
+    registry: Arc<Registry>,
+    prefix: String,
+    counters: OnceLock<GrpcStats>,
 }
 
 impl ClusterStats {
@@ -82,6 +101,11 @@ impl ClusterStats {
             upstream_rq_retry_overflow: counter("upstream_rq_retry_overflow"),
             upstream_rq_retry_limit_exceeded: counter("upstream_rq_retry_limit_exceeded"),
             responses: ResponseCodes::new(registry, &format!("cluster.{stat_name}.upstream_rq_")),
+            grpc: LazyGrpc {
+                registry: Arc::clone(registry),
+                prefix: format!("cluster.{stat_name}.grpc."),
+                counters: OnceLock::new(),
+            },
             upstream_rq_time: histogram("upstream_rq_time"),
             membership_total: gauge("membership_total"),
             membership_healthy: gauge("membership_healthy"),
@@ -96,6 +120,23 @@ impl ClusterStats {
             ssl_fail_verify_san: counter("ssl.fail_verify_san"),
             ssl_fail_verify_no_cert: counter("ssl.fail_verify_no_cert"),
         }
+    }
+
+    /// gRPC counters; made by the first gRPC request.
+    pub(crate) fn grpc(&self) -> &GrpcStats {
+        let LazyGrpc {
+            registry,
+            prefix,
+            counters,
+        } = &self.grpc;
+        let counter = |name: &str| registry.counter(format!("{prefix}{name}"));
+        counters.get_or_init(|| GrpcStats {
+            success: counter("success"),
+            failure: counter("failure"),
+            total: counter("total"),
+            request_message_count: counter("request_message_count"),
+            response_message_count: counter("response_message_count"),
+        })
     }
 
     /// Counts a response status.

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 use envoy_types::pb::envoy::config::bootstrap::v3::{self as pb, bootstrap, runtime_layer::LayerSpecifier};
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::config::metrics::v3::{self as metrics, tag_specifier::TagValue};
 
-use super::{AdsConfig, Bootstrap, ConfigSource, StatsTag, StatsTagValue};
+use super::stats::Stats;
+use super::{AdsConfig, Bootstrap, ConfigSource};
 use crate::access_log::AccessLog;
 use crate::address::{Address, Names};
 use crate::cluster::Cluster;
@@ -50,6 +50,7 @@ impl Bootstrap {
         runtime(&at.field("layered_runtime"), layered_runtime);
         let resources = Static::from_proto(&at.field("static_resources"), static_resources)?;
         let dynamic = Dynamic::from_proto(&at.field("dynamic_resources"), dynamic_resources)?;
+        let stats = Stats::from_proto(&at.field("stats_config"), stats_config)?;
         Ok(Self {
             node: Node::from_proto(&at.field("node"), node)?,
             admin: admin
@@ -62,7 +63,9 @@ impl Bootstrap {
             ads: dynamic.ads,
             lds: dynamic.lds,
             cds: dynamic.cds,
-            stats_tags: stats_tags(&at.field("stats_config"), stats_config),
+            stats_tags: stats.tags,
+            stats_inclusion: stats.inclusion,
+            histogram_buckets: stats.buckets,
         })
     }
 }
@@ -243,36 +246,4 @@ fn access_logs(at: &FieldPath<'_>, protos: Vec<accesslog::AccessLog>) -> Result<
         }
     }
     Ok(())
-}
-
-fn stats_tags(at: &FieldPath<'_>, proto: Option<metrics::StatsConfig>) -> Vec<StatsTag> {
-    let Some(proto) = proto else { return Vec::new() };
-    verdicts!(at, proto => metrics::StatsConfig {
-        supported { stats_tags }
-        partly { use_all_default_tags: "false; true is listed as without effect" }
-        unsupported { stats_matcher, histogram_bucket_settings, allow_default_tag_overrides }
-    });
-    if use_all_default_tags.is_some_and(|all| all.value) {
-        at.field("use_all_default_tags")
-            .problem("true has no effect here");
-    }
-    let mut tags = Vec::with_capacity(stats_tags.len());
-    for (index, proto) in stats_tags.into_iter().enumerate() {
-        let at = at.field("stats_tags").index(index);
-        verdicts!(at, proto => metrics::TagSpecifier { supported { tag_name, tag_value } });
-        choices!(TagValue { supported { Regex, FixedValue } });
-        let value = match tag_value {
-            Some(TagValue::Regex(regex)) => StatsTagValue::Regex(regex),
-            Some(TagValue::FixedValue(text)) => StatsTagValue::Fixed(text),
-            None => {
-                at.problem("names one of Envoy's default tags, which do not exist here");
-                continue;
-            }
-        };
-        tags.push(StatsTag {
-            name: tag_name,
-            value,
-        });
-    }
-    tags
 }

@@ -32,7 +32,7 @@ pub(super) struct Verdict {
 }
 
 /// The Rust names of Istio's messages.
-const ISTIO: [(&str, &str); 13] = [
+const ISTIO: [(&str, &str); 14] = [
     (
         "istio::MetadataExchange",
         "envoy.tcp.metadataexchange.config.MetadataExchange",
@@ -59,6 +59,7 @@ const ISTIO: [(&str, &str); 13] = [
         "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig.AlpnOverride",
     ),
     ("istio::StatsConfig", "stats.PluginConfig"),
+    ("istio::MetricConfig", "stats.MetricConfig"),
     ("istio::NameTable", "istio.networking.nds.v1.NameTable"),
     ("istio::NameInfo", "istio.networking.nds.v1.NameTable.NameInfo"),
     (

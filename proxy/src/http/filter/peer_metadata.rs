@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use outrigger_model::http_filter::peer_metadata::PeerMetadata;
 use outrigger_model::metadata::Value;
-use outrigger_model::peer;
 
 use super::FilterState;
 use crate::codec::{RequestHead, ResponseHead};
@@ -36,7 +35,7 @@ impl PeerMetadataFilter {
             state.downstream_peer = take(&mut head.headers);
         } else {
             // Never passed on, also when nobody asked for it: it tells the workload's identity.
-            take(&mut head.headers);
+            drop_both(&mut head.headers);
         }
         if self.config.upstream_propagation && !cluster.is_some_and(|cluster| self.is_external(cluster)) {
             self.put(&mut head.headers);
@@ -47,7 +46,7 @@ impl PeerMetadataFilter {
         if self.config.upstream_discovery {
             state.upstream_peer = take(&mut head.headers);
         } else {
-            take(&mut head.headers);
+            drop_both(&mut head.headers);
         }
         if self.config.downstream_propagation && state.answer_peer {
             self.put(&mut head.headers);
@@ -68,12 +67,13 @@ impl PeerMetadataFilter {
 }
 
 /// Removes both headers; the peer when both could be read.
-fn take(headers: &mut HeaderMap) -> Option<Peer> {
+fn take(headers: &mut HeaderMap) -> Option<Arc<Peer>> {
     let metadata = headers.remove(METADATA);
     let id = headers.remove(METADATA_ID);
-    let metadata = peer::decode_http(metadata?.to_str().ok()?).ok()?;
-    Some(Peer {
-        id: id?.to_str().ok()?.to_owned(),
-        metadata,
-    })
+    Peer::of_headers(&id?, &metadata?)
+}
+
+fn drop_both(headers: &mut HeaderMap) {
+    headers.remove(METADATA);
+    headers.remove(METADATA_ID);
 }

@@ -60,7 +60,12 @@ impl Attempt<'_> {
         head: RequestHead,
         source: Option<&ReplaySource>,
     ) -> Result<Attempted, AttemptError> {
-        self.info.borrow_mut().begin_attempt().host = Some(self.host.address);
+        {
+            let mut info = self.info.borrow_mut();
+            let upstream = info.begin_attempt();
+            upstream.host = Some(self.host.address);
+            upstream.workload.clone_from(&self.host.workload);
+        }
         let limits = &self.cluster.config.circuit_breaker;
         let Some(pending) = self.cluster.breaker.acquire(Resource::PendingRequests, limits) else {
             self.cluster.stats.upstream_rq_pending_overflow.inc();
@@ -79,7 +84,9 @@ impl Attempt<'_> {
         let started = Instant::now();
         {
             let upstream = &mut self.info.borrow_mut().upstream;
-            upstream.local_address = lease.facts().local_address;
+            let facts = lease.facts();
+            upstream.local_address = facts.local_address;
+            upstream.principals.clone_from(&facts.principals);
             upstream.first_tx = Some(started.into_std());
         }
         let body = source.map_or_else(Body::empty, ReplaySource::attempt);

@@ -60,6 +60,7 @@ impl Pool {
         let guard = connected.guard;
         let facts = ConnectionFacts {
             local_address: connected.local_address,
+            principals: connected.tls.as_ref().map(|tls| tls.principals()),
         };
         let client = client::handshake(connected.transport, move || drop(guard))
             .await
@@ -156,7 +157,7 @@ impl std::fmt::Debug for Return {
 }
 
 impl BodyObserver for Return {
-    fn data(&self, _bytes: usize) {}
+    fn data(&self, _data: &bytes::Bytes) {}
 
     fn end(&self) {
         if let Some(lease) = self.0.take() {

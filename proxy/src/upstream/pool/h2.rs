@@ -114,6 +114,7 @@ impl Pool {
         };
         let facts = ConnectionFacts {
             local_address: connected.local_address,
+            principals: connected.tls.as_ref().map(|tls| tls.principals()),
         };
         let client = client::handshake(connected.transport, settings, on_close)
             .await
@@ -221,7 +222,7 @@ impl std::fmt::Debug for InUse {
 }
 
 impl BodyObserver for InUse {
-    fn data(&self, _bytes: usize) {}
+    fn data(&self, _data: &bytes::Bytes) {}
 
     fn end(&self) {
         self.0.take();
