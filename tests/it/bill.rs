@@ -8,6 +8,7 @@ mod bad_input;
 mod certificates;
 mod compare;
 mod dead_hosts;
+mod metrics;
 mod split;
 mod streams;
 mod updates;

@@ -19,5 +19,6 @@ pub mod netns;
 pub mod pcap;
 pub mod plan;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod tools;
