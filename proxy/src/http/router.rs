@@ -97,7 +97,6 @@ pub(super) async fn forward(
     forward: &Forward,
     cluster: Option<&Arc<Cluster>>,
     state: &FilterState,
-    mut head: RequestHead,
     body: Body,
 ) -> Result<Forwarded, LocalReply> {
     let Some(cluster) = cluster else {
@@ -116,11 +115,7 @@ pub(super) async fn forward(
         info.upstream_cluster = Some(cluster.stat_name.clone());
         info.destination = Some(cluster.destination.clone());
     }
-    let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), &head);
-    stream.limits.set_duration(timeouts.duration);
-    stream.limits.set_response(timeouts.response);
-    finalize_head(stream, forward, &timeouts, &mut head);
-    let retry = RetryState::new(route.retry.as_ref(), head.is_grpc());
+    let retry = RetryState::new(route.retry.as_ref(), stream.request().is_grpc());
     let source = (!body.is_empty()).then(|| {
         let limit = usize::try_from(cluster.config.buffer_limit_bytes).unwrap_or(usize::MAX);
         ReplaySource::new(body, limit, retry.may_retry())
@@ -131,12 +126,12 @@ pub(super) async fn forward(
         cluster,
         tried: SmallVec::new(),
         retry,
-        per_try: timeouts.per_try,
+        per_try: route.retry.as_ref().and_then(|policy| policy.per_try_timeout),
         include_attempt_count: route.include_attempt_count,
         attempts: 0,
         retry_permit: None,
     };
-    match stream.limits.within(exchange.run(head, source)).await {
+    match stream.limits.within(exchange.run(source)).await {
         Ok(Ok((response, guards))) => Ok(Forwarded {
             response,
             guards: Some(guards),
@@ -151,8 +146,11 @@ pub(super) async fn forward(
     }
 }
 
-/// The last changes to a request head, the same for all attempts.
-fn finalize_head(stream: &Stream, forward: &Forward, timeouts: &Timeouts, head: &mut RequestHead) {
+/// The last changes to a request head, the same for all attempts, and the limits that it and the route set.
+pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, head: &mut RequestHead) {
+    let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), head);
+    stream.limits.set_duration(timeouts.duration);
+    stream.limits.set_response(timeouts.response);
     if let Some(host) = forward
         .config
         .host_rewrite
@@ -193,18 +191,14 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn run(
-        &mut self,
-        head: RequestHead,
-        source: Option<ReplaySource>,
-    ) -> Result<(Response, Guards), LocalReply> {
+    async fn run(&mut self, source: Option<ReplaySource>) -> Result<(Response, Guards), LocalReply> {
         loop {
             self.attempts += 1;
             let Some(host) = self.pick() else {
                 return Err(self.no_healthy_upstream());
             };
             self.tried.push(host.address);
-            let mut head = head.clone();
+            let mut head = self.stream.request().clone();
             if self.include_attempt_count {
                 head.headers
                     .insert(ATTEMPT_COUNT, HeaderValue::from(self.attempts));

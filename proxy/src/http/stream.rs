@@ -41,7 +41,7 @@ pub(super) struct Stream {
     pub(super) limits: Limits,
     /// The path before a rewrite.
     pub(super) original_path: RefCell<Option<HeaderValue>>,
-    /// The request head as logs and local replies see it; set once it is routed and filtered, or refused.
+    /// The request head; set once it is routed and filtered, or refused.
     request: OnceCell<RequestHead>,
     response_headers: RefCell<HeaderMap>,
     trailers: RefCell<Option<HeaderMap>>,
@@ -56,7 +56,7 @@ pub(super) async fn run(
     downstream: &Rc<Downstream>,
     request: Request,
 ) -> Response {
-    let Request { mut head, body } = request;
+    let Request { head, body } = request;
     let stream = Rc::new(Stream::new(manager, downstream, &head));
     stream.metrics.received(manager, &head);
     let unanswered = Unanswered(Some(stream.clone()));
@@ -68,14 +68,14 @@ pub(super) async fn run(
     };
     let mut state = FilterState::default();
     let mut chosen = None;
-    let outcome = match stream.prepare(&mut head, &mut state) {
+    let outcome = match stream.prepare(head, &mut state) {
         Err(reply) => Err(reply),
         Ok(prepared) => {
             let Prepared { route, cluster, .. } = &prepared;
             let outcome = match &route.action {
                 Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
                 Action::Forward(forward) => {
-                    router::forward(&stream, route, forward, cluster.as_ref(), &state, head, body).await
+                    router::forward(&stream, route, forward, cluster.as_ref(), &state, body).await
                 }
             };
             chosen = Some(prepared);
@@ -143,19 +143,25 @@ impl Stream {
     /// From the head as it came to a route and, past the filters, to a head that can be forwarded.
     fn prepare(
         self: &Rc<Self>,
-        head: &mut RequestHead,
+        mut head: RequestHead,
         state: &mut FilterState,
     ) -> Result<Prepared, LocalReply> {
-        let result = self.route_and_filter(head, state);
+        let result = self.route_and_filter(&mut head, state);
         self.info.borrow_mut().downstream_peer = state.downstream_peer.take();
         let cluster = result
             .as_ref()
             .ok()
             .and_then(|prepared| prepared.cluster.as_ref());
-        self.watch_messages(head, cluster);
-        // Logs see the head with its request id and rewritten path.
-        let _ = self.request.set(head.clone());
+        self.watch_messages(&head, cluster);
+        let _ = self.request.set(head);
         result
+    }
+
+    /// The head as it is forwarded, logged and answered.
+    pub(super) fn request(&self) -> &RequestHead {
+        self.request
+            .get()
+            .expect("prepare has set it before anybody asks")
     }
 
     fn route_and_filter(
@@ -212,6 +218,9 @@ impl Stream {
         for filter in &self.manager.filters {
             filter.decode(state, head, prepared.cluster.as_deref());
         }
+        if let (Action::Forward(forward), Some(_)) = (&prepared.route.action, &prepared.cluster) {
+            router::finish_head(self, &prepared.route, forward, head);
+        }
         Ok(prepared)
     }
 
@@ -247,11 +256,7 @@ impl Stream {
             info.set_flag(flag);
         }
         info.response_code_details = Some(reply.details.clone());
-        reply.response(
-            self.request
-                .get()
-                .expect("prepare has set it before there is a reply"),
-        )
+        reply.response(self.request())
     }
 
     /// The response head on its way down.

@@ -35,9 +35,10 @@ impl Timeouts {
             None => config.timeout,
             Some(bound) => at_most(asked().unwrap_or_default(), bound),
         };
-        let duration = match (config.grpc_timeout_header_max, asked()) {
-            (Some(bound), Some(asked)) => at_most(asked, bound),
-            _ => config.max_stream_duration,
+        let replacement = |bound| asked().map(|asked| at_most(asked, bound));
+        let duration = match config.grpc_timeout_header_max.and_then(replacement) {
+            Some(limit) => limit,
+            None => config.max_stream_duration,
         };
         Self {
             response,
