@@ -1,4 +1,4 @@
-//! Documents that people write: the bootstrap file, YAML or JSON, by the proto JSON mapping.
+//! Documents that people write: the bootstrap file and the demo's resources, YAML or JSON, by the proto JSON mapping.
 //!
 //! Owns text → message with a place and a path in every complaint; knows nothing of what the fields mean.
 //! Reads what Envoy 1.40 reads (`source/common/protobuf/yaml_utility.cc`; checked with `envoy --mode
@@ -7,9 +7,11 @@
 mod decode;
 mod json;
 mod nearest;
+mod placed;
 mod scalar;
 mod tree;
 mod well_known;
+mod write;
 mod yaml;
 
 use std::io::{self, Read as _};
@@ -24,7 +26,9 @@ use prost_reflect::DynamicMessage;
 
 use crate::dump::{Descriptors, DescriptorsError};
 use decode::{Decoder, Fault};
+pub use placed::Document;
 use tree::Node;
+pub use write::json_as_yaml;
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -136,10 +140,10 @@ pub fn parse_bootstrap(
         .transpose()?;
     let sources: Vec<Source> = std::iter::once(base).chain(overrides).collect();
     // Building the large set costs tens of milliseconds of every start, and hardly any bootstrap needs it.
-    let small = merged(&Descriptors::bootstrap()?, &sources, unknown);
+    let small = merged(&Descriptors::bootstrap()?, BOOTSTRAP, &sources, unknown);
     let message = match small {
         Err(Refusal::Fault(fault)) if fault.0.unknown_type => {
-            merged(&Descriptors::full()?, &sources, unknown)
+            merged(&Descriptors::full()?, BOOTSTRAP, &sources, unknown)
         }
         other => other,
     };
@@ -268,12 +272,17 @@ impl Refusal {
     }
 }
 
-/// The encoding of all sources, each merged over the one before it.
-fn merged(descriptors: &Descriptors, sources: &[Source], unknown: UnknownFields) -> Result<Vec<u8>, Refusal> {
+/// The encoding of all sources as one message, each merged over the one before it.
+fn merged(
+    descriptors: &Descriptors,
+    full_name: &str,
+    sources: &[Source],
+    unknown: UnknownFields,
+) -> Result<Vec<u8>, Refusal> {
     let mut merged: Option<DynamicMessage> = None;
     for source in sources {
         let message = Decoder::new(descriptors, unknown)
-            .document(&source.tree, BOOTSTRAP)
+            .document(&source.tree, full_name)
             .map_err(|fault| Refusal::Fault(Box::new(Located(fault, source.name.clone()))))?;
         match &mut merged {
             None => merged = Some(message),
