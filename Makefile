@@ -16,9 +16,10 @@ NETNS := alone:: bill::
 LOCKED := $(if $(CI),--locked)
 STEP := .ci/step
 
-.PHONY: help build check test fmt clippy doc unit deny prepare e2e
+.PHONY: help build demo check test fmt clippy doc unit deny prepare e2e
 help:
 	@echo 'make build    target/release/outrigger and target/release/iptables-init'
+	@echo 'make demo     a mesh on loopback, live, as an ordinary user; docs/demo.md. ARGS="--duration 30" and such'
 	@echo 'make check    fmt, clippy, unit tests, supply chain, doc; needs neither root nor network namespaces'
 	@echo 'make test     installs what the tests need, then check and the end-to-end tests; needs root'
 	@echo 'make e2e      the end-to-end tests alone'
@@ -26,6 +27,11 @@ help:
 
 build:
 	@$(STEP) build cargo build $(LOCKED) --release --workspace
+
+# Not through STEP: the first build takes minutes, and cargo's own progress says so.
+demo:
+	@cargo build $(LOCKED) --release --workspace
+	@exec "$${CARGO_TARGET_DIR:-target}/release/outrigger" demo $(ARGS)
 
 # Cheapest first; what fails most often early.
 check: fmt clippy unit deny doc

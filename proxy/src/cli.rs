@@ -2,6 +2,7 @@
 //!
 //! Owns the flags and what goes to stdout and stderr before and after the server runs. Source: Envoy docs "Command line options";
 //! `envoy --help` of 1.40.
+mod demo;
 mod flags;
 mod logging;
 
@@ -24,6 +25,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             print!("{text}");
             return ExitCode::SUCCESS;
         }
+        Err(Told::Demo(demo)) => return demo::run(demo),
         Err(Told::Fault(text)) => {
             eprintln!("outrigger: {}", text.trim_end());
             return ExitCode::FAILURE;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::demo::{self, Demo};
 use super::{Mode, Options};
 use crate::admin;
 use crate::admin::logger::{Level, Levels, LogControl};
@@ -26,6 +27,8 @@ pub(super) enum Told {
     Answer(String),
     /// It is wrong; for stderr.
     Fault(String),
+    /// The demo, or one of its children.
+    Demo(Demo),
 }
 
 /// A flag that Envoy has and that has no effect here.
@@ -95,6 +98,9 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Par
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Told::Answer(error.to_string()),
             _ => Told::Fault(error.to_string().trim_start_matches("error: ").to_owned()),
         })?;
+    if let Some(demo) = demo::parse(&matches) {
+        return Err(Told::Demo(demo));
+    }
     if matches.get_flag("hot-restart-version") {
         return Err(Told::Answer("disabled\n".to_owned()));
     }
@@ -265,6 +271,8 @@ fn command() -> Command {
         .version(admin::version())
         .args(known)
         .args(ignored)
+        .subcommands(demo::commands())
+        .disable_help_subcommand(true)
         // Envoy's parser takes the last of repeated values; so do wrappers that append to a command line.
         .args_override_self(true)
 }
@@ -400,6 +408,39 @@ mod tests {
         assert_eq!(
             remarks,
             ["--component-log-level: unknown logger \"lua\", it has no effect here"]
+        );
+    }
+
+    #[test]
+    fn the_demo_and_its_children_have_commands() {
+        use outrigger_demo::child::Role;
+        let told = |line: &str| match read(line) {
+            Err(Told::Demo(demo)) => demo,
+            other => panic!("{line}: {other:?}"),
+        };
+        let Demo::Run(options) = told("demo --config f.yaml --duration 15 --json") else {
+            panic!("not the demo itself");
+        };
+        assert_eq!(options.config, Some(PathBuf::from("f.yaml")));
+        assert_eq!(
+            (options.duration, options.json),
+            (Some(Duration::from_secs(15)), true)
+        );
+        let sidecar = Role::Sidecar(["-c", "b", "--concurrency", "1"].map(OsString::from).to_vec());
+        assert_eq!(
+            told("demo-child 7 sidecar -c b --concurrency 1"),
+            Demo::Child(7, sidecar)
+        );
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 80));
+        let version = "v1".to_owned();
+        assert_eq!(
+            told("demo-child 7 app v1 127.0.0.1:80"),
+            Demo::Child(7, Role::App { version, address })
+        );
+        assert!(fault("demo --duration 0").contains("'0'"));
+        assert!(fault("demo --durations 5").contains("'--duration'"));
+        assert!(
+            matches!(read("--help"), Err(Told::Answer(text)) if text.contains("demo ") && !text.contains("demo-child"))
         );
     }
 

@@ -62,7 +62,7 @@ impl Named {
 }
 
 /// What one node can ask for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     types: BTreeMap<String, Vec<Named>>,
 }
@@ -101,15 +101,30 @@ impl Snapshot {
                 continue;
             }
             let bytes = read(&path)?;
-            let response =
-                DiscoveryResponse::decode(bytes.as_slice()).map_err(|error| CaptureError::Malformed {
+            snapshot
+                .set(type_url, &bytes)
+                .map_err(|error| CaptureError::Malformed {
                     path,
                     reason: error.to_string(),
                 })?;
-            let resources = response.resources.into_iter().map(Named::from_any).collect();
-            snapshot.types.insert(type_url.to_owned(), resources);
         }
         Ok(snapshot)
+    }
+
+    /// Replaces the resources of a type by those of an encoded `DiscoveryResponse`.
+    ///
+    /// # Errors
+    /// When `response` is none.
+    pub fn set(&mut self, type_url: &str, response: &[u8]) -> Result<(), prost::DecodeError> {
+        let response = DiscoveryResponse::decode(response)?;
+        let resources = response.resources.into_iter().map(Named::from_any).collect();
+        self.types.insert(type_url.to_owned(), resources);
+        Ok(())
+    }
+
+    /// Every type that has resources.
+    pub fn types(&self) -> impl Iterator<Item = &str> {
+        self.types.keys().map(String::as_str)
     }
 
     /// Every resource of a type, in the order in which they came.
