@@ -1,5 +1,4 @@
 //! What streams and TCP proxies need to know of the connection they are on.
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,11 +12,4 @@ pub(crate) struct Downstream {
     pub(crate) info: Arc<ConnectionInfo>,
     /// TLS facts, when TLS was terminated here.
     pub(crate) tls: Option<Rc<TlsInfo>>,
-}
-
-impl Downstream {
-    /// Where the client meant to go: what ORIGINAL_DST clusters dial.
-    pub(crate) fn local_address(&self) -> SocketAddr {
-        self.info.local_address
-    }
 }

@@ -255,7 +255,7 @@ impl Exchange<'_> {
             tried: if avoid { &self.tried } else { &[] },
             attempts: self.retry.host_selection_attempts(),
         };
-        let dialled = self.stream.downstream.local_address();
+        let dialled = self.stream.downstream.info.original_dst();
         self.cluster
             .choose(dialled, &mut self.stream.random.borrow_mut(), avoided)
     }

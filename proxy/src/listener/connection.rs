@@ -34,6 +34,7 @@ pub(super) async fn run(
     let Ok(mut local) = stream.local_addr() else {
         return;
     };
+    let own = local;
     let _ = stream.set_nodelay(true);
     let accepted_by = cell.load();
     let listener = if accepted_by.use_original_dst {
@@ -51,6 +52,7 @@ pub(super) async fn run(
     let destination = found.original_dst.unwrap_or(local);
     let chain = choose(&listener, &found, destination, remote);
     let mut info = ConnectionInfo::new(next_connection_id(), destination, remote);
+    info.is_restored = destination != own;
     info.requested_server_name = found.server_name.as_deref().map(Arc::from);
     let Some(chain) = chain else {
         return no_chain(&listener, info);

@@ -131,7 +131,7 @@ impl TcpProxy {
         info.upstream_cluster = Some(cluster.stat_name.clone());
         info.destination = Some(cluster.destination.clone());
         for _ in 0..self.max_connect_attempts {
-            let dialled = downstream.local_address();
+            let dialled = downstream.info.original_dst();
             let Some(host) = cluster.choose(dialled, &mut random, Avoided::default()) else {
                 cluster.stats.upstream_cx_none_healthy.inc();
                 info.set_flag(ResponseFlag::NoHealthyUpstream);

@@ -19,6 +19,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) id: u64,
     /// Where the client meant to go: the original destination when it was restored.
     pub(crate) local_address: SocketAddr,
+    /// Whether it was restored: the socket's own address is another one.
+    pub(crate) is_restored: bool,
     /// The client, as a PROXY header or the like says; else `direct_remote_address`.
     pub(crate) remote_address: SocketAddr,
     /// The socket's peer.
@@ -56,6 +58,7 @@ impl ConnectionInfo {
         ConnectionInfo {
             id,
             local_address,
+            is_restored: false,
             remote_address,
             direct_remote_address: remote_address,
             requested_server_name: None,
@@ -64,6 +67,12 @@ impl ConnectionInfo {
             transport_failure_reason: None,
             principals: None,
         }
+    }
+
+    /// Where the client dialled, if the connection was redirected from there: where ORIGINAL_DST clusters connect to. Without
+    /// REDIRECT the address is our own, and connecting to it would never end.
+    pub(crate) fn original_dst(&self) -> Option<SocketAddr> {
+        self.is_restored.then_some(self.local_address)
     }
 }
 

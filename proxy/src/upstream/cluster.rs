@@ -122,15 +122,16 @@ impl Cluster {
         self.hosts.load_full()
     }
 
-    /// A host for one exchange or connection whose client dialled `dialled`; `None`: none may be used (`UH`).
+    /// A host for one exchange or connection that was redirected from `dialled`; `None`: none may be used (`UH`). An
+    /// ORIGINAL_DST cluster has none for a connection that was not redirected, as Envoy's.
     pub(crate) fn choose(
         &self,
-        dialled: SocketAddr,
+        dialled: Option<SocketAddr>,
         random: &mut fastrand::Rng,
         avoided: Avoided<'_>,
     ) -> Option<Arc<Host>> {
         if self.is_original_dst() {
-            return Some(self.dialled_host(dialled));
+            return dialled.map(|dialled| self.dialled_host(dialled));
         }
         let hosts = self.hosts.load();
         lb::pick_untried(&hosts, &self.config.lb_policy, &self.cursor, random, avoided)
