@@ -11,6 +11,8 @@ SHELL := bash
 
 # Modules of tests/it that need root and network namespaces. `check` leaves them out, `e2e` runs exactly them.
 NETNS := alone:: bill::
+# Modules that need no root, but the release binary that `build` makes.
+RELEASE := demo::
 
 # In CI the lock file is law; at a desk a changed Cargo.toml may update it.
 LOCKED := $(if $(CI),--locked)
@@ -50,7 +52,7 @@ doc:
 
 unit:
 	@$(STEP) unit cargo test $(LOCKED) --workspace --lib --bins
-	@$(STEP) integration cargo test $(LOCKED) --workspace --test '*' -- $(addprefix --skip=,$(NETNS))
+	@$(STEP) integration cargo test $(LOCKED) --workspace --test '*' -- $(addprefix --skip=,$(NETNS) $(RELEASE))
 	@$(STEP) doctest cargo test $(LOCKED) --workspace --doc
 
 # The test reads deny.toml and needs no network; cargo-deny reads the same file where it is installed.
@@ -62,10 +64,10 @@ prepare:
 	@$(STEP) prepare tests/prepare
 
 # One after the other: they measure shares, deadlines and failures, and two at once on two cores disturb each other.
-# A name in NETNS that matches no test is an error, not a pass.
+# A name in NETNS or RELEASE that matches no test is an error, not a pass.
 e2e: build
-	@for module in $(NETNS); do \
+	@for module in $(NETNS) $(RELEASE); do \
 	  cargo test $(LOCKED) --workspace --quiet --test '*' -- --list "$$module" | grep ': test$$' >/dev/null \
-	    || { echo "e2e: no test matches $$module (NETNS in the Makefile)" >&2; exit 1; }; \
+	    || { echo "e2e: no test matches $$module (NETNS and RELEASE in the Makefile)" >&2; exit 1; }; \
 	done
-	@$(STEP) e2e cargo test $(LOCKED) --workspace --test '*' -- --test-threads=1 $(NETNS)
+	@$(STEP) e2e cargo test $(LOCKED) --workspace --test '*' -- --test-threads=1 $(NETNS) $(RELEASE)
