@@ -44,7 +44,7 @@ impl Alone {
             ADMIN.port(),
         );
         std::fs::write(&bootstrap, text).expect("our folder");
-        let proxy = Process::start(kind.command(&namespace, &bootstrap), "proxy", folder.path());
+        let proxy = Process::start(kind.command(&namespace, &bootstrap, 2), "proxy", folder.path());
         let mut alone = Self {
             namespace,
             kind,

@@ -74,6 +74,7 @@ pub struct Pod {
     /// The application, if it has one.
     pub app: Option<Process>,
     version: &'static str,
+    workers: u32,
     folder: PathBuf,
 }
 
@@ -138,7 +139,7 @@ impl Mesh {
         };
         for (name, octet, version) in plan.scenario.pods() {
             let kind = if *name == "front" { plan.front } else { plan.bill };
-            let pod = mesh.build_pod(plan.scenario, name, *octet, version, kind);
+            let pod = mesh.build_pod(plan.scenario, name, *octet, version, kind, plan.workers);
             mesh.pods.insert(name, pod);
             let captured = Snapshot::read(&plan.scenario.folder().join(name)).expect("a capture");
             mesh.control.serve(name, captured.map(|any| plan.load(any)));
@@ -158,6 +159,7 @@ impl Mesh {
         octet: u8,
         version: &'static str,
         kind: Kind,
+        workers: u32,
     ) -> Pod {
         let address = Ipv4Addr::new(10, 20, 0, octet);
         let namespace = self.network.pod(name, address);
@@ -199,6 +201,7 @@ impl Mesh {
             proxy: None,
             app: None,
             version,
+            workers,
             folder,
         }
     }
@@ -238,7 +241,7 @@ impl Mesh {
         let pod = self.pod_mut(name);
         let command = pod
             .kind
-            .command(&pod.namespace, &pod.folder.join("bootstrap.yaml"));
+            .command(&pod.namespace, &pod.folder.join("bootstrap.yaml"), pod.workers);
         pod.proxy = Some(Process::start(command, "proxy", &pod.folder));
     }
 

@@ -50,6 +50,8 @@ pub struct Plan {
     pub bill: Kind,
     /// A recording (a file of the scenario) that front is driven by, instead of its capture.
     pub recording: Option<&'static str>,
+    /// Worker threads of each proxy.
+    pub workers: u32,
 }
 
 impl Plan {
@@ -60,6 +62,7 @@ impl Plan {
             front,
             bill,
             recording: None,
+            workers: 2,
         }
     }
 

@@ -23,7 +23,7 @@ pub enum Kind {
 
 impl Kind {
     /// The command that runs this proxy in a pod on a bootstrap file.
-    pub fn command(self, namespace: &Namespace, bootstrap: &Path) -> Command {
+    pub fn command(self, namespace: &Namespace, bootstrap: &Path, workers: u32) -> Command {
         let program = match self {
             Self::Outrigger => tools::outrigger(),
             Self::Envoy => tools::envoy(),
@@ -32,7 +32,7 @@ impl Kind {
         command
             .arg("-c")
             .arg(bootstrap)
-            .args(["--concurrency", "2", "-l", "info"]);
+            .args(["--concurrency", &workers.to_string(), "-l", "info"]);
         // Else the access log comes every ten seconds.
         command.args(["--file-flush-interval-msec", "50"]);
         if self == Self::Envoy {
