@@ -11,20 +11,21 @@ SHELL := bash
 
 # Modules of tests/it that need root and network namespaces. `check` leaves them out, `e2e` runs exactly them.
 NETNS := alone:: bill::
-# Modules that need no root, but the release binary that `build` makes.
-RELEASE := demo::
+# Modules that need no root, but the release binaries that `build` makes.
+RELEASE := demo:: smoke::
 
 # In CI the lock file is law; at a desk a changed Cargo.toml may update it.
 LOCKED := $(if $(CI),--locked)
 STEP := .ci/step
 
-.PHONY: help build demo check test fmt clippy doc unit deny prepare e2e
+.PHONY: help build demo check test fmt clippy doc unit deny prepare e2e bench
 help:
 	@echo 'make build    target/release/outrigger and target/release/iptables-init'
 	@echo 'make demo     a mesh on loopback, live, as an ordinary user; docs/demo.md. ARGS="--duration 30" and such'
 	@echo 'make check    fmt, clippy, unit tests, supply chain, doc; needs neither root nor network namespaces'
 	@echo 'make test     installs what the tests need, then check and the end-to-end tests; needs root'
 	@echo 'make e2e      the end-to-end tests alone'
+	@echo 'make bench    outrigger beside Envoy, nginx and HAProxy into docs/performance.md, 15 minutes; one table: ARGS="--quick hop"'
 	@echo 'make fmt | clippy | unit | deny | doc | prepare    one step'
 
 build:
@@ -71,3 +72,8 @@ e2e: build
 	    || { echo "e2e: no test matches $$module (NETNS and RELEASE in the Makefile)" >&2; exit 1; }; \
 	done
 	@$(STEP) e2e cargo test $(LOCKED) --workspace --test '*' -- --test-threads=1 $(NETNS) $(RELEASE)
+
+# What it measures is what ships. It wants the machine for itself.
+bench: build
+	@$(STEP) bench-prepare benches/prepare
+	@$(STEP) bench $${CARGO_TARGET_DIR:-target}/release/outrigger-bench $(ARGS)

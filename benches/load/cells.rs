@@ -7,6 +7,7 @@ pub mod mesh;
 pub mod startup;
 mod static_chain;
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -166,15 +167,27 @@ pub fn run(setup: &Setup, workload: Workload) -> (Cell, Vec<Sample>) {
         setting: workload.setting(),
         ..Cell::default()
     };
-    let measured = match workload {
+    let measured = caught(|| match workload {
         Workload::Mesh => mesh::run(setup, &mut cell),
         _ => run_static(setup, workload, &mut cell),
-    };
+    });
     let samples = measured.unwrap_or_else(|error| {
         cell.faults.push(format!("not measured: {error:#}"));
         Vec::new()
     });
     (cell, samples)
+}
+
+/// The harness of the end-to-end tests panics where a test would fail; here that is one workload's fault.
+///
+/// # Errors
+/// As `work`, or with the message of its panic.
+pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        bail!("{}", text.unwrap_or("a panic without words"))
+    })
 }
 
 fn run_static(setup: &Setup, workload: Workload, cell: &mut Cell) -> anyhow::Result<Vec<Sample>> {

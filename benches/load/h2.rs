@@ -148,7 +148,9 @@ impl Client {
     /// When an answer is wrong, a connection ends, or nothing comes at all.
     pub fn run(&mut self, duration: Duration) -> anyhow::Result<u64> {
         self.shared.answers.set(0);
-        self.tasks.block_on(&self.runtime, tokio::time::sleep(duration));
+        // Made inside: a timer belongs to the runtime that polls it.
+        self.tasks
+            .block_on(&self.runtime, async { tokio::time::sleep(duration).await });
         if let Some(fault) = self.shared.fault.take() {
             return Err(fault);
         }

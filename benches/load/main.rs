@@ -93,6 +93,8 @@ const QUICK: Timing = Timing {
 };
 
 fn main() -> ExitCode {
+    // What panics says so once; the backtrace of a test harness helps nobody here.
+    std::panic::set_hook(Box::new(|panic| eprintln!("outrigger-bench: {panic}")));
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -178,7 +180,7 @@ fn measure(
         What::Memory => {
             run.memory = memory::run(setup).context("memory")?;
             // Said in the mesh's own cell if it cannot run here.
-            match mesh::memory(setup) {
+            match cells::caught(|| mesh::memory(setup)) {
                 Ok(rows) => run.memory.extend(rows),
                 Err(error) => eprintln!("outrigger-bench: memory in the bill mesh: {error:#}"),
             }

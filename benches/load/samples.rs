@@ -195,7 +195,7 @@ mod tests {
         };
         assert_eq!(
             from_csv(&to_csv(std::slice::from_ref(&sample))).unwrap(),
-            [sample.clone()]
+            *std::slice::from_ref(&sample)
         );
         assert!((sample.micros() - 9.5).abs() < 1e-9);
         assert!((sample.rate() - 400.0).abs() < 1e-9);
