@@ -31,7 +31,7 @@ const INCLUDES: [&str; 8] = [
 
 /// What a bootstrap names in practice: Istio's template, and the usual static listener and cluster. Any other
 /// type makes the reader load the full set, so this list is about speed only.
-const BOOTSTRAP_ROOTS: [&str; 15] = [
+const BOOTSTRAP_ROOTS: [&str; 16] = [
     "envoy/config/bootstrap/v3/bootstrap.proto",
     "envoy/config/trace/v3/opentelemetry.proto",
     "envoy/config/trace/v3/zipkin.proto",
@@ -47,6 +47,8 @@ const BOOTSTRAP_ROOTS: [&str; 15] = [
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
     "envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.proto",
     "typed_struct.proto",
+    // Not named by a bootstrap: what a file of secrets holds.
+    "envoy/service/discovery/v3/discovery.proto",
 ];
 
 /// Files whose imports (`cel/expr/checked.proto`) the package does not carry. Istio configures none of them;

@@ -4,6 +4,7 @@ mod from_proto;
 mod stats;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, ClusterName};
@@ -107,11 +108,13 @@ pub struct ConfigSource {
     pub initial_fetch_timeout: Option<Duration>,
 }
 
-/// The servers of this slice; REST and paths are rejected by name.
+/// Who serves a resource; REST is rejected by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConfigServer {
     /// The ADS stream.
     Ads,
     /// A gRPC stream of its own, SotW, to a static cluster.
     Grpc(ClusterName),
+    /// A file that holds a `DiscoveryResponse`; for secrets only.
+    Path(PathBuf),
 }

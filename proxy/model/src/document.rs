@@ -1,4 +1,4 @@
-//! Documents that people write: the bootstrap file and the demo's resources, YAML or JSON, by the proto JSON mapping.
+//! Documents that people write: the bootstrap file, files of secrets, the demo's resources; YAML or JSON, by the proto JSON mapping.
 //!
 //! Owns text → message with a place and a path in every complaint; knows nothing of what the fields mean.
 //! Reads what Envoy 1.40 reads (`source/common/protobuf/yaml_utility.cc`; checked with `envoy --mode
@@ -9,6 +9,7 @@ mod json;
 mod nearest;
 mod placed;
 mod scalar;
+mod secrets;
 mod tree;
 mod well_known;
 mod write;
@@ -29,6 +30,8 @@ use decode::{Decoder, Fault};
 pub use placed::Document;
 use tree::Node;
 pub use write::json_as_yaml;
+
+pub use secrets::{FileSecret, read_secrets};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -92,6 +95,16 @@ pub enum DocumentError {
         /// As given.
         file: String,
         /// What the decoder said.
+        reason: String,
+    },
+    /// A resource that is no secret, or cannot be decoded.
+    #[error("{file}: resources[{index}]: {reason}")]
+    Resource {
+        /// As given.
+        file: String,
+        /// From 0.
+        index: usize,
+        /// What is wrong.
         reason: String,
     },
     /// A broken build.
@@ -190,7 +203,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         .take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut text)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        let reason = format!("larger than {MAX_FILE_BYTES} bytes; is this a bootstrap?");
+        let reason = format!("larger than {MAX_FILE_BYTES} bytes; is this configuration?");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
     }
     Ok(text)
@@ -272,7 +285,7 @@ impl Refusal {
     }
 }
 
-/// The encoding of all sources as one message, each merged over the one before it.
+/// The encoding of all sources as the message of that name, each merged over the one before it.
 fn merged(
     descriptors: &Descriptors,
     full_name: &str,

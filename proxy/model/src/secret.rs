@@ -68,6 +68,6 @@ pub struct ValidationContext {
 pub enum DataSource {
     /// The bytes themselves.
     Inline(Vec<u8>),
-    /// Read from this path when the configuration is published.
+    /// Read from this path when the configuration is published, and again whenever the file changes.
     File(std::path::PathBuf),
 }

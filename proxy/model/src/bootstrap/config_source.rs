@@ -1,4 +1,5 @@
 //! Protobuf to [`ConfigSource`] and [`AdsConfig`].
+use std::path::PathBuf;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::{
@@ -22,10 +23,12 @@ impl ConfigSource {
         });
         choices!(ConfigSourceSpecifier {
             supported { Ads }
-            partly { ApiConfigSource: "for secrets; listeners, clusters, routes and endpoints come from ads, and another source of them is refused" }
+            partly {
+                ApiConfigSource: "for secrets; listeners, clusters, routes and endpoints come from ads, and another source of them is refused",
+                Path: "for secrets, as api_config_source; the file may appear later, and may hold other secrets as well, where Envoy refuses both",
+                PathConfigSource: "for secrets, as api_config_source; the file may appear later, and may hold other secrets as well, where Envoy refuses both",
+            }
             refused {
-                Path: "files as a source have no behaviour here",
-                PathConfigSource: "files as a source have no behaviour here",
                 Self_: "the server of the resource itself as a source has no behaviour here",
             }
         });
@@ -41,12 +44,18 @@ impl ConfigSource {
             Some(ConfigSourceSpecifier::ApiConfigSource(proto)) => {
                 ConfigServer::Grpc(grpc_source(&at.field("api_config_source"), proto)?)
             }
-            Some(ConfigSourceSpecifier::Path(_)) => return Err(at.field("path").reject(SOURCES)),
-            Some(ConfigSourceSpecifier::PathConfigSource(_)) => {
-                return Err(at.field("path_config_source").reject(SOURCES));
+            Some(ConfigSourceSpecifier::Path(path)) => {
+                ConfigServer::Path(PathBuf::from(at.field("path").not_empty(path)?))
             }
-            Some(ConfigSourceSpecifier::Self_(_)) => return Err(at.field("self").reject(SOURCES)),
-            None => return Err(at.reject("has neither ads nor api_config_source")),
+            Some(ConfigSourceSpecifier::PathConfigSource(proto)) => {
+                ConfigServer::Path(path_source(&at.field("path_config_source"), proto)?)
+            }
+            Some(ConfigSourceSpecifier::Self_(_)) => {
+                return Err(at
+                    .field("self")
+                    .reject("is not supported; write ads, api_config_source or path_config_source"));
+            }
+            None => return Err(at.reject("has none of ads, api_config_source and path_config_source")),
         };
         Ok(Self {
             server,
@@ -61,17 +70,23 @@ impl ConfigSource {
         at: &FieldPath<'_>,
         proto: Option<pb::ConfigSource>,
     ) -> Result<Self, Rejection> {
+        use ConfigSourceSpecifier::{ApiConfigSource, Path, PathConfigSource};
+        let specifier = proto
+            .as_ref()
+            .and_then(|proto| proto.config_source_specifier.as_ref());
+        let for_secrets = match specifier {
+            Some(ApiConfigSource(_)) => Some("api_config_source"),
+            Some(PathConfigSource(_)) => Some("path_config_source"),
+            Some(Path(_)) => Some("path"),
+            _ => None,
+        };
         let source = Self::from_proto(at, proto)?;
-        match source.server {
-            ConfigServer::Ads => Ok(source),
-            ConfigServer::Grpc(_) => Err(at
-                .field("api_config_source")
-                .reject("is only supported for secrets; write ads")),
+        match for_secrets {
+            None => Ok(source),
+            Some(field) => Err(at.field(field).reject("is only supported for secrets; write ads")),
         }
     }
 }
-
-const SOURCES: &str = "is not supported; write ads or api_config_source";
 
 /// Envoy refuses V2 and AUTO.
 fn check_version(at: &FieldPath<'_>, number: i32) -> Result<(), Rejection> {
@@ -79,6 +94,18 @@ fn check_version(at: &FieldPath<'_>, number: i32) -> Result<(), Rejection> {
         pb::ApiVersion::V3 => Ok(()),
         pb::ApiVersion::Auto | pb::ApiVersion::V2 => Err(at.reject("only V3 is supported")),
     }
+}
+
+/// The file of a source.
+fn path_source(at: &FieldPath<'_>, proto: pb::PathConfigSource) -> Result<PathBuf, Rejection> {
+    verdicts!(at, proto => pb::PathConfigSource {
+        supported { path }
+        inert {
+            watched_directory: "every change is seen without it: the file is looked at once a second, through symbolic links",
+            poll_interval: "newer than Envoy 1.40; the file is looked at once a second without it",
+        }
+    });
+    Ok(PathBuf::from(at.field("path").not_empty(path)?))
 }
 
 /// The cluster of a stream of its own.

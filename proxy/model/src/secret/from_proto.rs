@@ -58,7 +58,8 @@ impl TlsCertificate {
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::TlsCertificate) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::TlsCertificate {
             supported { certificate_chain, private_key }
-            unsupported { watched_directory, ocsp_staple, signed_certificate_timestamp, tls_params }
+            inert { watched_directory: "every change is seen without it: the files are looked at once a second, through symbolic links" }
+            unsupported { ocsp_staple, signed_certificate_timestamp, tls_params }
             refused {
                 pkcs12: "without it there is no key pair",
                 private_key_provider: "without it there is no private key",
@@ -84,8 +85,9 @@ impl ValidationContext {
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::CertificateValidationContext {
             supported { trusted_ca, match_subject_alt_names, match_typed_subject_alt_names, crl }
+            inert { watched_directory: "every change is seen without it: the files are looked at once a second, through symbolic links" }
             unsupported {
-                watched_directory, allow_expired_certificate, trust_chain_verification, only_verify_leaf_cert_crl,
+                allow_expired_certificate, trust_chain_verification, only_verify_leaf_cert_crl,
                 suppress_client_ca_list,
             }
             refused {
@@ -150,7 +152,7 @@ impl DataSource {
         let Some(proto) = proto else { return Ok(None) };
         verdicts!(at, proto => core::DataSource {
             supported { specifier }
-            unsupported { watched_directory }
+            inert { watched_directory: "every change is seen without it: the file is looked at once a second, through symbolic links" }
         });
         choices!(data_source::Specifier {
             supported { Filename, InlineBytes, InlineString }
