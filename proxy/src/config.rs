@@ -9,5 +9,6 @@ pub(crate) mod control;
 mod dump;
 mod listeners;
 pub(crate) mod sds;
+mod secret_updates;
 mod secrets;
 mod store;

@@ -152,7 +152,7 @@ const SHARED: &[(&str, &str, &str)] = &[
     ),
     ("Secret.kind", "src/config/secrets.rs", "&secret.kind"),
     ("Secret.name", "src/config/secrets.rs", "&secret.name"),
-    ("SecretRef.name", "src/config/listeners.rs", "secret.name"),
+    ("SecretRef.name", "src/config/secrets.rs", "reference.name"),
     ("StatsTag.name", "src/stats/tags.rs", "tag.name"),
     ("StatsTag.value", "src/stats/tags.rs", "tag.value"),
     ("TcpProxy.access_log", "src/config/build.rs", "&tcp.access_log"),

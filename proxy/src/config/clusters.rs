@@ -135,7 +135,7 @@ impl Clusters {
             .values()
             .flat_map(|cluster| tls_of(&cluster.model))
         {
-            want(tls, wanted);
+            secrets::want(&tls.common, wanted);
         }
     }
 
@@ -185,13 +185,7 @@ impl Clusters {
             }
             _ => true,
         };
-        endpoints
-            && tls_of(config).all(|tls| {
-                secrets::names(&tls.common).all(|secret| {
-                    secrets.has(&secret.name)
-                        || secret.source.as_ref().is_none_or(|source| waited(source, since))
-                })
-            })
+        endpoints && tls_of(config).all(|tls| secrets.is_warm(&tls.common, since))
     }
 }
 
@@ -226,17 +220,6 @@ fn tls_of(config: &ClusterConfig) -> impl Iterator<Item = &UpstreamTls> {
             UpstreamTransport::Tls(tls) => Some(tls.as_ref()),
             UpstreamTransport::RawBuffer => None,
         })
-}
-
-fn want(tls: &UpstreamTls, wanted: &mut Wanted) {
-    for secret in secrets::names(&tls.common) {
-        if let Some(source) = &secret.source {
-            wanted
-                .entry(source.server.clone())
-                .or_default()
-                .insert(secret.name.clone());
-        }
-    }
 }
 
 /// The cluster object is replaced or gone: its idle connections close on every worker.

@@ -1,11 +1,11 @@
 //! The control thread's state: every resource and what hangs on it. Read [`Control::apply`].
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
-use outrigger_model::decode;
 use outrigger_model::decode::{
     CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
 };
@@ -15,20 +15,23 @@ use xds_client::{Rejection, Subscriptions, Update};
 use super::build::Shared;
 use super::clusters::Clusters;
 use super::listeners::Listeners;
+use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
-use super::store::{Offered, Store};
+use super::store::Store;
 use crate::stats::{Counter, Gauge, Registry};
 use crate::worker::WorkerHandle;
 
 /// All configuration, on the control thread.
 #[derive(Debug)]
 pub(crate) struct Control {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     workers: Vec<WorkerHandle>,
     pub(super) clusters: Clusters,
     pub(super) listeners: Listeners,
-    pub(super) secret_store: Store<Secret>,
-    secrets: Secrets,
+    /// A secret of one server is not that of another.
+    pub(super) secret_stores: BTreeMap<ConfigServer, Store<Secret>>,
+    pub(super) secrets: Secrets,
+    pub(super) secret_documents: Documents,
     stats: ControlStats,
     pub(super) bootstrap: Bytes,
     node: Bytes,
@@ -52,14 +55,14 @@ struct ControlStats {
 }
 
 #[derive(Debug)]
-struct TypeStats {
+pub(super) struct TypeStats {
     update_attempt: Counter,
     update_success: Counter,
     update_rejected: Counter,
 }
 
 impl TypeStats {
-    fn new(registry: &Registry, prefix: &str) -> Self {
+    pub(super) fn new(registry: &Registry, prefix: &str) -> Self {
         let counter = |name: &str| registry.counter(format!("{prefix}.{name}"));
         Self {
             update_attempt: counter("update_attempt"),
@@ -68,7 +71,7 @@ impl TypeStats {
         }
     }
 
-    fn count(&self, accepted: bool) {
+    pub(super) fn count(&self, accepted: bool) {
         self.update_attempt.inc();
         if accepted {
             self.update_success.inc()
@@ -103,8 +106,9 @@ impl Control {
             workers,
             clusters: Clusters::default(),
             listeners: Listeners::default(),
-            secret_store: Store::default(),
+            secret_stores: BTreeMap::new(),
             secrets: Secrets::default(),
+            secret_documents: Documents::default(),
             stats,
             bootstrap: encoded,
             node: bootstrap.node.encoded.clone().into(),
@@ -116,7 +120,7 @@ impl Control {
         for secret in &bootstrap.secrets {
             control
                 .secrets
-                .set(secret)
+                .set(None, secret)
                 .map_err(|error| format!("static_resources.secrets: {error}"))?;
         }
         for cluster in bootstrap.clusters {
@@ -126,6 +130,7 @@ impl Control {
             let workers = control.workers.len();
             control.listeners.add_static(listener, Bytes::new(), workers)?;
         }
+        control.want_secret_files(&control.wanted_secrets());
         control.settle();
         Ok(control)
     }
@@ -166,6 +171,8 @@ impl Control {
         }
         let accepted = rejections.is_empty();
         self.answered(&type_url, accepted, &version);
+        let mut wanted = self.wanted_secrets();
+        self.want_secret_files(&wanted);
         self.settle();
         if *type_url == *CLUSTER_TYPE {
             subscriptions.set_names(LOAD_ASSIGNMENT_TYPE, self.clusters.wanted_endpoints());
@@ -173,10 +180,7 @@ impl Control {
         if *type_url == *LISTENER_TYPE {
             subscriptions.set_names(ROUTE_TABLE_TYPE, self.listeners.wanted_routes());
         }
-        let from_ads = self
-            .wanted_secrets()
-            .remove(&ConfigServer::Ads)
-            .unwrap_or_default();
+        let from_ads = wanted.remove(&ConfigServer::Ads).unwrap_or_default();
         if !from_ads.is_empty() || subscriptions.names(SECRET_TYPE).is_some() {
             subscriptions.set_names(SECRET_TYPE, from_ads);
         }
@@ -192,31 +196,10 @@ impl Control {
             }
             LISTENER_TYPE => self.listeners.offer(name, version, bytes, self.workers.len()),
             ROUTE_TABLE_TYPE => self.listeners.offer_routes(name, version, bytes, &self.shared),
-            SECRET_TYPE => self.offer_secret(name, version, bytes),
+            SECRET_TYPE => self.offer_secret(&ConfigServer::Ads, name, version, bytes),
             // Nobody asked for it: ignored, as xds-client does with whole responses.
             _ => Ok(()),
         }
-    }
-
-    /// A secret of any stream.
-    ///
-    /// # Errors
-    /// Why it is rejected; what was in force stays.
-    pub(crate) fn offer_secret(&mut self, name: &str, version: &str, bytes: Bytes) -> Result<(), String> {
-        let Offered::Changed(pending) =
-            self.secret_store
-                .offer(name, version, bytes.clone(), decode::secret)?
-        else {
-            return Ok(());
-        };
-        if let Err(error) = self.secrets.set(pending.model()) {
-            let reason = error.to_string();
-            self.secret_store.refuse(name, version, bytes, &reason);
-            return Err(reason);
-        }
-        self.secret_store.accept(name, pending);
-        self.settle();
-        Ok(())
     }
 
     fn remove(&mut self, type_url: &str, name: &str) {
@@ -279,6 +262,7 @@ impl Control {
 
     /// Housekeeping, once a second.
     pub(crate) fn tick(&mut self) {
+        self.read_secret_files();
         self.settle();
         for cluster in self.shared.clusters.all() {
             cluster.forget_unused_dialled_hosts();

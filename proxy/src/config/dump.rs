@@ -18,7 +18,16 @@ impl Control {
             }),
             routes: section(&self.listeners.routes, |_| false),
             endpoints: section(&self.clusters.endpoints, |_| false),
-            secrets: section(&self.secret_store, |_| false),
+            secrets: self.secrets_section(),
+        }
+    }
+
+    /// Envoy's section has no place for the server either.
+    fn secrets_section(&self) -> DumpSection {
+        let sections = self.secret_stores.values().map(|store| section(store, |_| false));
+        DumpSection {
+            version_info: String::new(),
+            resources: sections.flat_map(|section| section.resources).collect(),
         }
     }
 }

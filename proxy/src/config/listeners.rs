@@ -211,14 +211,7 @@ impl Listeners {
     pub(super) fn want_secrets(&self, wanted: &mut Wanted) {
         for listener in self.store.accepted.values() {
             for tls in chains(&listener.model).filter_map(|chain| chain.tls.as_ref()) {
-                for secret in secrets::names(&tls.common) {
-                    if let Some(source) = &secret.source {
-                        wanted
-                            .entry(source.server.clone())
-                            .or_default()
-                            .insert(secret.name.clone());
-                    }
-                }
+                secrets::want(&tls.common, wanted);
             }
         }
     }
@@ -312,12 +305,9 @@ impl Listeners {
         let routes = rds_names(config)
             .all(|(name, source)| self.routes.get(&name).is_some() || waited(&source, since));
         routes
-            && chains(config).filter_map(|chain| chain.tls.as_ref()).all(|tls| {
-                secrets::names(&tls.common).all(|secret| {
-                    secrets.has(&secret.name)
-                        || secret.source.as_ref().is_none_or(|source| waited(source, since))
-                })
-            })
+            && chains(config)
+                .filter_map(|chain| chain.tls.as_ref())
+                .all(|tls| secrets.is_warm(&tls.common, since))
     }
 }
 

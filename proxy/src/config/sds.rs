@@ -71,6 +71,7 @@ impl SecretStreams {
         );
         let handler = SdsHandler {
             control: self.control.clone(),
+            server: ConfigServer::Grpc(cluster.to_owned()),
         };
         let client = client.with_backoff(ads::reconnect());
         worker::spawn(async move {
@@ -82,6 +83,7 @@ impl SecretStreams {
 
 struct SdsHandler {
     control: Weak<RefCell<Control>>,
+    server: ConfigServer,
 }
 
 impl Handler for SdsHandler {
@@ -97,7 +99,7 @@ impl Handler for SdsHandler {
         let mut rejections = Vec::new();
         for resource in update.added {
             let bytes = Bytes::from(resource.any.value);
-            if let Err(reason) = control.offer_secret(&resource.name, &update.version, bytes) {
+            if let Err(reason) = control.offer_secret(&self.server, &resource.name, &update.version, bytes) {
                 tracing::warn!(
                     secret = resource.name,
                     reason,

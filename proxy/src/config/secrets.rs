@@ -1,4 +1,7 @@
-//! Secrets by name and the TLS contexts made of them. A context lives in a cell; a new secret rebuilds the cells that use it.
+//! Secrets by server and name, and the TLS contexts made of them. A context lives in a cell; a new secret rebuilds the cells that use it.
+mod files;
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
@@ -7,16 +10,41 @@ use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::secret::{Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
 use outrigger_model::tls::{CertificateSource, CommonTls, DownstreamTls, UpstreamTls};
 
+pub(super) use self::watch::Watch;
+
+use self::files::{Loaded, OnDisk};
+use super::clusters::waited;
 use crate::listener::runtime::ServerTlsCell;
+use crate::time::Instant;
 use crate::tls::verify::combine;
 use crate::tls::{CertifiedMaterial, ClientContext, ContextError, PeerRules, ServerContext};
 use crate::upstream::cluster::ClientTlsCell;
 
+/// Whose secret it is: two servers may each have one of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SecretKey {
+    /// Who serves it; `None`: the bootstrap.
+    pub(super) server: Option<ConfigServer>,
+    pub(super) name: String,
+}
+
+impl SecretKey {
+    fn of(reference: &SecretRef) -> Self {
+        Self {
+            server: reference.source.as_ref().map(|source| source.server.clone()),
+            name: reference.name.clone(),
+        }
+    }
+}
+
 /// All secrets and the contexts that depend on them.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
-    certificates: BTreeMap<String, Arc<CertifiedMaterial>>,
-    validations: BTreeMap<String, ValidationContext>,
+    certificates: BTreeMap<SecretKey, Arc<CertifiedMaterial>>,
+    /// Without files: [`Loaded::Validation`].
+    validations: BTreeMap<SecretKey, ValidationContext>,
+    /// What has to be read again when files change.
+    on_disk: Vec<OnDisk>,
     servers: Vec<Dependent<DownstreamTls, ServerContext>>,
     clients: Vec<Dependent<UpstreamTls, ClientContext>>,
 }
@@ -37,9 +65,19 @@ enum Incomplete {
     Context(#[from] ContextError),
 }
 
+/// What became of files that changed.
+#[derive(Debug)]
+pub(super) struct Reloaded {
+    /// The secret that names them; `None`: a TLS context does.
+    pub(super) key: Option<SecretKey>,
+    /// The certificate's serial number for a key pair; or a complaint that is not the one before.
+    pub(super) outcome: Result<Option<String>, ContextError>,
+}
+
 impl Secrets {
     /// A cell for a listener's TLS; filled as soon as its secrets are there.
     pub(super) fn server_cell(&mut self, config: &DownstreamTls) -> ServerTlsCell {
+        self.watch(&config.common);
         let cell = Arc::new(ArcSwapOption::empty());
         self.fill_server(config, &cell);
         self.servers.retain(|dependent| dependent.cell.strong_count() > 0);
@@ -57,6 +95,7 @@ impl Secrets {
         if let Some(cell) = shared.and_then(|dependent| dependent.cell.upgrade()) {
             return cell;
         }
+        self.watch(&config.common);
         let cell = Arc::new(ArcSwapOption::empty());
         self.fill_client(config, &cell);
         self.clients.push(Dependent {
@@ -66,53 +105,142 @@ impl Secrets {
         cell
     }
 
-    /// Takes a secret into force and rebuilds what uses it.
+    /// Takes a secret into force and rebuilds what uses it. `server`: who sent it; `None`: it is the bootstrap's.
     ///
     /// # Errors
-    /// It cannot be used (wrong key, no PEM, no certificate); what was in force stays.
-    pub(super) fn set(&mut self, secret: &Secret) -> Result<(), ContextError> {
-        match &secret.kind {
-            SecretKind::Certificate(certificate) => {
-                let material = CertifiedMaterial::load(&secret.name, certificate)?;
-                self.certificates.insert(secret.name.clone(), Arc::new(material));
-            }
-            SecretKind::Validation(context) => {
-                // Alone it must make sense as roots; SANs come from the context that refers to it.
-                let roots = ValidationContext {
-                    match_subject_alt_names: Vec::new(),
-                    ..context.clone()
-                };
-                let skipped = PeerRules::build(&secret.name, &roots)?.skipped_roots();
-                if skipped > 0 {
-                    tracing::warn!(
-                        secret = secret.name,
-                        skipped,
-                        "certificates of the trusted ca that cannot be used as roots"
-                    );
-                }
-                self.validations.insert(secret.name.clone(), context.clone());
-            }
+    /// It cannot be used (wrong key, no PEM, no certificate, no such file); what was in force stays. If it names files, they are watched,
+    /// and [`Self::reload`] takes it into force when they are good.
+    pub(super) fn set(&mut self, server: Option<&ConfigServer>, secret: &Secret) -> Result<(), ContextError> {
+        let key = SecretKey {
+            server: server.cloned(),
+            name: secret.name.clone(),
+        };
+        let mut files = OnDisk {
+            watch: Watch::of(&secret.kind),
+            key: Some(key.clone()),
+            kind: secret.kind.clone(),
+            good: None,
+        };
+        let loaded = files.load();
+        let has_files = !files.watch.is_empty();
+        // A secret without files that cannot be used leaves the files of the one before in force.
+        if has_files || loaded.is_ok() {
+            self.on_disk.retain(|other| !files.replaces(other));
         }
-        self.rebuild(&secret.name);
+        if has_files {
+            self.on_disk.push(files);
+        }
+        match loaded {
+            Ok(loaded) => self.take(key, loaded),
+            Err(Some(error)) => return Err(error),
+            Err(None) => {}
+        }
         Ok(())
     }
 
-    /// The secret is there.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.certificates.contains_key(name) || self.validations.contains_key(name)
+    fn take(&mut self, key: SecretKey, loaded: Loaded) {
+        let is_used = |common: &CommonTls| names(common).any(|secret| SecretKey::of(secret) == key);
+        match loaded {
+            Loaded::Certificate(material) => drop(self.certificates.insert(key.clone(), material)),
+            Loaded::Validation(context) => drop(self.validations.insert(key.clone(), context)),
+        }
+        self.rebuild(is_used);
     }
 
-    fn rebuild(&self, name: &str) {
+    /// Reads again what changed on disk, or could not be used so far; what can be used now is in force. Says what there is to say.
+    pub(super) fn reload(&mut self) -> Vec<Reloaded> {
+        self.forget_unused_files();
+        let mut reloaded = Vec::new();
+        for index in 0..self.on_disk.len() {
+            let Some(files) = self.on_disk.get_mut(index).filter(|files| files.watch.is_due()) else {
+                continue;
+            };
+            let key = files.key.clone();
+            let outcome = match files.load() {
+                Ok(loaded) => {
+                    let serial = match &loaded {
+                        Loaded::Certificate(material) => Some(material.details.serial_hex.clone()),
+                        Loaded::Validation(_) => None,
+                    };
+                    match &key {
+                        Some(key) => self.take(key.clone(), loaded),
+                        None => {
+                            let kind = files.kind.clone();
+                            files.good = Some(loaded);
+                            self.rebuild(|common| written(common).any(|other| other == kind));
+                        }
+                    }
+                    Ok(serial)
+                }
+                Err(Some(error)) => Err(error),
+                Err(None) => continue,
+            };
+            reloaded.push(Reloaded { key, outcome });
+        }
+        reloaded
+    }
+
+    /// Forgets secrets of servers; those of the bootstrap stay.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&ConfigServer, &str) -> bool) {
+        let stays = |key: &SecretKey| {
+            key.server
+                .as_ref()
+                .is_none_or(|server| is_wanted(server, &key.name))
+        };
+        self.certificates.retain(|key, _| stays(key));
+        self.validations.retain(|key, _| stays(key));
+        self.on_disk.retain(|files| files.key.as_ref().is_none_or(stays));
+    }
+
+    /// Every secret of a TLS context is there, or has been waited for long enough.
+    pub(super) fn is_warm(&self, common: &CommonTls, since: Instant) -> bool {
+        let has = |key: &SecretKey| self.certificates.contains_key(key) || self.validations.contains_key(key);
+        names(common).all(|secret| {
+            has(&SecretKey::of(secret)) || secret.source.as_ref().is_none_or(|source| waited(source, since))
+        })
+    }
+
+    /// Files that a TLS context itself names are read now and watched from now on.
+    fn watch(&mut self, common: &CommonTls) {
+        for kind in written(common) {
+            let is_known = |files: &OnDisk| files.key.is_none() && files.kind == kind;
+            if !self.on_disk.iter().any(is_known) {
+                self.on_disk.extend(OnDisk::written(kind));
+            }
+        }
+    }
+
+    fn forget_unused_files(&mut self) {
+        if self.on_disk.iter().all(|files| files.key.is_some()) {
+            return;
+        }
+        let servers = self
+            .servers
+            .iter()
+            .filter(|dependent| dependent.cell.strong_count() > 0);
+        let clients = self
+            .clients
+            .iter()
+            .filter(|dependent| dependent.cell.strong_count() > 0);
+        let used: Vec<SecretKind> = servers
+            .flat_map(|dependent| written(&dependent.config.common))
+            .chain(clients.flat_map(|dependent| written(&dependent.config.common)))
+            .collect();
+        self.on_disk
+            .retain(|files| files.key.is_some() || used.contains(&files.kind));
+    }
+
+    fn rebuild(&self, is_affected: impl Fn(&CommonTls) -> bool) {
         for dependent in &self.servers {
             if let Some(cell) = dependent.cell.upgrade()
-                && names(&dependent.config.common).any(|secret| secret.name == name)
+                && is_affected(&dependent.config.common)
             {
                 self.fill_server(&dependent.config, &cell);
             }
         }
         for dependent in &self.clients {
             if let Some(cell) = dependent.cell.upgrade()
-                && names(&dependent.config.common).any(|secret| secret.name == name)
+                && is_affected(&dependent.config.common)
             {
                 self.fill_client(&dependent.config, &cell);
             }
@@ -162,11 +290,11 @@ impl Secrets {
     fn certificate(&self, common: &CommonTls) -> Result<Option<Arc<CertifiedMaterial>>, Incomplete> {
         match &common.certificate {
             None => Ok(None),
-            Some(CertificateSource::Sds(secret)) => match self.certificates.get(&secret.name) {
+            Some(CertificateSource::Sds(secret)) => match self.certificates.get(&SecretKey::of(secret)) {
                 Some(material) => Ok(Some(material.clone())),
                 None => Err(Incomplete::Missing(secret.name.clone())),
             },
-            Some(CertificateSource::Inline(certificate)) => Ok(Some(Arc::new(load(certificate)?))),
+            Some(CertificateSource::Inline(pair)) => Ok(Some(self.written_certificate(pair)?)),
         }
     }
 
@@ -174,12 +302,13 @@ impl Secrets {
         let Some(validation) = &common.validation else {
             return Ok(PeerRules::default());
         };
+        let context = self.written_validation(&validation.context)?;
         let context = match &validation.sds {
-            None => validation.context.clone(),
+            None => context,
             Some(secret) => {
-                let dynamic = self.validations.get(&secret.name);
+                let dynamic = self.validations.get(&SecretKey::of(secret));
                 combine(
-                    &validation.context,
+                    &context,
                     dynamic.ok_or_else(|| Incomplete::Missing(secret.name.clone()))?,
                 )
             }
@@ -190,14 +319,32 @@ impl Secrets {
             .map_or("validation_context", |secret| secret.name.as_str());
         Ok(PeerRules::build(name, &context)?)
     }
-}
 
-fn load(certificate: &TlsCertificate) -> Result<CertifiedMaterial, ContextError> {
-    Ok(CertifiedMaterial::load("tls_certificates", certificate)?)
+    /// A key pair written in a TLS context, its files as they were when they were last good.
+    fn written_certificate(&self, pair: &TlsCertificate) -> Result<Arc<CertifiedMaterial>, ContextError> {
+        match self.good(&SecretKind::Certificate(pair.clone())) {
+            Some(Loaded::Certificate(material)) => Ok(material.clone()),
+            _ => Ok(Arc::new(CertifiedMaterial::load("tls_certificates", pair)?)),
+        }
+    }
+
+    fn written_validation(&self, context: &ValidationContext) -> Result<ValidationContext, ContextError> {
+        let kind = SecretKind::Validation(context.clone());
+        match self.good(&kind) {
+            Some(Loaded::Validation(context)) => Ok(context.clone()),
+            // Names no file, or one that was never good: the complaint comes with the use.
+            _ => Ok(context.clone()),
+        }
+    }
+
+    fn good(&self, kind: &SecretKind) -> Option<&Loaded> {
+        let mut written = self.on_disk.iter().filter(|files| files.key.is_none());
+        written.find(|files| files.kind == *kind)?.good.as_ref()
+    }
 }
 
 /// The secrets a TLS context refers to.
-pub(super) fn names(common: &CommonTls) -> impl Iterator<Item = &SecretRef> {
+fn names(common: &CommonTls) -> impl Iterator<Item = &SecretRef> {
     let certificate = match &common.certificate {
         Some(CertificateSource::Sds(secret)) => Some(secret),
         _ => None,
@@ -209,5 +356,29 @@ pub(super) fn names(common: &CommonTls) -> impl Iterator<Item = &SecretRef> {
     certificate.into_iter().chain(validation)
 }
 
+/// What a TLS context has of its own.
+fn written(common: &CommonTls) -> impl Iterator<Item = SecretKind> {
+    let certificate = match &common.certificate {
+        Some(CertificateSource::Inline(pair)) => Some(SecretKind::Certificate(pair.clone())),
+        _ => None,
+    };
+    let validation = common.validation.as_ref();
+    let validation = validation.map(|validation| SecretKind::Validation(validation.context.clone()));
+    certificate.into_iter().chain(validation)
+}
+
 /// The secrets wanted from each server.
 pub(super) type Wanted = BTreeMap<ConfigServer, BTreeSet<String>>;
+
+/// Adds the secrets of a TLS context; those of the bootstrap are asked of nobody.
+pub(super) fn want(common: &CommonTls, wanted: &mut Wanted) {
+    for secret in names(common) {
+        if let Some(source) = &secret.source {
+            let names = wanted.entry(source.server.clone()).or_default();
+            names.insert(secret.name.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,9 @@
 //! An expired or not yet valid certificate of our own is loaded, as Envoy does: peers refuse it, and rotation replaces it.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use outrigger_model::secret::{DataSource, TlsCertificate};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -15,6 +17,9 @@ use rustls::{DistinguishedName, InconsistentKeys};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use super::info::CertificateDetails;
+
+/// The roots of every public authority are a quarter of a megabyte.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Why a secret cannot be used. Trying again helps only with other bytes.
 #[derive(Debug, thiserror::Error)]
@@ -193,7 +198,7 @@ pub(super) fn revocation_lists(
 pub(crate) fn read<'a>(secret: &str, source: &'a DataSource) -> Result<Cow<'a, [u8]>, SecretError> {
     match source {
         DataSource::Inline(bytes) => Ok(Cow::Borrowed(bytes)),
-        DataSource::File(path) => match std::fs::read(path) {
+        DataSource::File(path) => match read_file(path) {
             Ok(bytes) => Ok(Cow::Owned(bytes)),
             Err(source) => Err(SecretError::Read {
                 secret: secret.to_owned(),
@@ -202,6 +207,19 @@ pub(crate) fn read<'a>(secret: &str, source: &'a DataSource) -> Result<Cow<'a, [
             }),
         },
     }
+}
+
+/// Opening a pipe would wait for a writer, and a device need not have an end.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        let reason = format!("larger than {MAX_FILE_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    fs::read(path)
 }
 
 fn certificates(

@@ -30,7 +30,8 @@ pub(crate) type ServerStream<IO> = TlsStream<tokio_rustls::server::TlsStream<IO>
 pub(crate) struct ServerContext {
     configured: Arc<ServerConfig>,
     without_alpn: Arc<ServerConfig>,
-    local: Arc<CertificateDetails>,
+    /// What clients are shown.
+    pub(crate) local: Arc<CertificateDetails>,
 }
 
 impl ServerContext {
