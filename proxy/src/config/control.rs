@@ -17,7 +17,7 @@ use super::clusters::Clusters;
 use super::listeners::Listeners;
 use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
-use super::store::Store;
+use super::store::{Changes, Store};
 use crate::stats::{Counter, Gauge, Registry};
 use crate::worker::WorkerHandle;
 
@@ -101,11 +101,14 @@ impl Control {
             listeners_active: registry.gauge("listener_manager.total_listeners_active"),
             listeners_warming: registry.gauge("listener_manager.total_listeners_warming"),
         };
+        let (mut clusters, mut listeners) = (Clusters::default(), Listeners::default());
+        clusters.store.changes = Some(Changes::new(registry, "cluster_manager.cluster"));
+        listeners.store.changes = Some(Changes::new(registry, "listener_manager.listener"));
         let mut control = Self {
             shared,
             workers,
-            clusters: Clusters::default(),
-            listeners: Listeners::default(),
+            clusters,
+            listeners,
             secret_stores: BTreeMap::new(),
             secrets: Secrets::default(),
             secret_documents: Documents::default(),

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use outrigger_model::field::{Converted, Problem, Rejection};
 
+use crate::stats::{Counter, Registry};
+
 /// The last accepted configuration of a resource.
 #[derive(Debug)]
 pub(super) struct Accepted<T> {
@@ -47,6 +49,28 @@ pub(super) struct Store<T> {
     pub(super) refused: BTreeMap<String, Refused>,
     /// Version of the last response that was applied.
     pub(super) version: String,
+    /// Where changes are counted, if they are.
+    pub(super) changes: Option<Changes>,
+}
+
+/// `cluster_manager.cluster_*`, `listener_manager.listener_*`. Source: Envoy docs, cluster manager and listener manager statistics.
+#[derive(Debug)]
+pub(super) struct Changes {
+    added: Counter,
+    modified: Counter,
+    removed: Counter,
+}
+
+impl Changes {
+    /// Registers them; `prefix` ends where `_added` begins.
+    pub(super) fn new(registry: &Registry, prefix: &str) -> Self {
+        let counter = |change: &str| registry.counter(format!("{prefix}_{change}"));
+        Self {
+            added: counter("added"),
+            modified: counter("modified"),
+            removed: counter("removed"),
+        }
+    }
 }
 
 impl<T> Default for Store<T> {
@@ -55,6 +79,7 @@ impl<T> Default for Store<T> {
             accepted: BTreeMap::new(),
             refused: BTreeMap::new(),
             version: String::new(),
+            changes: None,
         }
     }
 }
@@ -126,7 +151,7 @@ impl<T> Store<T> {
         for problem in &pending.accepted.problems {
             tracing::debug!(resource = name, %problem, "configuration field without effect");
         }
-        self.accepted.insert(name.to_owned(), pending.accepted);
+        self.insert(name, pending.accepted);
     }
 
     /// Puts a resource of the bootstrap in force.
@@ -141,7 +166,18 @@ impl<T> Store<T> {
             problems: Vec::new(),
             is_static: true,
         };
-        self.accepted.insert(name.to_owned(), accepted);
+        self.insert(name, accepted);
+    }
+
+    fn insert(&mut self, name: &str, accepted: Accepted<T>) {
+        let is_new = self.accepted.insert(name.to_owned(), accepted).is_none();
+        if let Some(changes) = &self.changes {
+            if is_new {
+                changes.added.inc();
+            } else {
+                changes.modified.inc();
+            }
+        }
     }
 
     /// Remembers a refusal; what was in force stays.
@@ -161,7 +197,11 @@ impl<T> Store<T> {
         if self.accepted.get(name).is_some_and(|accepted| accepted.is_static) {
             return false;
         }
-        self.accepted.remove(name).is_some()
+        let was_there = self.accepted.remove(name).is_some();
+        if let Some(changes) = self.changes.as_ref().filter(|_| was_there) {
+            changes.removed.inc();
+        }
+        was_there
     }
 
     /// What the resource means now.
@@ -174,4 +214,36 @@ fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{TagRules, text};
+
+    #[test]
+    fn what_is_new_changed_and_gone_is_counted() {
+        let registry = Registry::new(TagRules::new(&[], false).expect("no rule"));
+        let mut store = Store::<String> {
+            changes: Some(Changes::new(&registry, "cluster_manager.cluster")),
+            ..Store::default()
+        };
+        let decode = |bytes: &[u8]| {
+            Ok(Converted {
+                value: String::from_utf8_lossy(bytes).into_owned(),
+                problems: Vec::new(),
+            })
+        };
+        for bytes in ["a", "a", "b", "c"] {
+            if let Ok(Offered::Changed(pending)) = store.offer("x", "1", Bytes::from(bytes), decode) {
+                store.accept("x", pending);
+            }
+        }
+        assert!(store.remove("x") && !store.remove("x"));
+        store.accept_static("s", Bytes::new(), Arc::new(String::new()));
+        assert!(!store.remove("s"), "the bootstrap's stay");
+        let expected = "cluster_manager.cluster_added: 2\ncluster_manager.cluster_modified: 2\n\
+                        cluster_manager.cluster_removed: 1\n";
+        assert_eq!(text(&registry, None, true), expected);
+    }
 }

@@ -209,12 +209,21 @@ fn network_filters(
     for (index, proto) in protos.into_iter().enumerate() {
         let at = at.index(index);
         match Filter::from_proto(&at, proto)? {
-            Filter::Terminal(terminal) if index == last => return Ok((filters, terminal)),
+            Filter::Terminal(terminal) if index == last => {
+                if matches!(terminal, TerminalFilter::Http(_)) && filters.iter().any(is_stats) {
+                    at.problem("istio.stats before it has no effect here: put it among the http filters");
+                }
+                return Ok((filters, terminal));
+            }
             Filter::Terminal(_) => return Err(at.reject("ends the chain, but filters follow it")),
             Filter::Middle(filter) => filters.push(filter),
         }
     }
     Err(at.reject("needs a tcp_proxy or an http_connection_manager at its end"))
+}
+
+fn is_stats(filter: &NetworkFilter) -> bool {
+    matches!(filter, NetworkFilter::IstioStats(_))
 }
 
 impl Filter {

@@ -106,6 +106,18 @@ fn a_filter_after_the_terminal_one_is_refused() {
     assert!(rejection.reason.contains("ends the chain"), "{rejection}");
 }
 
+#[test]
+fn istio_stats_before_a_connection_manager_is_listed() {
+    let bytes = listener_with(|proto| {
+        proto.filter_chains[0]
+            .filters
+            .insert(0, filter(types::ISTIO_STATS))
+    });
+    let problems = decode::listener(&bytes).unwrap().problems;
+    let listed = |problem: &&crate::field::Problem| problem.reason.contains("istio.stats before it");
+    assert_eq!(problems.iter().filter(listed).count(), 1, "{problems:?}");
+}
+
 fn table(hosts: Vec<route::VirtualHost>) -> Vec<u8> {
     route::RouteConfiguration {
         name: "r".to_owned(),
