@@ -7,11 +7,14 @@
 
 mod captures;
 mod edits;
+mod error;
 mod evidence;
 mod file;
+mod follow;
 mod places;
 mod report;
 mod served;
+mod setup;
 mod sidecar;
 mod state;
 mod tally;
@@ -19,44 +22,37 @@ mod traffic;
 mod watch;
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use outrigger_model::document::DocumentError;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::bootstrap::Bootstrap;
-use crate::ca::{Authority, Identity};
-use crate::control_plane::{ControlPlane, Named};
+use crate::ca::Authority;
+use crate::control_plane::Named;
 use crate::http1::{Kind, Reader};
-use crate::sds::{SecretServer, Secrets};
 
-use captures::{CAPTURES, Capture, FRONT};
-use edits::Edits;
+use captures::{CAPTURES, FRONT};
+pub use error::DemoError;
+use error::broken;
 use evidence::Evidence;
-use places::{Places, Pod};
+use places::Places;
 use report::{Facts, Report, View};
 use served::Served;
+use setup::{config, folder, prepare, serve};
 use sidecar::Part;
-use state::{Event, Shared};
+use state::Shared;
 use traffic::Front;
-use watch::{Content, Watch};
+use watch::Watch;
 
 /// Longest way to the first request.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often notes are printed.
 const NOTES: Duration = Duration::from_millis(100);
-/// Longest path of a Unix socket (unix(7)).
-const MAX_SOCKET_PATH: usize = 107;
-const FILE: &str = "bill-service.yaml";
 
 /// What was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,65 +65,6 @@ pub struct Options {
     pub json: bool,
     /// First argument that makes this program a child of the demo.
     pub child_command: &'static str,
-}
-
-/// Why there is no demo.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// Nowhere to put the files.
-    #[error("cannot make a directory in {folder}: {source}; set TMPDIR to one that you may write to", folder = folder.display())]
-    Folder {
-        /// Where.
-        folder: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file in that directory.
-    #[error("cannot write {path}: {source}", path = path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The name of a socket has no room.
-    #[error("the path of a socket would be {length} bytes long, {MAX_SOCKET_PATH} are possible: {path}; set TMPDIR to a shorter directory", path = path.display())]
-    LongPath {
-        /// Its path.
-        path: PathBuf,
-        /// How long.
-        length: usize,
-    },
-    /// The user's file.
-    #[error("cannot read {path}: {source}; without --config the demo writes a file to begin with", path = path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A mistake in that file.
-    #[error(transparent)]
-    Config(#[from] DocumentError),
-    /// A loopback address that nothing can listen on.
-    #[error("cannot listen on {address}: {source}; the demo needs the addresses 127.0.0.0/8")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A sidecar that ended, or did not become ready.
-    #[error("the mesh did not come up: {0}")]
-    NotReady(String),
-    /// Something that only a broken build or machine shows.
-    #[error("{what}: {reason}")]
-    Broken {
-        /// What was done.
-        what: &'static str,
-        /// What came of it.
-        reason: String,
-    },
 }
 
 /// Runs the demo on this thread until its time is over, a signal comes, or nobody reads what it prints.
@@ -264,7 +201,7 @@ impl Demo {
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(work.front.run());
-        tasks.spawn(follow(work.served, work.watch, self.shared.clone()));
+        tasks.spawn(follow::run(work.served, work.watch, self.shared.clone()));
         let shown = self.show(began);
         match duration {
             // It is over when the time is, or when nobody reads.
@@ -342,139 +279,6 @@ impl Demo {
     }
 }
 
-/// Carries what the file says to the sidecars, until the task is dropped.
-async fn follow(mut served: Served, mut watch: Watch, shared: Shared) {
-    let path = watch.path().display().to_string();
-    loop {
-        tokio::time::sleep(watch::INTERVAL).await;
-        let Some(content) = watch.poll() else { continue };
-        let began = Instant::now();
-        let changed = match content {
-            Content::Text(text) => read(path.clone(), text, served.known()).await,
-            Content::Unreadable(reason) => Err(format!("{path}: {reason}")),
-        };
-        let changed = match changed {
-            Ok(resources) => served.update(&resources).await,
-            Err(reason) => Err(reason),
-        };
-        let mut state = shared.lock();
-        state.is_refused = changed.is_err();
-        match changed {
-            Ok(is_new) => {
-                state.weights = served.weights();
-                if is_new {
-                    state.tally.change();
-                }
-                let weights: Vec<String> = state
-                    .weights
-                    .iter()
-                    .map(|(name, weight)| format!("{name} {weight}"))
-                    .collect();
-                let took = began.elapsed().as_millis();
-                let how = if is_new {
-                    format!("served after {took} ms")
-                } else {
-                    "nothing differs".to_owned()
-                };
-                state.say(Event::Served, format!("weights {}, {how}", weights.join(", ")));
-            }
-            Err(reason) => state.say(Event::Refused, format!("refused, what was there stays: {reason}")),
-        }
-    }
-}
-
-/// Off this thread: the descriptors of all messages take a while, and front's requests are timed.
-async fn read(path: String, text: Vec<u8>, known: Vec<Named>) -> Result<Vec<Named>, String> {
-    let parsed = tokio::task::spawn_blocking(move || file::parse(&path, &text, &known)).await;
-    parsed
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())
-}
-
-/// The file to watch, and its text.
-fn config(given: Option<&Path>, folder: &Path) -> Result<(PathBuf, Vec<u8>), DemoError> {
-    let Some(path) = given else {
-        let snapshot = FRONT.snapshot().map_err(broken("read the capture of front"))?;
-        let text = file::write(&snapshot)?.into_bytes();
-        let path = folder.join(FILE);
-        write(&path, &text)?;
-        return Ok((path, text));
-    };
-    let text = watch::read(path).map_err(|source| DemoError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok((path.to_owned(), text))
-}
-
-fn serve(places: &Places, resources: &[Named]) -> Result<Served, DemoError> {
-    let control = ControlPlane::new();
-    let served = Served::new(control.clone(), places, resources).map_err(broken("read the captures"))?;
-    let listening = TcpListener::bind(places.xds).and_then(|listener| control.listen(listener));
-    listening.map_err(|source| DemoError::Listen {
-        address: places.xds,
-        source,
-    })?;
-    Ok(served)
-}
-
-/// Serves the secrets of a workload and writes its bootstrap: the path of that.
-fn prepare(
-    folder: &Path,
-    places: &Places,
-    pod: &Pod,
-    capture: &Capture,
-    authority: &Authority,
-) -> Result<PathBuf, DemoError> {
-    let mut node = capture.node().map_err(broken("read the node of a capture"))?;
-    Edits::new(places, pod).node(&mut node);
-    let metadata = |key: &str| node["metadata"][key].as_str().unwrap_or_default().to_owned();
-    let identity = Identity::new(&metadata("NAMESPACE"), &metadata("SERVICE_ACCOUNT"));
-    let workload = authority.issue(&identity).map_err(broken("sign a certificate"))?;
-    let secrets = SecretServer::new(Secrets {
-        workload: Some(workload),
-        roots: authority.root(),
-    });
-    let socket = folder.join(format!("{}.sock", pod.name));
-    let length = socket.as_os_str().as_bytes().len();
-    if length > MAX_SOCKET_PATH {
-        return Err(DemoError::LongPath { path: socket, length });
-    }
-    secrets.listen(&socket).map_err(|source| DemoError::Write {
-        path: socket.clone(),
-        source,
-    })?;
-    let bootstrap = Bootstrap {
-        node,
-        xds: places.xds,
-        sds: socket,
-        admin: pod.admin,
-    };
-    let path = folder.join(format!("{}-bootstrap.yaml", pod.name));
-    write(&path, bootstrap.yaml().as_bytes())?;
-    Ok(path)
-}
-
-/// A directory that only this user can enter.
-fn folder() -> Result<TempDir, DemoError> {
-    let mine = fs::Permissions::from_mode(0o700);
-    let made = tempfile::Builder::new()
-        .prefix("outrigger-demo-")
-        .permissions(mine)
-        .tempdir();
-    made.map_err(|source| DemoError::Folder {
-        folder: std::env::temp_dir(),
-        source,
-    })
-}
-
-fn write(path: &Path, text: &[u8]) -> Result<(), DemoError> {
-    fs::write(path, text).map_err(|source| DemoError::Write {
-        path: path.to_owned(),
-        source,
-    })
-}
-
 async fn is_ready(admin: SocketAddr) -> bool {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(admin).await?;
@@ -484,13 +288,6 @@ async fn is_ready(admin: SocketAddr) -> bool {
     };
     let answer = tokio::time::timeout(Duration::from_secs(1), ask).await;
     matches!(answer, Ok(Ok(Some(head))) if head.status() == 200)
-}
-
-fn broken<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> DemoError {
-    move |error| DemoError::Broken {
-        what,
-        reason: error.to_string(),
-    }
 }
 
 /// What ends the demo from outside: Ctrl-C, `kill`, and the terminal going away.
