@@ -1,8 +1,8 @@
 //! `outrigger demo`: three workloads of a mesh on loopback, traffic between them, and a file that changes their split.
 //!
 //! Owns what runs where, in which order it comes up, and that nothing is left when it ends. The configuration is what a
-//! real istiod wrote ([`captures`]), with the few edits that a shared loopback needs ([`edits`]); sidecars and applications
-//! are children of this process ([`sidecar`]), control plane, certificates and front's application are inside it.
+//! real istiod wrote (`captures`), with the few edits that a shared loopback needs (`edits`); sidecars and applications
+//! are children of this process (`sidecar`), control plane, certificates and front's application are inside it.
 //! docs/demo.md is for those who run it.
 
 mod captures;
