@@ -2,3 +2,4 @@
 
 mod clusters;
 mod limits;
+mod secret_files;

@@ -9,6 +9,7 @@ mod certificates;
 mod compare;
 mod dead_hosts;
 mod metrics;
+mod rotation;
 mod split;
 mod streams;
 mod updates;

@@ -85,6 +85,11 @@ impl Alone {
         self.proxy.stdout()
     }
 
+    /// What it logged about itself.
+    pub fn log(&self) -> String {
+        self.proxy.stderr()
+    }
+
     /// Waits until the access log has a line with `text`, and returns that line.
     ///
     /// # Panics

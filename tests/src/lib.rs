@@ -21,4 +21,5 @@ pub mod plan;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;
+pub mod tls;
 pub mod tools;
