@@ -7,6 +7,7 @@ mod compat;
 mod corruption;
 mod mutation;
 mod refusals;
+mod sources;
 mod verdict;
 
 use std::path::{Path, PathBuf};

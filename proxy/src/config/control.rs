@@ -55,14 +55,14 @@ struct ControlStats {
 }
 
 #[derive(Debug)]
-pub(super) struct TypeStats {
+struct TypeStats {
     update_attempt: Counter,
     update_success: Counter,
     update_rejected: Counter,
 }
 
 impl TypeStats {
-    pub(super) fn new(registry: &Registry, prefix: &str) -> Self {
+    fn new(registry: &Registry, prefix: &str) -> Self {
         let counter = |name: &str| registry.counter(format!("{prefix}.{name}"));
         Self {
             update_attempt: counter("update_attempt"),
@@ -71,7 +71,7 @@ impl TypeStats {
         }
     }
 
-    pub(super) fn count(&self, accepted: bool) {
+    fn count(&self, accepted: bool) {
         self.update_attempt.inc();
         if accepted {
             self.update_success.inc()

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::decode;
-use outrigger_model::document::{FileSecret, read_secrets};
+use outrigger_model::document::{DocumentError, FileSecret, read_secrets};
 
-use super::control::{Control, TypeStats};
+use super::control::Control;
 use super::secrets::{Reloaded, SecretKey, Wanted, Watch};
 use super::store::Offered;
 
@@ -57,6 +57,15 @@ impl Documents {
     }
 }
 
+/// Why a file of secrets is of no use as it is.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error("{file}: {faults}")]
+    Secrets { file: String, faults: String },
+}
+
 impl Control {
     /// A secret of a stream.
     ///
@@ -70,7 +79,14 @@ impl Control {
         bytes: Bytes,
     ) -> Result<(), String> {
         let taken = self.take_secret(server, name, version, bytes);
-        self.count_secret(name, taken.is_ok());
+        self.count_secret(
+            name,
+            if taken.is_ok() {
+                "update_success"
+            } else {
+                "update_rejected"
+            },
+        );
         taken
     }
 
@@ -116,28 +132,31 @@ impl Control {
     fn read_documents(&mut self) {
         for (path, names) in self.secret_documents.due() {
             let read = self.read_document(&path, &names);
-            let complaint = read.as_ref().err().map(String::as_str);
+            let complaint = read.as_ref().err().map(ToString::to_string);
             let document = self.secret_documents.by_path.get_mut(&path);
-            let is_new = document.is_some_and(|document| document.watch.end(complaint));
+            let is_new = document.is_some_and(|document| document.watch.end(complaint.as_deref()));
             if let Some(reason) = complaint.filter(|_| is_new) {
                 tracing::warn!(
                     reason,
                     "secrets of a file cannot be used; the last good ones stay, and what needs others waits"
                 );
             }
+            let outcome = match &read {
+                Ok(()) => "update_success",
+                Err(Unusable::Document(_)) => "update_failure",
+                Err(Unusable::Secrets { .. }) => "update_rejected",
+            };
             if read.is_ok() {
                 tracing::info!(file = %path.display(), "secrets of a file are in force");
             }
             if read.is_ok() || is_new {
-                names
-                    .iter()
-                    .for_each(|name| self.count_secret(name, read.is_ok()));
+                names.iter().for_each(|name| self.count_secret(name, outcome));
             }
         }
     }
 
-    fn read_document(&mut self, path: &Path, names: &BTreeSet<String>) -> Result<(), String> {
-        let secrets = read_secrets(path).map_err(|error| error.to_string())?;
+    fn read_document(&mut self, path: &Path, names: &BTreeSet<String>) -> Result<(), Unusable> {
+        let secrets = read_secrets(path)?;
         let server = ConfigServer::Path(path.to_owned());
         let mut faults = Vec::new();
         for name in names {
@@ -152,7 +171,10 @@ impl Control {
         }
         match faults.is_empty() {
             true => Ok(()),
-            false => Err(format!("{}: {}", path.display(), faults.join("; "))),
+            false => Err(Unusable::Secrets {
+                file: path.display().to_string(),
+                faults: faults.join("; "),
+            }),
         }
     }
 
@@ -164,8 +186,19 @@ impl Control {
         bytes: Bytes,
     ) -> Result<(), String> {
         let store = self.secret_stores.entry(server.clone()).or_default();
-        let Offered::Changed(pending) = store.offer(name, version, bytes.clone(), decode::secret)? else {
-            return Ok(());
+        let was_refused = store.refused.contains_key(name);
+        let pending = match store.offer(name, version, bytes.clone(), decode::secret)? {
+            Offered::Changed(pending) => pending,
+            Offered::Unchanged => {
+                // What was refused may have left its files to be watched.
+                return match store.get(name).filter(|_| was_refused) {
+                    Some(known) => self
+                        .secrets
+                        .set(Some(server), known)
+                        .map_err(|error| error.to_string()),
+                    None => Ok(()),
+                };
+            }
         };
         if let Err(error) = self.secrets.set(Some(server), pending.model()) {
             let reason = error.to_string();
@@ -189,8 +222,15 @@ impl Control {
     }
 
     /// Source: Envoy docs, SDS statistics; the names of `sds.<secret>.` do not have the server either.
-    fn count_secret(&self, name: &str, accepted: bool) {
-        TypeStats::new(&self.shared.registry, &format!("sds.{name}")).count(accepted);
+    fn count_secret(&self, name: &str, outcome: &str) {
+        let counter = |what: &str| self.shared.registry.counter(format!("sds.{name}.{what}"));
+        counter("update_attempt").inc();
+        for possible in ["update_success", "update_rejected", "update_failure"] {
+            let counter = counter(possible);
+            if possible == outcome {
+                counter.inc();
+            }
+        }
     }
 }
 
@@ -205,3 +245,6 @@ fn not_there(name: &str, secrets: &[FileSecret]) -> String {
         }
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub struct FileSecret {
     pub bytes: Vec<u8>,
 }
 
-/// Reads a file of secrets. Blocks; builds the small descriptor set for text.
+/// Reads a file of secrets. Blocks; builds a small descriptor set for text.
 ///
 /// # Errors
 /// [`DocumentError`]: with line, column and field path for text; [`DocumentError::Read`] for anything that is no regular file.
@@ -73,9 +73,14 @@ fn response(file: &str, content: &[u8]) -> Result<DiscoveryResponse, DocumentErr
         });
     }
     let source = Source::new(file, content, Format::of(file, content))?;
-    // Whatever is not in the small set is no secret; the large one would cost 17 MB to say so.
-    let small = Descriptors::bootstrap()?;
-    let encoded = merged(&small, RESPONSE, &[source], UnknownFields::Refuse).map_err(Refusal::into_error)?;
+    // Whatever is not in this set is no secret; the large one would cost 17 MB to say so.
+    let encoded = merged(
+        &Descriptors::secrets()?,
+        RESPONSE,
+        &[source],
+        UnknownFields::Refuse,
+    )
+    .map_err(Refusal::into_error)?;
     DiscoveryResponse::decode(encoded.as_slice()).map_err(|error| too_deep(file, &error))
 }
 
@@ -179,13 +184,28 @@ resources:
         check(
             "s.yaml",
             "resources:\n- \"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster\n  name: x\n",
-            "/s.yaml: resources[0]: has the type `type.googleapis.com/envoy.config.cluster.v3.Cluster`; secrets are \
-             `type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret`",
+            "/s.yaml:2:12: resources[0].@type: `type.googleapis.com/envoy.config.clus...` is not a type URL that this program knows",
         );
         check(
             "s.pb",
             "garbage",
             "/s.pb: no encoded DiscoveryResponse: failed to decode Protobuf message: invalid wire type value: 7",
+        );
+    }
+
+    #[test]
+    fn another_resource_is_no_secret() {
+        let response = DiscoveryResponse {
+            resources: vec![Any {
+                type_url: crate::decode::CLUSTER_TYPE.to_owned(),
+                value: Vec::new(),
+            }],
+            ..Default::default()
+        };
+        assert_eq!(
+            read_text("s.pb", &response.encode_to_vec()).unwrap_err(),
+            "/s.pb: resources[0]: has the type `type.googleapis.com/envoy.config.cluster.v3.Cluster`; secrets are \
+             `type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret`"
         );
     }
 
