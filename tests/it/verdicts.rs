@@ -151,7 +151,7 @@ const SHARED: &[(&str, &str, &str)] = &[
         "&table.headers",
     ),
     ("Secret.kind", "src/config/secrets.rs", "&secret.kind"),
-    ("Secret.name", "src/config/secrets.rs", "&secret.name"),
+    ("Secret.name", "src/config/secrets.rs", "name:secret.name"),
     ("SecretRef.name", "src/config/secrets.rs", "reference.name"),
     ("StatsTag.name", "src/stats/tags.rs", "tag.name"),
     ("StatsTag.value", "src/stats/tags.rs", "tag.value"),
