@@ -8,7 +8,7 @@ pub mod startup;
 mod static_chain;
 
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -47,9 +47,10 @@ impl Setup {
         let programs = Programs::find(wanted)?;
         let cores = Cores::choose()?;
         crate::affinity::pin(cores.load)?;
-        let folder = tempfile::Builder::new()
-            .prefix("outrigger-bench-")
-            .tempdir_in(log_folder());
+        let logs = log_folder();
+        sweep(&logs);
+        let prefix = format!("{FOLDER}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(logs);
         let folder = folder.context("a folder for configurations and logs")?;
         let credentials = Credentials::new(folder.path())?;
         let place = Place {
@@ -63,6 +64,24 @@ impl Setup {
             timing,
             _folder: folder,
         })
+    }
+}
+
+/// First part of the name of a run's folder; its process id follows.
+const FOLDER: &str = "outrigger-bench-";
+
+/// Removes what runs left behind that were killed: their logs take memory.
+fn sweep(logs: &Path) {
+    let entries = std::fs::read_dir(logs).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(FOLDER)
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let is_left = owner.is_some_and(|owner| !Path::new("/proc").join(owner.to_string()).exists());
+        if is_left && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            eprintln!("{} stays: {error}", entry.path().display());
+        }
     }
 }
 

@@ -188,7 +188,7 @@ fn measure(
         What::Startup => {
             run.startup = startup::run(setup, if arguments.quick { 5 } else { 30 }).context("startup")?
         }
-        _ => run.counts = counts::run(setup, if arguments.quick { 500 } else { 2000 }).context("counts")?,
+        _ => run.counts = counts::run(setup, if arguments.quick { 500 } else { 1000 }).context("counts")?,
     }
     Ok(())
 }

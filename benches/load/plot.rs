@@ -75,8 +75,12 @@ fn groups(run: &Run, samples: &dyn Fn(&str) -> Vec<Sample>) -> Vec<Group> {
             });
         }
     }
-    let mut settings: Vec<&str> = run.memory.iter().map(|row| row.setting.as_str()).collect();
-    settings.dedup();
+    let mut settings: Vec<&str> = Vec::new();
+    for row in &run.memory {
+        if !settings.contains(&row.setting.as_str()) {
+            settings.push(&row.setting);
+        }
+    }
     for setting in settings {
         let of_setting = run.memory.iter().filter(|row| row.setting == setting);
         groups.push(Group {
@@ -117,7 +121,16 @@ impl Group {
     fn draw(&self, area: &Area<'_>, top: i32) -> Result<i32, DrawingAreaErrorKind<std::io::Error>> {
         let text = |size: i32| ("sans-serif", size).into_font().color(&INK);
         let middle = |style: TextStyle<'static>, side: HPos| style.pos(Pos::new(side, VPos::Center));
-        area.draw(&Text::new(self.title.clone(), (GAP, top), text(14)))?;
+        let remark = if self.target.is_some() {
+            " (red: the target)"
+        } else {
+            ""
+        };
+        area.draw(&Text::new(
+            format!("{}{remark}", self.title),
+            (GAP, top),
+            text(14),
+        ))?;
         let first = top + GAP + 8;
         let most = self
             .bars
@@ -126,6 +139,11 @@ impl Group {
             .fold(self.target.unwrap_or(0.0), f64::max);
         let room = f64::from(i32::try_from(WIDTH).unwrap_or(i32::MAX) - LEFT - RIGHT);
         let place = |value: f64| LEFT + (value / most.max(f64::MIN_POSITIVE) * room).round() as i32;
+        let last = first + BAR_HEIGHT * i32::try_from(self.bars.len()).unwrap_or(0);
+        if let Some(target) = self.target {
+            let line = vec![(place(target), first), (place(target), last)];
+            area.draw(&PathElement::new(line, RED.stroke_width(1)))?;
+        }
         let mut y = first;
         for (proxy, value, remark) in &self.bars {
             let centre = y + BAR_HEIGHT / 2;
@@ -143,10 +161,6 @@ impl Group {
                 middle(text(12), HPos::Left),
             ))?;
             y += BAR_HEIGHT;
-        }
-        if let Some(target) = self.target {
-            let line = vec![(place(target), first), (place(target), y)];
-            area.draw(&PathElement::new(line, RED.stroke_width(1)))?;
         }
         Ok(y + GAP)
     }

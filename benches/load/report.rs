@@ -298,6 +298,7 @@ How to read it:
 - A slice is **disturbed** when anybody else, or the hypervisor, took more than 3 % of the proxies' core.
 - Requests/s is that of a closed loop in which load and backends share a core: what they leave, not what the proxy could
   carry. No response time is quoted from it.
+- Memory is taken with the load between the start and the dump, so the last figure holds what the load left behind.
 - On loopback, the kernel's work for a packet is done on the time of whoever sends it; it is in all figures alike.
 - An answer that is not 200 with the right body ends the cell, and so does an access log without its lines; counters of
   failed and overflowed requests of outrigger and Envoy are read afterwards. Circuit breakers are as istiod sends them.
