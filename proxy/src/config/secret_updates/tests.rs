@@ -11,6 +11,7 @@ use super::*;
 use crate::config::build::Shared;
 use crate::stats::{Registry, TagRules};
 use crate::telemetry::access_log::LogSinks;
+use crate::telemetry::istio_stats::IstioMetrics;
 use crate::telemetry::peer::LocalPeers;
 
 /// A listener whose certificate `server` is in the file `s.yaml`.
@@ -58,6 +59,7 @@ static_resources:
             clusters: Arc::default(),
             local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
             drain_time: std::time::Duration::from_secs(1),
+            istio: IstioMetrics::new(&registry, &bootstrap.node),
             registry: registry.clone(),
         });
         let control = Control::new(bootstrap, encoded.into(), shared, Vec::new()).unwrap();
