@@ -29,15 +29,21 @@ const INCLUDES: [&str; 8] = [
     "ratelimit",
 ];
 
-/// What a bootstrap names in practice: Istio's template, and the usual static listener and cluster. Any other
+/// What a bootstrap names in practice: Istio's template, and the usual static listener and cluster, Istio's filters too. Any other
 /// type makes the reader load the full set, so this list is about speed only.
-const BOOTSTRAP_ROOTS: [&str; 15] = [
+const BOOTSTRAP_ROOTS: [&str; 24] = [
+    "alpn.proto",
     "envoy/config/bootstrap/v3/bootstrap.proto",
     "envoy/config/trace/v3/opentelemetry.proto",
     "envoy/config/trace/v3/zipkin.proto",
     "envoy/extensions/access_loggers/file/v3/file.proto",
     "envoy/extensions/access_loggers/stream/v3/stream.proto",
+    "envoy/extensions/filters/http/cors/v3/cors.proto",
+    "envoy/extensions/filters/http/fault/v3/fault.proto",
+    "envoy/extensions/filters/http/grpc_stats/v3/config.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
+    "envoy/extensions/filters/listener/http_inspector/v3/http_inspector.proto",
+    "envoy/extensions/filters/listener/original_dst/v3/original_dst.proto",
     "envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto",
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
     "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto",
@@ -46,6 +52,9 @@ const BOOTSTRAP_ROOTS: [&str; 15] = [
     "envoy/extensions/transport_sockets/tls/v3/tls.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
     "envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.proto",
+    "metadata_exchange.proto",
+    "peer_metadata.proto",
+    "stats.proto",
     "typed_struct.proto",
 ];
 

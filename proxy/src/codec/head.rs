@@ -54,38 +54,43 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || matches!(rest.first(), Some(b'+' | b';')))
 }
 
-/// Removes what belongs to one connection: RFC 9110 §7.6.1, and what `connection` names. Most heads have nothing of it: one look at
-/// each name.
+/// Removes what belongs to one connection: RFC 9110 §7.6.1, and what `connection` names. Most heads have one such header or none, so
+/// names are looked at before anything is looked up.
 pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_of_connection) {
+    type Names = smallvec::SmallVec<[HeaderName; 2]>;
+    let present: Names = headers
+        .keys()
+        .filter(|name| is_of_connection(name))
+        .cloned()
+        .collect();
+    if present.is_empty() {
         return;
     }
-    let named: smallvec::SmallVec<[HeaderName; 2]> = headers
+    let named: Names = headers
         .get_all(http::header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| !matches!(name.as_str(), "close" | "keep-alive"))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in OF_CONNECTION {
+    let present = present.into_iter().filter(|name| name != http::header::TE);
+    for name in named.into_iter().chain(present) {
         headers.remove(name);
     }
     keep_only_trailers(headers);
 }
 
-const OF_CONNECTION: [&str; 5] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "transfer-encoding",
-    "upgrade",
-];
-
 fn is_of_connection(name: &HeaderName) -> bool {
-    name == http::header::TE || OF_CONNECTION.contains(&name.as_str())
+    let names = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    names.contains(&name.as_str())
 }
 
 /// RFC 9113 §8.2.2: `te` may say only `trailers`; as Envoy, other codings are taken out.

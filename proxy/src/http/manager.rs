@@ -2,7 +2,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use outrigger_model::hcm::{self as model, HttpConnectionManager};
 use outrigger_model::http_filter::HttpFilter;
 use outrigger_model::http_filter::grpc_stats::GrpcStats;
@@ -17,6 +17,9 @@ use crate::stats::{Counter, Gauge, Histogram, Registry};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
 use crate::telemetry::peer::LocalPeers;
+
+/// Tells metrics how a gRPC call ended, when there are no trailers.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Runtime of `HttpConnectionManager`. Immutable; shared by all workers.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct ConnectionManager {
     pub(crate) server_name: HeaderValue,
     /// Logs.
     pub(crate) access_log: AccessLogger,
+    /// What a stream keeps of its response head for logs and metrics.
+    pub(crate) kept_response_headers: Vec<HeaderName>,
     /// Counters.
     pub(crate) stats: ManagerStats,
     /// For the codecs.
@@ -128,6 +133,8 @@ impl ConnectionManager {
             HttpFilter::GrpcStats(stats) => Some(stats.clone()),
             _ => None,
         });
+        let mut kept_response_headers = parts.access_log.response_headers();
+        kept_response_headers.push(GRPC_STATUS);
         Self {
             direction: parts.direction,
             routes: parts.routes,
@@ -137,6 +144,7 @@ impl ConnectionManager {
             server_name: HeaderValue::from_str(&config.server_name)
                 .unwrap_or_else(|_| HeaderValue::from_static("envoy")),
             access_log: parts.access_log,
+            kept_response_headers,
             stats: ManagerStats::new(parts.registry, &config.stat_prefix),
             options: options(&config),
             config,

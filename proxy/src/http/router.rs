@@ -131,7 +131,9 @@ pub(super) async fn forward(
         attempts: 0,
         retry_permit: None,
     };
-    match stream.limits.within(exchange.run(source)).await {
+    // In place: it is some kilobytes, and would be moved with each call that takes it.
+    let run = std::pin::pin!(exchange.run(source));
+    match stream.limits.within(run).await {
         Ok(Ok((response, guards))) => Ok(Forwarded {
             response,
             guards: Some(guards),

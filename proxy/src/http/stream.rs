@@ -43,6 +43,7 @@ pub(super) struct Stream {
     pub(super) original_path: RefCell<Option<HeaderValue>>,
     /// The request head; set once it is routed and filtered, or refused.
     request: OnceCell<RequestHead>,
+    /// Of the response's headers those that logs and metrics look at in the end.
     response_headers: RefCell<HeaderMap>,
     trailers: RefCell<Option<HeaderMap>>,
     guards: RefCell<Option<Guards>>,
@@ -274,7 +275,17 @@ impl Stream {
         info.upstream_peer = state.upstream_peer.take();
         drop(info);
         self.metrics.sent(&self.manager, head);
-        self.response_headers.borrow_mut().clone_from(&head.headers);
+        self.keep_headers(&head.headers);
+    }
+
+    /// A map of all of them would be copied for the one that the usual access log shows.
+    fn keep_headers(&self, headers: &HeaderMap) {
+        let mut kept = self.response_headers.borrow_mut();
+        for name in &self.manager.kept_response_headers {
+            if let Some(value) = headers.get(name) {
+                kept.insert(name.clone(), value.clone());
+            }
+        }
     }
 
     /// Hands the response to the codec; its body tells when the stream is over.

@@ -19,6 +19,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::HeaderName;
 use outrigger_model::access_log::{AccessLog, AccessLogFilter};
 
 pub(crate) use super::format::{Entry, RequestView};
@@ -82,6 +83,12 @@ impl AccessLogger {
         Ok(AccessLogger {
             logs: logs.iter().map(build).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The response headers that some line shows: what has to be kept until the end.
+    pub(crate) fn response_headers(&self) -> Vec<HeaderName> {
+        let names = self.logs.iter().flat_map(|log| log.format.response_headers());
+        names.cloned().collect()
     }
 
     /// Writes the entry to every log whose filter lets it pass. Call it once per stream, after `finish`.

@@ -41,7 +41,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) info: &'a StreamInfo,
     /// Request head.
     pub(crate) request: Option<RequestView<'a>>,
-    /// Headers of the final response, if one was sent.
+    /// Headers of the final response, if one was sent; at least those of [`LineFormat::response_headers`].
     pub(crate) response_headers: Option<&'a HeaderMap>,
     /// Response trailers.
     pub(crate) trailers: Option<&'a HeaderMap>,
@@ -85,6 +85,18 @@ impl LineFormat {
     pub(crate) fn new(format: &LogFormat) -> LineFormat {
         let LogFormat::Text(parts) = format;
         LineFormat(parts.iter().map(Part::new).collect())
+    }
+
+    /// The response headers that it shows.
+    pub(super) fn response_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let rules = self.0.iter().filter_map(|part| match part {
+            Part::Response(rule) => Some([Some(&rule.name), rule.alternative.as_ref()]),
+            _ => None,
+        });
+        rules.flatten().flatten().filter_map(|key| match key {
+            HeaderKey::Named(name) => Some(name),
+            _ => None,
+        })
     }
 
     /// Appends the line. The newline is part of the format.

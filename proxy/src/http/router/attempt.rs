@@ -90,7 +90,8 @@ impl Attempt<'_> {
             upstream.first_tx = Some(started.into_std());
         }
         let body = source.map_or_else(Body::empty, ReplaySource::attempt);
-        let response = self.in_time(lease.send(head, body)).await?.inspect_err(|error| {
+        let sending = std::pin::pin!(lease.send(head, body));
+        let response = self.in_time(sending).await?.inspect_err(|error| {
             tracing::debug!(cluster = %self.cluster.name, host = %self.host.address, %error, "no upstream response");
             self.cluster.stats.upstream_rq_rx_reset.inc();
         })?;
