@@ -6,6 +6,7 @@
 
 pub mod delta;
 mod intake;
+mod machine;
 pub mod sotw;
 
 use envoy_types::pb::google::rpc::Status;

@@ -8,8 +8,7 @@
 //!   say what is gone. Versions may be empty strings: istiod's are.
 //! - The node goes with the first message of a stream only.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -17,31 +16,21 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 
 use super::intake::{Intake, Offer, Outcome};
+use super::machine::{Held, Machine, PerType};
 use super::{Session, error_detail};
-use crate::subscriptions::{Interest, WILDCARD};
+use crate::subscriptions::Interest;
 use crate::{Counters, Handler, Subscriptions};
 
 /// The machine; see [`Session`].
 #[derive(Debug)]
 pub struct DeltaSession {
-    node: Node,
-    subscriptions: Subscriptions,
-    types: HashMap<Arc<str>, TypeState>,
-    answers: VecDeque<DeltaDiscoveryRequest>,
-    stream_open: bool,
-    node_sent: bool,
-    counters: Counters,
+    machine: Machine<TypeState>,
 }
 
 #[derive(Debug, Default)]
 struct TypeState {
-    /// Every resource that the owner was shown and that is not gone, with the version it accepted last.
-    known: BTreeMap<String, Option<String>>,
-    /// What this stream asked for; `None` before the first request of the type.
-    asked: Option<BTreeSet<String>>,
-    /// Asked for, dropped and wanted again: to be unsubscribed and then subscribed, which makes every control plane
-    /// send it again (istiod ignores a subscription to what is subscribed).
-    renewing: BTreeSet<String>,
+    /// Known with the version that the owner accepted last.
+    held: Held<Option<String>>,
     /// Shown on an earlier stream and never accepted: this stream's control plane does not know that the owner heard
     /// of them, so it would not say that they are gone.
     unconfirmed: BTreeSet<String>,
@@ -51,41 +40,13 @@ impl DeltaSession {
     /// A machine that introduces itself as `node` and wants `subscriptions`.
     pub fn new(node: Node, subscriptions: Subscriptions) -> Self {
         DeltaSession {
-            node,
-            subscriptions,
-            types: HashMap::new(),
-            answers: VecDeque::new(),
-            stream_open: false,
-            node_sent: false,
-            counters: Counters::default(),
+            machine: Machine::new(node, subscriptions),
         }
-    }
-
-    /// Lets go of what the owner dropped from its wishes.
-    fn forget_dropped(&mut self) {
-        for interest in self.subscriptions.interests_mut() {
-            let forgotten = interest.take_forgotten();
-            if !forgotten.is_empty() {
-                self.types
-                    .entry(interest.type_url.clone())
-                    .or_default()
-                    .forget(interest, forgotten);
-            }
-        }
-    }
-
-    fn stamp(&mut self, mut request: DeltaDiscoveryRequest) -> DeltaDiscoveryRequest {
-        if !self.node_sent {
-            self.node_sent = true;
-            request.node = Some(self.node.clone());
-        }
-        self.counters.requests += 1;
-        request
     }
 
     fn answer(&mut self, type_url: String, nonce: String, outcome: Option<&Outcome>) {
         let rejections = outcome.map(|o| o.rejections.as_slice()).unwrap_or_default();
-        self.answers.push_back(DeltaDiscoveryRequest {
+        self.machine.answers.push_back(DeltaDiscoveryRequest {
             type_url,
             response_nonce: nonce,
             error_detail: (!rejections.is_empty()).then(|| error_detail(rejections)),
@@ -99,51 +60,23 @@ impl Session for DeltaSession {
     type Response = DeltaDiscoveryResponse;
 
     fn subscriptions_mut(&mut self) -> &mut Subscriptions {
-        &mut self.subscriptions
+        &mut self.machine.subscriptions
     }
 
     fn stream_opened(&mut self) {
-        self.stream_closed();
-        self.forget_dropped();
-        self.stream_open = true;
-        self.node_sent = false;
-        for state in self.types.values_mut() {
-            state.start_stream();
-        }
-        self.subscriptions.mark_all_changed();
+        self.machine.stream_opened();
     }
 
     fn stream_closed(&mut self) {
-        self.stream_open = false;
-        self.counters.stale_nonces += u64::try_from(self.answers.len()).unwrap_or(u64::MAX);
-        self.answers.clear();
+        self.machine.stream_closed();
     }
 
     fn wants_to_send(&self) -> bool {
-        self.stream_open && (!self.answers.is_empty() || self.subscriptions.any_changed())
+        self.machine.wants_to_send()
     }
 
     fn next_request(&mut self) -> Option<DeltaDiscoveryRequest> {
-        if !self.stream_open {
-            return None;
-        }
-        if let Some(answer) = self.answers.pop_front() {
-            return Some(self.stamp(answer));
-        }
-        self.forget_dropped();
-        let types = &mut self.types;
-        let request = self
-            .subscriptions
-            .interests_mut()
-            .iter_mut()
-            .filter(|i| i.changed)
-            .find_map(|interest| {
-                types
-                    .entry(interest.type_url.clone())
-                    .or_default()
-                    .subscription_request(interest)
-            })?;
-        Some(self.stamp(request))
+        self.machine.next_request()
     }
 
     fn on_response<H: Handler + ?Sized>(&mut self, response: DeltaDiscoveryResponse, handler: &mut H) {
@@ -157,22 +90,33 @@ impl Session for DeltaSession {
             control_plane: _,
             resource_errors,
         } = response;
-        self.counters.responses += 1;
-        self.counters.resource_errors += u64::try_from(resource_errors.len()).unwrap_or(u64::MAX);
-        self.forget_dropped();
-        let Some(interest) = self.subscriptions.find(&type_url).filter(|i| !i.names.is_empty()) else {
-            self.counters.unrequested_types += 1;
-            self.counters.updates_accepted += 1;
+        let machine = &mut self.machine;
+        machine.counters.responses += 1;
+        machine.counters.resource_errors += u64::try_from(resource_errors.len()).unwrap_or(u64::MAX);
+        machine.forget_dropped();
+        let Some(interest) = machine
+            .subscriptions
+            .find(&type_url)
+            .filter(|i| !i.names.is_empty())
+        else {
+            machine.counters.unrequested_types += 1;
+            machine.counters.updates_accepted += 1;
             return self.answer(type_url, nonce, None);
         };
-        let state = self.types.entry(interest.type_url.clone()).or_default();
+        let state = machine.types.entry(interest.type_url.clone()).or_default();
         let removed = removed_resources
             .into_iter()
             .chain(removed_resource_names.into_iter().map(|n| n.name));
         let (removed, unasked): (Vec<_>, Vec<_>) = removed.partition(|n| state.can_be_removed(interest, n));
-        self.counters.unrequested += u64::try_from(unasked.len()).unwrap_or(u64::MAX);
+        machine.counters.unrequested += u64::try_from(unasked.len()).unwrap_or(u64::MAX);
         let offers = resources.into_iter().map(offer).collect();
-        let mut intake = Intake::sort(interest, system_version_info, offers, removed, &mut self.counters);
+        let mut intake = Intake::sort(
+            interest,
+            system_version_info,
+            offers,
+            removed,
+            &mut machine.counters,
+        );
         state.confirm(interest, &mut intake);
 
         let (added, removed) = intake.names();
@@ -182,7 +126,7 @@ impl Session for DeltaSession {
         if !nothing_left || interest.is_wildcard() {
             rejections.extend(
                 handler
-                    .on_update(intake.update, &mut self.subscriptions)
+                    .on_update(intake.update, &mut machine.subscriptions)
                     .err()
                     .unwrap_or_default(),
             );
@@ -192,27 +136,29 @@ impl Session for DeltaSession {
             removed,
             rejections,
         };
-        if let Some(interest) = self.subscriptions.find(&type_url) {
+        if let Some(interest) = machine.subscriptions.find(&type_url) {
             state.record(interest, &outcome);
         }
-        outcome.count(&mut self.counters);
+        outcome.count(&mut machine.counters);
         self.answer(type_url, nonce, Some(&outcome));
     }
 
     fn waiting_answers(&self) -> usize {
-        self.answers.len()
+        self.machine.answers.len()
     }
 
     fn counters_mut(&mut self) -> &mut Counters {
-        &mut self.counters
+        &mut self.machine.counters
     }
 }
 
-impl TypeState {
+impl PerType for TypeState {
+    type Request = DeltaDiscoveryRequest;
+
     fn start_stream(&mut self) {
-        self.asked = None;
-        self.renewing.clear();
+        self.held.start_stream();
         self.unconfirmed = self
+            .held
             .known
             .iter()
             .filter(|(_, v)| v.is_none())
@@ -221,39 +167,27 @@ impl TypeState {
     }
 
     fn forget(&mut self, interest: &Interest, forgotten: BTreeSet<String>) {
-        if forgotten.contains(WILDCARD) {
-            self.known
-                .retain(|name, _| interest.names.contains(name) && !forgotten.contains(name));
-        } else if interest.is_wildcard() {
-            // Still covered: nothing is dropped by no longer naming it.
-            return;
-        }
-        for name in forgotten {
-            self.known.remove(&name);
-            if self.asked.as_ref().is_some_and(|asked| asked.contains(&name)) {
-                self.renewing.insert(name);
-            }
-        }
+        self.held.forget(interest, forgotten);
     }
 
-    /// The next request that brings the stream closer to what is wanted; clears `changed` when none is left.
     fn subscription_request(&mut self, interest: &mut Interest) -> Option<DeltaDiscoveryRequest> {
         let wanted = &interest.names;
         let mut request = DeltaDiscoveryRequest {
             type_url: interest.type_url.to_string(),
             ..DeltaDiscoveryRequest::default()
         };
-        let Some(asked) = &mut self.asked else {
+        let Some(asked) = &mut self.held.asked else {
             interest.changed = false;
-            self.renewing.clear();
+            self.held.renewing.clear();
             if wanted.is_empty() {
                 return None;
             }
-            self.asked = Some(wanted.clone());
+            self.held.asked = Some(wanted.clone());
             if !interest.is_only_wildcard() {
                 request.resource_names_subscribe = wanted.iter().cloned().collect();
             }
             let accepted = self
+                .held
                 .known
                 .iter()
                 .filter_map(|(n, v)| Some((n.clone(), v.clone()?)));
@@ -261,7 +195,7 @@ impl TypeState {
             return Some(request);
         };
         let mut dropped: BTreeSet<String> = asked.difference(wanted).cloned().collect();
-        let renewing = std::mem::take(&mut self.renewing);
+        let renewing = std::mem::take(&mut self.held.renewing);
         let renewing: BTreeSet<String> = renewing.into_iter().filter(|n| asked.contains(n)).collect();
         if renewing.iter().any(|n| wanted.contains(n)) {
             dropped.extend(renewing);
@@ -279,9 +213,15 @@ impl TypeState {
         Some(request)
     }
 
+    fn introduce(request: &mut DeltaDiscoveryRequest, node: Node) {
+        request.node = Some(node);
+    }
+}
+
+impl TypeState {
     /// By name, "does not exist" is an answer; by wildcard, only what was shown can go.
     fn can_be_removed(&self, interest: &Interest, name: &str) -> bool {
-        interest.names.contains(name) || (interest.is_wildcard() && self.known.contains_key(name))
+        interest.names.contains(name) || (interest.is_wildcard() && self.held.known.contains_key(name))
     }
 
     /// On the first response of a stream: what was never accepted and is not in it is gone.
@@ -296,7 +236,7 @@ impl TypeState {
         let gone: Vec<String> = unconfirmed
             .into_iter()
             .filter(|n| interest.is_wildcard() && !interest.names.contains(n))
-            .filter(|n| self.known.contains_key(n))
+            .filter(|n| self.held.known.contains_key(n))
             .filter(|n| {
                 ![&present, &refused, &removed]
                     .iter()
@@ -309,18 +249,12 @@ impl TypeState {
     fn record(&mut self, interest: &Interest, outcome: &Outcome) {
         let rejected = outcome.rejected();
         for (name, version) in outcome.added.iter().filter(|(name, _)| interest.holds(name)) {
-            let known = self.known.entry(name.clone()).or_default();
+            let known = self.held.known.entry(name.clone()).or_default();
             if !rejected.contains(name.as_str()) {
                 *known = Some(version.clone());
             }
         }
-        for name in outcome
-            .removed
-            .iter()
-            .filter(|name| !rejected.contains(name.as_str()))
-        {
-            self.known.remove(name);
-        }
+        self.held.remove_gone(outcome);
     }
 }
 

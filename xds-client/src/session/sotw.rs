@@ -11,8 +11,7 @@
 //!
 //! A wildcard that nobody wants any more cannot be taken back in this protocol; its responses are then dropped.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -22,6 +21,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::intake::{Intake, Offer, Outcome};
+use super::machine::{Held, Machine, PerType};
 use super::{Session, error_detail};
 use crate::subscriptions::{Interest, WILDCARD};
 use crate::{Counters, Handler, Rejection, Subscriptions};
@@ -35,29 +35,19 @@ const MAX_RENEWALS: u8 = 8;
 /// The machine; see [`Session`].
 #[derive(Debug)]
 pub struct SotwSession {
-    node: Node,
-    subscriptions: Subscriptions,
-    types: HashMap<Arc<str>, TypeState>,
-    answers: VecDeque<DiscoveryRequest>,
-    stream_open: bool,
-    node_sent: bool,
-    counters: Counters,
+    machine: Machine<TypeState>,
 }
 
 #[derive(Debug, Default)]
 struct TypeState {
-    /// Every resource the owner was shown and that is not gone; true once one of its versions was accepted.
-    known: BTreeMap<String, bool>,
+    /// Known with true once one of its versions was accepted.
+    held: Held<bool>,
     /// Version of the last response that was accepted as a whole, on any stream.
     version: String,
     /// Nonce of the newest response on this stream.
     nonce: String,
-    /// What this stream asked for; `None` before the first request of the type.
-    asked: Option<BTreeSet<String>>,
     /// Names were sent on this stream, so an empty list no longer means everything.
     explicit: bool,
-    /// Asked for, dropped and wanted again: to be taken back and asked for once more.
-    renewing: BTreeSet<String>,
     /// Every name this stream asked for at some time.
     ever_asked: BTreeSet<String>,
     /// Names added after the first request that no response had yet: a control plane that was just sending a response
@@ -75,35 +65,8 @@ impl SotwSession {
     /// A machine that introduces itself as `node` and wants `subscriptions`.
     pub fn new(node: Node, subscriptions: Subscriptions) -> Self {
         SotwSession {
-            node,
-            subscriptions,
-            types: HashMap::new(),
-            answers: VecDeque::new(),
-            stream_open: false,
-            node_sent: false,
-            counters: Counters::default(),
+            machine: Machine::new(node, subscriptions),
         }
-    }
-
-    fn forget_dropped(&mut self) {
-        for interest in self.subscriptions.interests_mut() {
-            let forgotten = interest.take_forgotten();
-            if !forgotten.is_empty() {
-                self.types
-                    .entry(interest.type_url.clone())
-                    .or_default()
-                    .forget(interest, forgotten);
-            }
-        }
-    }
-
-    fn stamp(&mut self, mut request: DiscoveryRequest) -> DiscoveryRequest {
-        if !self.node_sent {
-            self.node_sent = true;
-            request.node = Some(self.node.clone());
-        }
-        self.counters.requests += 1;
-        request
     }
 }
 
@@ -112,51 +75,23 @@ impl Session for SotwSession {
     type Response = DiscoveryResponse;
 
     fn subscriptions_mut(&mut self) -> &mut Subscriptions {
-        &mut self.subscriptions
+        &mut self.machine.subscriptions
     }
 
     fn stream_opened(&mut self) {
-        self.stream_closed();
-        self.forget_dropped();
-        self.stream_open = true;
-        self.node_sent = false;
-        for state in self.types.values_mut() {
-            state.start_stream();
-        }
-        self.subscriptions.mark_all_changed();
+        self.machine.stream_opened();
     }
 
     fn stream_closed(&mut self) {
-        self.stream_open = false;
-        self.counters.stale_nonces += u64::try_from(self.answers.len()).unwrap_or(u64::MAX);
-        self.answers.clear();
+        self.machine.stream_closed();
     }
 
     fn wants_to_send(&self) -> bool {
-        self.stream_open && (!self.answers.is_empty() || self.subscriptions.any_changed())
+        self.machine.wants_to_send()
     }
 
     fn next_request(&mut self) -> Option<DiscoveryRequest> {
-        if !self.stream_open {
-            return None;
-        }
-        if let Some(answer) = self.answers.pop_front() {
-            return Some(self.stamp(answer));
-        }
-        self.forget_dropped();
-        let types = &mut self.types;
-        let request = self
-            .subscriptions
-            .interests_mut()
-            .iter_mut()
-            .filter(|i| i.changed)
-            .find_map(|interest| {
-                types
-                    .entry(interest.type_url.clone())
-                    .or_default()
-                    .subscription_request(interest)
-            })?;
-        Some(self.stamp(request))
+        self.machine.next_request()
     }
 
     fn on_response<H: Handler + ?Sized>(&mut self, response: DiscoveryResponse, handler: &mut H) {
@@ -169,19 +104,24 @@ impl Session for SotwSession {
             control_plane: _,
             resource_errors,
         } = response;
-        self.counters.responses += 1;
-        self.counters.resource_errors += u64::try_from(resource_errors.len()).unwrap_or(u64::MAX);
-        self.forget_dropped();
-        let Some(interest) = self.subscriptions.find(&type_url).filter(|i| !i.names.is_empty()) else {
-            self.counters.unrequested_types += 1;
-            self.counters.updates_accepted += 1;
-            let answer = match self.types.get_mut(&*type_url) {
+        let machine = &mut self.machine;
+        machine.counters.responses += 1;
+        machine.counters.resource_errors += u64::try_from(resource_errors.len()).unwrap_or(u64::MAX);
+        machine.forget_dropped();
+        let Some(interest) = machine
+            .subscriptions
+            .find(&type_url)
+            .filter(|i| !i.names.is_empty())
+        else {
+            machine.counters.unrequested_types += 1;
+            machine.counters.updates_accepted += 1;
+            let answer = match machine.types.get_mut(&*type_url) {
                 Some(state) => state.answer(&type_url, version_info, nonce, &[]),
                 None => TypeState::default().answer(&type_url, version_info, nonce, &[]),
             };
-            return self.answers.push_back(answer);
+            return machine.answers.push_back(answer);
         };
-        let state = self.types.entry(interest.type_url.clone()).or_default();
+        let state = machine.types.entry(interest.type_url.clone()).or_default();
         let offers: Vec<Offer> = resources
             .into_iter()
             .map(|any| offer(any, &version_info, handler))
@@ -198,13 +138,14 @@ impl Session for SotwSession {
             version_info.clone(),
             offers,
             Vec::new(),
-            &mut self.counters,
+            &mut machine.counters,
         );
         if is_wildcard {
             intake.update.full_state = true;
             // A resource without a name could be any of those that seem to be absent: keep them.
             if !intake.nameless {
                 intake.update.removed = state
+                    .held
                     .known
                     .keys()
                     .filter(|n| !present.contains(*n))
@@ -218,7 +159,7 @@ impl Session for SotwSession {
         if is_wildcard || !added.is_empty() {
             rejections.extend(
                 handler
-                    .on_update(intake.update, &mut self.subscriptions)
+                    .on_update(intake.update, &mut machine.subscriptions)
                     .err()
                     .unwrap_or_default(),
             );
@@ -228,33 +169,34 @@ impl Session for SotwSession {
             removed,
             rejections,
         };
-        if let Some(interest) = self.subscriptions.find(&type_url) {
+        if let Some(interest) = machine.subscriptions.find(&type_url) {
             state.record(interest, &outcome);
         }
-        outcome.count(&mut self.counters);
+        outcome.count(&mut machine.counters);
         let answer = state.answer(&type_url, version_info, nonce, &outcome.rejections);
-        self.answers.push_back(answer);
+        machine.answers.push_back(answer);
         state.repeat |= !outcome.is_accepted() && unanswered;
-        if state.repeat || !state.renewing.is_empty() {
-            self.subscriptions.mark_changed(&type_url);
+        if state.repeat || !state.held.renewing.is_empty() {
+            machine.subscriptions.mark_changed(&type_url);
         }
     }
 
     fn waiting_answers(&self) -> usize {
-        self.answers.len()
+        self.machine.answers.len()
     }
 
     fn counters_mut(&mut self) -> &mut Counters {
-        &mut self.counters
+        &mut self.machine.counters
     }
 }
 
-impl TypeState {
+impl PerType for TypeState {
+    type Request = DiscoveryRequest;
+
     fn start_stream(&mut self) {
         self.nonce.clear();
-        self.asked = None;
+        self.held.start_stream();
         self.explicit = false;
-        self.renewing.clear();
         self.ever_asked.clear();
         self.awaited.clear();
         self.asked_again.clear();
@@ -263,33 +205,22 @@ impl TypeState {
     }
 
     fn forget(&mut self, interest: &Interest, forgotten: BTreeSet<String>) {
-        if forgotten.contains(WILDCARD) {
-            self.known
-                .retain(|name, _| interest.names.contains(name) && !forgotten.contains(name));
-        } else if interest.is_wildcard() {
-            return;
-        }
-        for name in forgotten {
-            self.known.remove(&name);
-            if self.asked.as_ref().is_some_and(|asked| asked.contains(&name)) {
-                self.renewing.insert(name);
-            }
-        }
+        self.held.forget(interest, forgotten);
     }
 
-    /// The next request that brings the stream closer to what is wanted; clears `changed` when none is left.
     fn subscription_request(&mut self, interest: &mut Interest) -> Option<DiscoveryRequest> {
         let wanted = &interest.names;
-        let Some(asked) = &mut self.asked else {
+        let Some(asked) = &mut self.held.asked else {
             interest.changed = false;
-            self.renewing.clear();
+            self.held.renewing.clear();
             if wanted.is_empty() {
                 return None;
             }
-            self.asked = Some(wanted.clone());
+            self.held.asked = Some(wanted.clone());
             self.ever_asked.clone_from(wanted);
             // A control plane may keep silent if this is its version. So say it only if nothing is missing here.
-            let complete = interest.is_wildcard() || wanted.iter().all(|n| self.known.get(n) == Some(&true));
+            let complete =
+                interest.is_wildcard() || wanted.iter().all(|n| self.held.known.get(n) == Some(&true));
             let version = if complete {
                 self.version.clone()
             } else {
@@ -297,7 +228,7 @@ impl TypeState {
             };
             return Some(self.request(&interest.type_url, version));
         };
-        let renewing = std::mem::take(&mut self.renewing);
+        let renewing = std::mem::take(&mut self.held.renewing);
         let renewing: BTreeSet<String> = renewing
             .into_iter()
             .filter(|n| asked.contains(n) && wanted.contains(n))
@@ -320,8 +251,14 @@ impl TypeState {
         Some(self.request(&interest.type_url, self.version.clone()))
     }
 
+    fn introduce(request: &mut DiscoveryRequest, node: Node) {
+        request.node = Some(node);
+    }
+}
+
+impl TypeState {
     fn ask(&mut self, names: BTreeSet<String>) {
-        let asked = self.asked.take().unwrap_or_default();
+        let asked = self.held.asked.take().unwrap_or_default();
         for name in names.difference(&asked) {
             self.awaited.insert(name.clone());
             if !self.ever_asked.insert(name.clone()) {
@@ -329,7 +266,7 @@ impl TypeState {
             }
         }
         self.awaited.retain(|name| names.contains(name));
-        self.asked = Some(names);
+        self.held.asked = Some(names);
     }
 
     /// Takes note of what arrived; says whether names are missing that the control plane may not have read of.
@@ -346,7 +283,7 @@ impl TypeState {
             let renewals = self.renewals.entry(name.clone()).or_default();
             if *renewals < MAX_RENEWALS {
                 *renewals += 1;
-                self.renewing.insert(name.clone());
+                self.held.renewing.insert(name.clone());
             }
         }
         !self.awaited.is_empty()
@@ -355,16 +292,10 @@ impl TypeState {
     fn record(&mut self, interest: &Interest, outcome: &Outcome) {
         let rejected = outcome.rejected();
         for (name, _) in outcome.added.iter().filter(|(name, _)| interest.holds(name)) {
-            let accepted = self.known.entry(name.clone()).or_default();
+            let accepted = self.held.known.entry(name.clone()).or_default();
             *accepted |= !rejected.contains(name.as_str());
         }
-        for name in outcome
-            .removed
-            .iter()
-            .filter(|name| !rejected.contains(name.as_str()))
-        {
-            self.known.remove(name);
-        }
+        self.held.remove_gone(outcome);
     }
 
     fn answer(
@@ -384,8 +315,9 @@ impl TypeState {
     }
 
     fn request(&mut self, type_url: &str, version_info: String) -> DiscoveryRequest {
-        let asked = self.asked.iter().flatten();
+        let asked = self.held.asked.iter().flatten();
         let only_wildcard = self
+            .held
             .asked
             .as_ref()
             .is_some_and(|a| a.len() == 1 && a.contains(WILDCARD));

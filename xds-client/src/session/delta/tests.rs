@@ -1,6 +1,8 @@
 //! One test a rule of the incremental protocol.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use envoy_types::pb::google::protobuf::{Any, Duration};
 
 use super::*;
@@ -168,8 +170,8 @@ fn a_nack_names_what_was_rejected_and_the_rest_counts_as_accepted() {
     check_requests(&mut session, &["cds #1 !b: bad; d: bad"]);
     session.stream_opened();
     check_requests(&mut session, &["cds =a@1 =c@1"]);
-    assert_eq!(session.counters.updates_rejected, 1);
-    assert_eq!(session.counters.resources_rejected, 2);
+    assert_eq!(session.machine.counters.updates_rejected, 1);
+    assert_eq!(session.machine.counters.resources_rejected, 2);
 }
 
 #[test]
@@ -203,7 +205,7 @@ fn answers_do_not_outlive_their_stream() {
     session.stream_closed();
     session.stream_opened();
     check_requests(&mut session, &["cds =c@"]);
-    assert_eq!(session.counters.stale_nonces, 1);
+    assert_eq!(session.machine.counters.stale_nonces, 1);
 }
 
 #[test]
@@ -222,7 +224,10 @@ fn what_nobody_asked_for_is_dropped_counted_and_acked() {
     assert_eq!(owner.updates[0].added.len(), 1);
     assert!(owner.updates[0].removed.is_empty());
     assert_eq!(
-        (session.counters.unrequested, session.counters.unrequested_types),
+        (
+            session.machine.counters.unrequested,
+            session.machine.counters.unrequested_types
+        ),
         (3, 1)
     );
 }
@@ -236,7 +241,7 @@ fn removals_reach_the_owner_if_it_can_know_the_name() {
     session.on_response(response(EDS, "3", &[], &["a"]), &mut owner); // "does not exist"
     let removed: Vec<_> = owner.updates.iter().map(|u| u.removed.clone()).collect();
     assert_eq!(removed, [vec![], vec!["c".to_owned()], vec!["a".to_owned()]]);
-    assert_eq!(session.counters.unrequested, 1);
+    assert_eq!(session.machine.counters.unrequested, 1);
     session.stream_opened();
     check_requests(&mut session, &["cds", "eds +a"]);
 }
@@ -298,7 +303,7 @@ fn a_heartbeat_changes_nothing() {
     });
     session.on_response(response, &mut Owner::default());
     check_requests(&mut session, &["eds #1"]);
-    assert_eq!(session.counters.ttl_ignored, 1);
+    assert_eq!(session.machine.counters.ttl_ignored, 1);
 }
 
 #[test]

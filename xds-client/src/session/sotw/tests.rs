@@ -218,7 +218,10 @@ fn what_nobody_asked_for_is_dropped_counted_and_acked() {
     check_requests(&mut session, &["sds [a] @1 #n1", "nds [] @2 #n2"]);
     assert!(owner.updates.is_empty());
     assert_eq!(
-        (session.counters.unrequested, session.counters.unrequested_types),
+        (
+            session.machine.counters.unrequested,
+            session.machine.counters.unrequested_types
+        ),
         (1, 1)
     );
 }
