@@ -19,6 +19,15 @@ impl<IO> Prefixed<IO> {
         Self { prefix, inner }
     }
 
+    /// Puts bytes back in front of what comes next.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        self.prefix = if self.prefix.is_empty() {
+            bytes
+        } else {
+            [bytes, self.prefix.clone()].concat().into()
+        };
+    }
+
     /// The stream below.
     pub(crate) fn inner(&self) -> &IO {
         &self.inner

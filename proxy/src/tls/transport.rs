@@ -14,93 +14,68 @@ use crate::net::prefixed::Prefixed;
 /// TCP whose first bytes may have been read by inspectors.
 pub(crate) type Tcp = Prefixed<TcpStream>;
 
-/// One connection.
-#[derive(Debug)]
-pub(crate) struct Transport {
-    /// Decrypted bytes that were read already.
-    prefix: Bytes,
-    stream: Stream,
-}
+/// One connection; what was read and decrypted too early can be put back in front.
+pub(crate) type Transport = Prefixed<Channel>;
 
+/// TCP, with or without TLS.
 #[derive(Debug)]
-enum Stream {
+pub(crate) enum Channel {
+    /// No TLS.
     Plain(Tcp),
+    /// TLS terminated here.
     Server(Box<ServerStream<Tcp>>),
+    /// TLS that we began.
     Client(Box<ClientStream<Tcp>>),
 }
 
 impl Transport {
     /// No TLS.
     pub(crate) fn plain(tcp: Tcp) -> Self {
-        Self {
-            prefix: Bytes::new(),
-            stream: Stream::Plain(tcp),
-        }
+        Self::new(Bytes::new(), Channel::Plain(tcp))
     }
 
     /// TLS terminated here.
     pub(crate) fn server(stream: ServerStream<Tcp>) -> Self {
-        Self {
-            prefix: Bytes::new(),
-            stream: Stream::Server(Box::new(stream)),
-        }
+        Self::new(Bytes::new(), Channel::Server(Box::new(stream)))
     }
 
     /// TLS that we began.
     pub(crate) fn client(stream: ClientStream<Tcp>) -> Self {
-        Self {
-            prefix: Bytes::new(),
-            stream: Stream::Client(Box::new(stream)),
-        }
+        Self::new(Bytes::new(), Channel::Client(Box::new(stream)))
     }
 
     /// Makes the coming close a reset: the peer learns that its bytes went nowhere.
     pub(crate) fn reset_on_close(&self) {
-        let tcp = match &self.stream {
-            Stream::Plain(tcp) => tcp,
-            Stream::Server(tls) => tls.get_ref(),
-            Stream::Client(tls) => tls.get_ref(),
+        let tcp = match self.inner() {
+            Channel::Plain(tcp) => tcp,
+            Channel::Server(tls) => tls.get_ref(),
+            Channel::Client(tls) => tls.get_ref(),
         };
         // Best effort: a connection that is gone already needs no reset.
         let _ = tcp.inner().set_zero_linger();
     }
-
-    /// Puts decrypted bytes back in front.
-    pub(crate) fn unread(&mut self, bytes: Bytes) {
-        self.prefix = if self.prefix.is_empty() {
-            bytes
-        } else {
-            [bytes, self.prefix.clone()].concat().into()
-        };
-    }
 }
 
-impl AsyncRead for Transport {
+impl AsyncRead for Channel {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.prefix.is_empty() {
-            let count = this.prefix.len().min(buffer.remaining());
-            buffer.put_slice(&this.prefix.split_to(count));
-            return Poll::Ready(Ok(()));
-        }
-        match &mut this.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
+        match self.get_mut() {
+            Channel::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Channel::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Channel::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
-impl AsyncWrite for Transport {
+impl AsyncWrite for Channel {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Server(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Client(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match self.get_mut() {
+            Channel::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Channel::Server(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Channel::Client(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -109,10 +84,10 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Stream::Server(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Stream::Client(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        match self.get_mut() {
+            Channel::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Channel::Server(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Channel::Client(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
 
@@ -121,18 +96,18 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Server(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Client(stream) => Pin::new(stream).poll_flush(cx),
+        match self.get_mut() {
+            Channel::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Channel::Server(stream) => Pin::new(stream).poll_flush(cx),
+            Channel::Client(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Server(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+        match self.get_mut() {
+            Channel::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Channel::Server(stream) => Pin::new(stream).poll_shutdown(cx),
+            Channel::Client(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
