@@ -5,16 +5,19 @@
 mod h1;
 mod h2;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::cluster::Cluster;
 use super::connect::{AlpnOverride, ConnectError};
 use super::endpoint::Host;
+use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, RequestHead, Response, SendError};
 use crate::telemetry::workload::Principals;
 use crate::worker;
@@ -80,7 +83,7 @@ struct Key {
     version: Version,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Pool {
     H1(Rc<h1::Pool>),
     H2(Rc<h2::Pool>),
@@ -92,6 +95,16 @@ struct Target {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     alpn: Option<AlpnOverride>,
+}
+
+impl Target {
+    /// The connection was there, and HTTP on it was not.
+    fn no_handshake(&self, error: &SendError) -> ConnectError {
+        ConnectError::Tcp {
+            host: self.host.address,
+            source: std::io::Error::other(error.to_string()),
+        }
+    }
 }
 
 thread_local! {
@@ -126,35 +139,58 @@ pub(crate) async fn acquire(
         host: host.clone(),
         alpn: alpn.cloned(),
     };
-    match version {
-        Version::Http1 => {
-            let pool = POOLS.with_borrow_mut(|pools| {
-                match pools
-                    .by_key
-                    .entry(key)
-                    .or_insert_with(|| Pool::H1(h1::Pool::new(target())))
-                {
-                    Pool::H1(pool) => pool.clone(),
-                    Pool::H2(_) => h1::Pool::new(target()),
-                }
-            });
-            start_sweeping();
-            pool.acquire().await.map(Lease::H1)
+    let make = || match version {
+        Version::Http1 => Pool::H1(h1::Pool::new(target())),
+        Version::Http2 => Pool::H2(h2::Pool::new(target())),
+    };
+    let pool = POOLS.with_borrow_mut(|pools| pools.by_key.entry(key).or_insert_with(make).clone());
+    start_sweeping();
+    match pool {
+        Pool::H1(pool) => pool.acquire().await.map(Lease::H1),
+        Pool::H2(pool) => pool.acquire().await.map(Lease::H2),
+    }
+}
+
+/// What an exchange holds of a connection until its response has ended; dropping it gives the exchange up.
+trait Hold {
+    /// The response ended in order.
+    fn release(self);
+}
+
+/// Keeps `lease` while the body of `response` lasts.
+fn hold<L: Hold + 'static>(lease: L, response: Response) -> Response {
+    let Response { head, body } = response;
+    if body.is_empty() {
+        lease.release();
+        return Response { head, body };
+    }
+    let body = body.observe(Rc::new(UntilEnd(Cell::new(Some(lease)))));
+    Response { head, body }
+}
+
+struct UntilEnd<L>(Cell<Option<L>>);
+
+impl<L> std::fmt::Debug for UntilEnd<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UntilEnd")
+    }
+}
+
+impl<L: Hold> BodyObserver for UntilEnd<L> {
+    fn data(&self, _data: &Bytes) {}
+
+    fn end(&self) {
+        if let Some(lease) = self.0.take() {
+            lease.release();
         }
-        Version::Http2 => {
-            let pool = POOLS.with_borrow_mut(|pools| {
-                match pools
-                    .by_key
-                    .entry(key)
-                    .or_insert_with(|| Pool::H2(h2::Pool::new(target())))
-                {
-                    Pool::H2(pool) => pool.clone(),
-                    Pool::H1(_) => h2::Pool::new(target()),
-                }
-            });
-            start_sweeping();
-            pool.acquire().await.map(Lease::H2)
-        }
+    }
+
+    fn error(&self, _error: &BodyError) {
+        self.0.take();
+    }
+
+    fn abandoned(&self) {
+        self.0.take();
     }
 }
 

@@ -2,8 +2,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::{ConnectionFacts, Target};
-use crate::codec::body::{BodyError, BodyObserver};
+use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h1::client::{self, Client};
 use crate::codec::{Body, RequestHead, Response, SendError};
 use crate::time::Instant;
@@ -64,13 +63,7 @@ impl Pool {
         };
         let client = client::handshake(connected.transport, move || drop(guard))
             .await
-            .map_err(|error| {
-                let source = std::io::Error::other(error.to_string());
-                ConnectError::Tcp {
-                    host: self.target.host.address,
-                    source,
-                }
-            })?;
+            .map_err(|error| self.target.no_handshake(&error))?;
         let now = Instant::now();
         Ok(Connection {
             client,
@@ -129,47 +122,15 @@ impl Lease {
 
     pub(super) async fn send(mut self, head: RequestHead, body: Body) -> Result<Response, SendError> {
         self.connection.served += 1;
-        let Response { head, body } = self.connection.client.send(head, body).await?;
-        if body.is_empty() {
-            self.release();
-            return Ok(Response { head, body });
-        }
-        let observer = Rc::new(Return(Cell::new(Some(self))));
-        Ok(Response {
-            head,
-            body: body.observe(observer),
-        })
+        let response = self.connection.client.send(head, body).await?;
+        Ok(super::hold(self, response))
     }
+}
 
+impl Hold for Lease {
+    /// A response that failed or was abandoned closes the connection instead.
     fn release(mut self) {
         self.connection.since = Instant::now();
         self.pool.clone().put_back(self.connection);
-    }
-}
-
-/// Puts the connection back when the response body has ended; a body that failed or was abandoned closes it.
-struct Return(Cell<Option<Lease>>);
-
-impl std::fmt::Debug for Return {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Return")
-    }
-}
-
-impl BodyObserver for Return {
-    fn data(&self, _data: &bytes::Bytes) {}
-
-    fn end(&self) {
-        if let Some(lease) = self.0.take() {
-            lease.release();
-        }
-    }
-
-    fn error(&self, _error: &BodyError) {
-        self.0.take();
-    }
-
-    fn abandoned(&self) {
-        self.0.take();
     }
 }

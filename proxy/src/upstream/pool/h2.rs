@@ -5,8 +5,7 @@ use std::rc::Rc;
 
 use tokio::sync::watch;
 
-use super::{ConnectionFacts, Target};
-use crate::codec::body::{BodyError, BodyObserver};
+use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h2::client::{self, Client};
 use crate::codec::{Body, Http2Settings, RequestHead, Response, SendError};
 use crate::time::Instant;
@@ -118,13 +117,7 @@ impl Pool {
         };
         let client = client::handshake(connected.transport, settings, on_close)
             .await
-            .map_err(|error| {
-                let source = std::io::Error::other(error.to_string());
-                ConnectError::Tcp {
-                    host: self.target.host.address,
-                    source,
-                }
-            })?;
+            .map_err(|error| self.target.no_handshake(&error))?;
         let now = Instant::now();
         let (active, served, since) = (Cell::new(0), Cell::new(0), Cell::new(now));
         Ok(Connection {
@@ -200,41 +193,13 @@ impl Lease {
         ) {
             self.connection.alive.set(false);
         }
-        let Response { head, body } = result?;
-        if body.is_empty() {
-            return Ok(Response { head, body });
-        }
-        // The share is in use until the response body has ended.
-        Ok(Response {
-            head,
-            body: body.observe(Rc::new(InUse(Cell::new(Some(self))))),
-        })
+        Ok(super::hold(self, result?))
     }
 }
 
-/// Keeps a share while its response body lasts.
-struct InUse(Cell<Option<Lease>>);
-
-impl std::fmt::Debug for InUse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("InUse")
-    }
-}
-
-impl BodyObserver for InUse {
-    fn data(&self, _data: &bytes::Bytes) {}
-
-    fn end(&self) {
-        self.0.take();
-    }
-
-    fn error(&self, _error: &BodyError) {
-        self.0.take();
-    }
-
-    fn abandoned(&self) {
-        self.0.take();
-    }
+impl Hold for Lease {
+    /// Dropping it does.
+    fn release(self) {}
 }
 
 impl Drop for Lease {
