@@ -18,6 +18,10 @@ use std::time::Duration;
 
 use e2e::load::Report;
 use e2e::proxy::Kind;
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use prost::Message;
 
 /// The proxy of front, and that of every bill pod.
 #[derive(Clone, Copy, Debug)]
@@ -95,4 +99,21 @@ fn assert_no_failure(report: &Report) {
 /// Lets load run for a while under one configuration.
 fn linger(time: Duration) {
     std::thread::sleep(time);
+}
+
+/// Gives every connection manager of a listener this `server` header: a change that every response shows.
+fn rename_server(listener: &mut Listener, name: &str) {
+    let chains = listener
+        .filter_chains
+        .iter_mut()
+        .chain(&mut listener.default_filter_chain);
+    for filter in chains.flat_map(|chain| &mut chain.filters) {
+        if let Some(ConfigType::TypedConfig(any)) = &mut filter.config_type
+            && any.type_url.ends_with("HttpConnectionManager")
+        {
+            let mut manager = HttpConnectionManager::decode(any.value.as_slice()).expect("captures decode");
+            manager.server_name = name.to_owned();
+            any.value = manager.encode_to_vec();
+        }
+    }
 }

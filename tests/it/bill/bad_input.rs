@@ -14,13 +14,12 @@ use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, Listener};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatcher;
 use envoy_types::pb::google::protobuf::{Any, BoolValue};
 use outrigger_demo::control_plane::{CLUSTER, ENDPOINTS, LISTENER, Named, ROUTES, Verdict};
 use prost::Message;
 
-use super::{assert_no_failure, linger};
+use super::{assert_no_failure, linger, rename_server};
 
 #[test]
 fn a_malformed_bootstrap_ends_the_process_and_says_where_it_is_wrong() {
@@ -267,23 +266,6 @@ fn unknown_filter() -> Filter {
     Filter {
         name: "odd".to_owned(),
         config_type: Some(ConfigType::TypedConfig(any)),
-    }
-}
-
-fn rename_server(listener: &mut Listener, name: &str) {
-    let filters = listener
-        .filter_chains
-        .iter_mut()
-        .flat_map(|chain| &mut chain.filters);
-    for filter in filters {
-        let Some(ConfigType::TypedConfig(any)) = &mut filter.config_type else {
-            continue;
-        };
-        if any.type_url.ends_with("HttpConnectionManager") {
-            let mut manager = HttpConnectionManager::decode(any.value.as_slice()).expect("captures decode");
-            manager.server_name = name.to_owned();
-            any.value = manager.encode_to_vec();
-        }
     }
 }
 

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use e2e::mesh::{BILL, BILL_HOST, Mesh, PATIENCE, Plan, Scenario};
 use e2e::proxy::Kind;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
-use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use outrigger_demo::control_plane::{LISTENER, Verdict};
-use prost::Message;
+
+use super::rename_server;
 
 /// Where front's users are served.
 const OUTBOUND: &str = "0.0.0.0_9999";
@@ -97,20 +96,4 @@ fn is_last(stream: &mut TcpStream) -> bool {
         .expect("the application says how long");
     stream.read_exact(&mut vec![0; length]).expect("a response body");
     head.contains("\r\nconnection: close")
-}
-
-fn rename_server(listener: &mut Listener, name: &str) {
-    let chains = listener
-        .filter_chains
-        .iter_mut()
-        .chain(&mut listener.default_filter_chain);
-    for filter in chains.flat_map(|chain| &mut chain.filters) {
-        if let Some(ConfigType::TypedConfig(any)) = &mut filter.config_type
-            && any.type_url.ends_with("HttpConnectionManager")
-        {
-            let mut manager = HttpConnectionManager::decode(any.value.as_slice()).expect("captures decode");
-            manager.server_name = name.to_owned();
-            any.value = manager.encode_to_vec();
-        }
-    }
 }
