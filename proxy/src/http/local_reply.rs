@@ -6,9 +6,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::codec::{Body, RequestHead, Response, ResponseHead};
+use crate::telemetry::grpc::{GRPC_STATUS, status_of_http};
 use crate::telemetry::response_flag::ResponseFlag;
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What to answer and what to log.
@@ -19,7 +19,7 @@ pub(super) struct LocalReply {
     pub(super) details: Cow<'static, str>,
     pub(super) flag: Option<ResponseFlag>,
     /// For gRPC clients; `None`: what the status means.
-    pub(super) grpc_status: Option<u16>,
+    pub(super) grpc_status: Option<u8>,
     /// Extra headers, e.g. `x-envoy-overloaded`.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -47,8 +47,8 @@ impl LocalReply {
         let mut headers: HeaderMap = self.headers.iter().cloned().collect();
         if request.is_grpc() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
-            headers.insert(GRPC_STATUS, HeaderValue::from(status));
+            let status = self.grpc_status.unwrap_or_else(|| status_of_http(self.status));
+            headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
             if !self.body.is_empty() {
                 let message =
                     percent_encoding::utf8_percent_encode(&self.body, GRPC_MESSAGE_ESCAPED).to_string();
@@ -85,18 +85,6 @@ impl LocalReply {
 
 /// gRPC's message escape: everything but printable ASCII without `%`. Source: gRPC over HTTP/2, `Percent-Encoded`.
 const GRPC_MESSAGE_ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
-
-/// Source: gRPC `http-grpc-status-mapping.md`, as Envoy `Grpc::Utility::httpToGrpcStatus`.
-pub(super) fn grpc_status(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -15,11 +15,9 @@ use super::stream;
 use crate::codec::{Http2Settings, Request, Response, ServerOptions, StreamHandler};
 use crate::stats::{Counter, Gauge, Histogram, Registry};
 use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
 use crate::telemetry::peer::LocalPeers;
-
-/// Tells metrics how a gRPC call ended, when there are no trailers.
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Runtime of `HttpConnectionManager`. Immutable; shared by all workers.
 #[derive(Debug)]
@@ -134,6 +132,7 @@ impl ConnectionManager {
             _ => None,
         });
         let mut kept_response_headers = parts.access_log.response_headers();
+        // Tells metrics how a gRPC call ended, when there are no trailers.
         kept_response_headers.push(GRPC_STATUS);
         Self {
             direction: parts.direction,

@@ -125,13 +125,7 @@ fn no_chain(listener: &Listener, info: ConnectionInfo) {
     let mut info = StreamInfo::new(Arc::new(info), None);
     info.set_flag(ResponseFlag::NoRouteFound);
     info.response_code_details = Some("filter_chain_not_found".into());
-    info.finish();
-    listener.access_log.log(&Entry {
-        info: &info,
-        request: None,
-        response_headers: None,
-        trailers: None,
-    });
+    log(listener, info);
 }
 
 /// Terminates TLS if the chain asks for it. `None`: the handshake failed; that is counted and logged.
@@ -185,6 +179,11 @@ async fn secure(
 fn handshake_failed(listener: &Listener, info: &ConnectionInfo) {
     let mut info = StreamInfo::new(Arc::new(info.clone()), None);
     info.set_flag(ResponseFlag::DownstreamProtocolError);
+    log(listener, info);
+}
+
+/// A connection that no filter chain served.
+fn log(listener: &Listener, mut info: StreamInfo) {
     info.finish();
     listener.access_log.log(&Entry {
         info: &info,

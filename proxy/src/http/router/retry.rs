@@ -5,6 +5,7 @@ use outrigger_model::route::{RetryOn, RetryPolicy};
 
 use super::attempt::AttemptError;
 use crate::codec::{ResponseHead, SendError};
+use crate::telemetry::grpc::GRPC_STATUS;
 use crate::upstream::connect::ConnectError;
 
 /// The answer to "once more?".
@@ -113,7 +114,7 @@ impl<'a> RetryState<'a> {
 fn grpc_wanted(on: RetryOn, head: &ResponseHead) -> bool {
     let status = head
         .headers
-        .get("grpc-status")
+        .get(GRPC_STATUS)
         .and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
     match status {
         Some(1) => on.grpc_cancelled,

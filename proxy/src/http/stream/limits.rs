@@ -163,7 +163,7 @@ impl Limits {
 }
 
 /// Source: gRPC, `statuscodes.md`.
-const DEADLINE_EXCEEDED: u16 = 4;
+const DEADLINE_EXCEEDED: u8 = 4;
 
 impl Limit {
     /// For the access log.

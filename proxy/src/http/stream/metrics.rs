@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use super::super::manager::ConnectionManager;
 use super::Stream;
 use crate::codec::{RequestHead, ResponseHead};
+use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::istio_stats::{HttpEnd, MessageReport};
 use crate::telemetry::stream_info::StreamInfo;
 use crate::upstream::cluster::Cluster;
@@ -147,8 +148,8 @@ impl Grpc {
     fn end(&self, headers: &HeaderMap, trailers: Option<&HeaderMap>) {
         let Some(cluster) = &self.cluster else { return };
         let status = trailers
-            .and_then(|trailers| trailers.get("grpc-status"))
-            .or_else(|| headers.get("grpc-status"));
+            .and_then(|trailers| trailers.get(GRPC_STATUS))
+            .or_else(|| headers.get(GRPC_STATUS));
         let counters = cluster.stats.grpc();
         counters.request_message_count.add(self.requests.count.get());
         counters.response_message_count.add(self.responses.count.get());

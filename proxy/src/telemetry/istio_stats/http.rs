@@ -3,8 +3,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderValue, StatusCode};
+use ::http::{HeaderMap, HeaderValue};
 
+use super::super::grpc::{GRPC_STATUS, status_of_http};
 use super::super::recent::Recent;
 use super::super::response_flag::ResponseFlags;
 use super::super::stream_info::StreamInfo;
@@ -129,7 +130,11 @@ impl HttpEnd<'_> {
             .trailers
             .and_then(grpc_status)
             .or_else(|| grpc_status(self.headers));
-        Protocol::Grpc(said.or_else(|| self.info.response_code.map(status_of_code)))
+        Protocol::Grpc(said.or_else(|| {
+            self.info
+                .response_code
+                .map(|code| status_of_http(code).cast_signed())
+        }))
     }
 }
 
@@ -141,7 +146,7 @@ const LAST: i8 = 16;
 /// `grpc-status`, if it is there. Source: Envoy `Grpc::Common::getGrpcStatus`.
 fn grpc_status(headers: &HeaderMap) -> Option<i8> {
     let text = headers
-        .get("grpc-status")?
+        .get(GRPC_STATUS)?
         .to_str()
         .unwrap_or("invalid")
         .trim_ascii();
@@ -150,16 +155,4 @@ fn grpc_status(headers: &HeaderMap) -> Option<i8> {
     }
     let status = text.parse().ok().filter(|status| (0..=LAST).contains(status));
     Some(status.unwrap_or(INVALID))
-}
-
-/// For a response that says no status. Source: gRPC, "HTTP to gRPC Status Code Mapping".
-fn status_of_code(code: StatusCode) -> i8 {
-    match code.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
 }
