@@ -155,10 +155,12 @@ impl Body {
 }
 
 /// Asks all observers whether the body has to end here; if so, all of them hear of it.
-pub(super) fn interrupted(observers: &Observers, cx: &mut Context<'_>) -> Option<BodyError> {
-    let error = observers.iter().find_map(|observer| observer.interrupt(cx))?;
+pub(super) fn poll_interruption(observers: &Observers, cx: &mut Context<'_>) -> Poll<BodyError> {
+    let Some(error) = observers.iter().find_map(|observer| observer.interrupt(cx)) else {
+        return Poll::Pending;
+    };
     observers.iter().for_each(|observer| observer.error(&error));
-    Some(error)
+    Poll::Ready(error)
 }
 
 fn h1_error(error: &hyper::Error) -> BodyError {
@@ -221,7 +223,7 @@ impl http_body::Body for Body {
         if this.finished {
             return Poll::Ready(None);
         }
-        if let Some(error) = interrupted(&this.observers, cx) {
+        if let Poll::Ready(error) = poll_interruption(&this.observers, cx) {
             this.finished = true;
             return Poll::Ready(Some(Err(error)));
         }
@@ -286,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    async fn collect(mut body: Body) -> Result<Vec<u8>, BodyError> {
+    pub(super) async fn collect(mut body: Body) -> Result<Vec<u8>, BodyError> {
         let mut all = Vec::new();
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame?.into_data() {

@@ -2,3 +2,17 @@
 pub(crate) mod client;
 mod pump;
 pub(crate) mod server;
+
+/// What a client sends first. Source: RFC 9113 §3.4.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection that begins with `bytes` is HTTP/2; `None`: more of it must come.
+pub(crate) fn begins_with_preface(bytes: &[u8]) -> Option<bool> {
+    if bytes.starts_with(PREFACE) {
+        Some(true)
+    } else if PREFACE.starts_with(bytes) {
+        None
+    } else {
+        Some(false)
+    }
+}

@@ -1,6 +1,6 @@
 //! Request and response heads, the same for every HTTP version.
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 /// A request head. `authority` is what counts; a Host header that came stays in `headers` only to keep its place in the order.
 #[derive(Debug, Clone)]
@@ -44,6 +44,17 @@ impl RequestHead {
     pub(crate) fn is_grpc(&self) -> bool {
         is_grpc(&self.headers)
     }
+}
+
+/// Authority and path of a request target. RFC 9112 §3.2.2: an absolute-form target, as `:authority`, wins over `host`.
+pub(super) fn authority_and_path(target: Uri, host: Option<HeaderValue>) -> (HeaderValue, PathAndQuery) {
+    let authority = target
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        .or(host)
+        .unwrap_or_else(|| HeaderValue::from_static(""));
+    let path = target.into_parts().path_and_query;
+    (authority, path.unwrap_or_else(|| PathAndQuery::from_static("/")))
 }
 
 /// `content-type` is `application/grpc`, alone or followed by `+` or `;`.

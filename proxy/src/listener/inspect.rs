@@ -7,6 +7,7 @@ use outrigger_model::listener::{ListenerFilter, ListenerFilterKind, ListenerPred
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::codec::h2;
 use crate::net::original_dst::original_dst;
 use crate::tls::client_hello::{self, HelloVerdict, MAX_INSPECTED_BYTES};
 
@@ -14,7 +15,6 @@ use crate::tls::client_hello::{self, HelloVerdict, MAX_INSPECTED_BYTES};
 const FIRST_READ_BYTES: usize = 2048;
 /// As Envoy's http_inspector: a request line that long is none.
 const MAX_REQUEST_LINE_BYTES: usize = 8192;
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the inspectors found.
 #[derive(Debug, Default)]
@@ -125,13 +125,10 @@ enum HttpVerdict {
 
 /// Whether bytes begin an HTTP request: the HTTP/2 preface, or a method and, once its line is whole, a version.
 fn http_verdict(bytes: &[u8]) -> HttpVerdict {
-    let compared = bytes.len().min(PREFACE.len());
-    if bytes.get(..compared) == PREFACE.get(..compared) {
-        return if compared == PREFACE.len() {
-            HttpVerdict::Is(b"h2c")
-        } else {
-            HttpVerdict::NeedMore
-        };
+    match h2::begins_with_preface(bytes) {
+        Some(true) => return HttpVerdict::Is(b"h2c"),
+        None => return HttpVerdict::NeedMore,
+        Some(false) => {}
     }
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let whole = line.len() < bytes.len();
@@ -169,7 +166,7 @@ mod tests {
         check(b"GET / HTTP/1.0\r\n", HttpVerdict::Is(b"http/1.0"));
         check(b"GET / HTT", HttpVerdict::NeedMore);
         check(b"PRI * HT", HttpVerdict::NeedMore);
-        check(PREFACE, HttpVerdict::Is(b"h2c"));
+        check(h2::PREFACE, HttpVerdict::Is(b"h2c"));
         check(b"\x16\x03\x01", HttpVerdict::IsNot);
         check(b"hello world\n", HttpVerdict::IsNot);
         check(b"*1\r\n$4\r\nPING\r\n", HttpVerdict::IsNot);

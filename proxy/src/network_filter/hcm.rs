@@ -7,13 +7,11 @@ use bytes::BytesMut;
 use outrigger_model::hcm::CodecType;
 use tokio::io::AsyncReadExt;
 
-use crate::codec::{self, ServeEnd};
+use crate::codec::{self, ServeEnd, h2};
 use crate::drain::DrainWatch;
 use crate::http::downstream::Downstream;
 use crate::http::manager::{ConnectionHandler, ConnectionManager};
 use crate::tls::transport::Transport;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves HTTP on a connection.
 pub(crate) async fn serve(
@@ -65,16 +63,14 @@ impl Drop for Active {
 
 /// Reads until it is clear whether the client speaks HTTP/2; the bytes stay to be read. `None`: it left.
 async fn begins_with_preface(transport: &mut Transport) -> Option<bool> {
-    let mut seen = BytesMut::with_capacity(PREFACE.len());
+    let mut seen = BytesMut::with_capacity(h2::PREFACE.len());
     let verdict = loop {
         if transport.read_buf(&mut seen).await.ok()? == 0 {
             break None;
         }
-        let compared = seen.len().min(PREFACE.len());
-        match (seen.get(..compared), PREFACE.get(..compared)) {
-            (Some(seen), Some(preface)) if seen == preface && compared == PREFACE.len() => break Some(true),
-            (Some(seen), Some(preface)) if seen == preface => {}
-            _ => break Some(false),
+        let verdict = h2::begins_with_preface(&seen);
+        if verdict.is_some() {
+            break verdict;
         }
     };
     transport.unread(seen.freeze());

@@ -182,17 +182,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::collect;
     use super::*;
-
-    async fn collect(mut body: Body) -> Result<Vec<u8>, BodyError> {
-        let mut all = Vec::new();
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
-                all.extend_from_slice(&data);
-            }
-        }
-        Ok(all)
-    }
 
     fn source(limit_bytes: usize, keeps: bool) -> ReplaySource {
         ReplaySource::new(Body::full("payload"), limit_bytes, keeps)

@@ -3,17 +3,15 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 
 use http::header::{CONNECTION, HOST};
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::codec::activity::Activity;
-use crate::codec::body::{BodyError, Observers};
-use crate::codec::head::{RequestHead, remove_connection_headers};
+use crate::codec::body::Observers;
+use crate::codec::head::{RequestHead, authority_and_path, remove_connection_headers};
 use crate::codec::{Body, Request, Response, ServeEnd, ServerOptions, StreamHandler, body};
 use crate::drain::DrainWatch;
 
@@ -65,7 +63,7 @@ where
                 Err(error) => ServeEnd::Failed(body::describe(&error)),
             },
             // hyper does not ask the body for more while the client does not read, and limits hold then too.
-            error = interruption(&watchdogs) => return ServeEnd::Failed(error.to_string()),
+            error = poll_fn(|cx| body::poll_interruption(&watchdogs.borrow(), cx)) => return ServeEnd::Failed(error.to_string()),
             // Else a drained connection goes with its next response, which says so: a client's request may be on its way.
             () = drain.started(), if !draining && options.drain_closes_idle => {
                 draining = true;
@@ -79,31 +77,11 @@ where
     }
 }
 
-/// The body that is being written has to end here.
-async fn interruption(watchdogs: &RefCell<Observers>) -> BodyError {
-    poll_fn(|cx| match body::interrupted(&watchdogs.borrow(), cx) {
-        Some(error) => Poll::Ready(error),
-        None => Poll::Pending,
-    })
-    .await
-}
-
 fn incoming(request: hyper::Request<hyper::body::Incoming>, tls: bool) -> Request {
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
     let host = headers.get(HOST).cloned();
-    // RFC 9112 §3.2.2: an absolute-form target wins over Host.
-    let authority = parts
-        .uri
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-        .or(host)
-        .unwrap_or_else(|| HeaderValue::from_static(""));
-    let path = parts
-        .uri
-        .into_parts()
-        .path_and_query
-        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let (authority, path) = authority_and_path(parts.uri, host);
     remove_connection_headers(&mut headers);
     let head = RequestHead {
         method: parts.method,

@@ -1,12 +1,11 @@
 //! Moves a [`Body`] into an HTTP/2 stream under its flow control.
 use std::future::poll_fn;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 
 use crate::codec::Body;
-use crate::codec::body::{self, BodyError, Observers};
+use crate::codec::body;
 
 /// Why a body did not arrive whole.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub(super) async fn pump(mut stream: SendStream<Bytes>, mut body: Body) -> Resul
                 let interrupted = tokio::select! {
                     sent = send(&mut stream, data, last) => { sent?; false }
                     // Limits hold while the peer takes nothing, too.
-                    _ = poll_fn(|cx| interruption(&watchdogs, cx)) => true,
+                    _ = poll_fn(|cx| body::poll_interruption(&watchdogs, cx)) => true,
                 };
                 if interrupted {
                     stream.send_reset(Reason::INTERNAL_ERROR);
@@ -56,13 +55,6 @@ pub(super) async fn pump(mut stream: SendStream<Bytes>, mut body: Body) -> Resul
                 }
             }
         }
-    }
-}
-
-fn interruption(watchdogs: &Observers, cx: &mut Context<'_>) -> Poll<BodyError> {
-    match body::interrupted(watchdogs, cx) {
-        Some(error) => Poll::Ready(error),
-        None => Poll::Pending,
     }
 }
 

@@ -6,13 +6,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::HOST;
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pump::pump;
 use crate::codec::activity::Activity;
-use crate::codec::head::RequestHead;
+use crate::codec::head::{RequestHead, authority_and_path};
 use crate::codec::{Body, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler};
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
@@ -110,12 +109,6 @@ fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
     let host = headers.remove(HOST);
-    let authority = parts
-        .uri
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-        .or(host)
-        .unwrap_or_else(|| HeaderValue::from_static(""));
     let scheme = match parts.uri.scheme_str() {
         Some("https") => "https",
         Some("http") => "http",
@@ -123,11 +116,7 @@ fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
         _ => "http",
     };
     join_cookies(&mut headers);
-    let path = parts
-        .uri
-        .into_parts()
-        .path_and_query
-        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let (authority, path) = authority_and_path(parts.uri, host);
     let head = RequestHead {
         method: parts.method,
         path,
