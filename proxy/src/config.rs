@@ -6,6 +6,7 @@ pub(crate) mod ads;
 pub(crate) mod build;
 mod clusters;
 pub(crate) mod control;
+mod counters;
 mod dump;
 mod listeners;
 pub(crate) mod sds;

@@ -31,6 +31,11 @@ impl Drain {
         self.started.send_replace(true);
     }
 
+    /// Somebody watches it: a connection is still there.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.started.receiver_count() > 0
+    }
+
     /// A watcher.
     pub(crate) fn watch(&self) -> DrainWatch {
         DrainWatch {

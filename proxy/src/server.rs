@@ -4,6 +4,7 @@
 //! thread; it runs everything that is not traffic. Source of states and their names: envoy/admin/v3/server_info.proto.
 mod bootstrap;
 mod state;
+mod stats;
 mod workers;
 
 use std::cell::RefCell;

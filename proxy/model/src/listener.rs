@@ -40,6 +40,37 @@ pub struct Listener {
     pub access_log: Vec<AccessLog>,
 }
 
+impl Listener {
+    /// Nothing but the filter chains changed: connections on chains that stay need not notice.
+    /// Source: Envoy docs, listener discovery, "in place filter chain update".
+    pub fn differs_in_chains_only(&self, other: &Listener) -> bool {
+        let Listener {
+            name,
+            address,
+            additional_addresses,
+            bind_to_port,
+            use_original_dst,
+            direction,
+            filter_chains: _,
+            default_filter_chain: _,
+            listener_filters,
+            listener_filters_timeout,
+            continue_on_listener_filters_timeout,
+            access_log,
+        } = self;
+        *name == other.name
+            && *address == other.address
+            && *additional_addresses == other.additional_addresses
+            && *bind_to_port == other.bind_to_port
+            && *use_original_dst == other.use_original_dst
+            && *direction == other.direction
+            && *listener_filters == other.listener_filters
+            && *listener_filters_timeout == other.listener_filters_timeout
+            && *continue_on_listener_filters_timeout == other.continue_on_listener_filters_timeout
+            && *access_log == other.access_log
+    }
+}
+
 /// Source: core/v3/base.proto `TrafficDirection`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[allow(missing_docs)]

@@ -64,7 +64,10 @@ impl Handler for AdsHandler {
     fn on_connection(&mut self, event: ConnectionEvent) {
         match event {
             ConnectionEvent::Connected => self.connected.set(1),
-            ConnectionEvent::Disconnected { .. } => self.connected.set(0),
+            ConnectionEvent::Disconnected { .. } => {
+                self.connected.set(0);
+                self.control.borrow().unreachable();
+            }
             _ => {}
         }
     }

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
@@ -14,11 +14,11 @@ use xds_client::{Rejection, Subscriptions, Update};
 
 use super::build::Shared;
 use super::clusters::Clusters;
+use super::counters::{ControlStats, DiscoveryStats, ListenerChanges};
 use super::listeners::Listeners;
 use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
 use super::store::{Changes, Store};
-use crate::stats::{Counter, Gauge, Registry};
 use crate::worker::WorkerHandle;
 
 /// All configuration, on the control thread.
@@ -43,44 +43,6 @@ pub(crate) struct Control {
     initialized: bool,
 }
 
-/// Counters that Istio's readiness probe and dashboards read. Source: contract §2.5; Envoy docs, management server statistics.
-#[derive(Debug)]
-struct ControlStats {
-    cds: TypeStats,
-    lds: TypeStats,
-    active_clusters: Gauge,
-    warming_clusters: Gauge,
-    listeners_active: Gauge,
-    listeners_warming: Gauge,
-}
-
-#[derive(Debug)]
-struct TypeStats {
-    update_attempt: Counter,
-    update_success: Counter,
-    update_rejected: Counter,
-}
-
-impl TypeStats {
-    fn new(registry: &Registry, prefix: &str) -> Self {
-        let counter = |name: &str| registry.counter(format!("{prefix}.{name}"));
-        Self {
-            update_attempt: counter("update_attempt"),
-            update_success: counter("update_success"),
-            update_rejected: counter("update_rejected"),
-        }
-    }
-
-    fn count(&self, accepted: bool) {
-        self.update_attempt.inc();
-        if accepted {
-            self.update_success.inc()
-        } else {
-            self.update_rejected.inc()
-        }
-    }
-}
-
 impl Control {
     /// Takes the bootstrap into force.
     ///
@@ -93,17 +55,11 @@ impl Control {
         workers: Vec<WorkerHandle>,
     ) -> Result<Self, String> {
         let registry = &shared.registry;
-        let stats = ControlStats {
-            cds: TypeStats::new(registry, "cluster_manager.cds"),
-            lds: TypeStats::new(registry, "listener_manager.lds"),
-            active_clusters: registry.gauge("cluster_manager.active_clusters"),
-            warming_clusters: registry.gauge("cluster_manager.warming_clusters"),
-            listeners_active: registry.gauge("listener_manager.total_listeners_active"),
-            listeners_warming: registry.gauge("listener_manager.total_listeners_warming"),
-        };
+        let stats = ControlStats::new(registry);
         let (mut clusters, mut listeners) = (Clusters::default(), Listeners::default());
         clusters.store.changes = Some(Changes::new(registry, "cluster_manager.cluster"));
         listeners.store.changes = Some(Changes::new(registry, "listener_manager.listener"));
+        listeners.changes = Some(ListenerChanges::new(registry));
         let mut control = Self {
             shared,
             workers,
@@ -147,6 +103,7 @@ impl Control {
         update: Update,
         subscriptions: &mut Subscriptions,
     ) -> Result<(), Vec<Rejection>> {
+        let since = Instant::now();
         let Update {
             type_url,
             version,
@@ -173,10 +130,13 @@ impl Control {
             self.remove(&type_url, name);
         }
         let accepted = rejections.is_empty();
-        self.answered(&type_url, accepted, &version);
+        self.answered(&type_url, &version);
         let mut wanted = self.wanted_secrets();
         self.want_secret_files(&wanted);
         self.settle();
+        if let Some(stats) = self.stats_of(&type_url) {
+            if accepted { stats.accepted(&version, since) } else { stats.rejected() }
+        }
         if *type_url == *CLUSTER_TYPE {
             subscriptions.set_names(LOAD_ASSIGNMENT_TYPE, self.clusters.wanted_endpoints());
         }
@@ -214,25 +174,35 @@ impl Control {
         }
     }
 
-    fn answered(&mut self, type_url: &str, accepted: bool, version: &str) {
+    fn answered(&mut self, type_url: &str, version: &str) {
         match type_url {
             CLUSTER_TYPE => {
                 self.answered.0 = true;
-                self.stats.cds.count(accepted);
                 version.clone_into(&mut self.clusters.store.version);
-                self.shared
-                    .registry
-                    .set_text("cluster_manager.cds.version_text", version);
             }
             LISTENER_TYPE => {
                 self.answered.1 = true;
-                self.stats.lds.count(accepted);
                 version.clone_into(&mut self.listeners.store.version);
-                self.shared
-                    .registry
-                    .set_text("listener_manager.lds.version_text", version);
             }
             _ => {}
+        }
+    }
+
+    fn stats_of(&self, type_url: &str) -> Option<&DiscoveryStats> {
+        match type_url {
+            CLUSTER_TYPE => Some(&self.stats.cds),
+            LISTENER_TYPE => Some(&self.stats.lds),
+            _ => None,
+        }
+    }
+
+    /// The control plane's stream ended, or could not be opened.
+    pub(crate) fn unreachable(&self) {
+        if self.dynamic.0 {
+            self.stats.cds.unreachable();
+        }
+        if self.dynamic.1 {
+            self.stats.lds.unreachable();
         }
     }
 
@@ -267,9 +237,22 @@ impl Control {
     pub(crate) fn tick(&mut self) {
         self.read_secret_files();
         self.settle();
+        self.refresh_stats();
         for cluster in self.shared.clusters.all() {
             cluster.forget_unused_dialled_hosts();
         }
+    }
+
+    /// Counts what drains still.
+    pub(crate) fn refresh_stats(&mut self) {
+        self.listeners.changes.iter_mut().for_each(ListenerChanges::refresh);
+    }
+
+    /// How long the certificate of ours that ends first is still valid; `None`: there is none.
+    pub(crate) fn first_certificate_expires_in(&self) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expiry = self.secrets.first_expiry()?;
+        Some(Duration::from_secs(u64::try_from(expiry).unwrap_or(0)).saturating_sub(now))
     }
 
     /// Everything that was asked for at the start is in use.

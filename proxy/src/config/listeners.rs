@@ -13,6 +13,7 @@ use outrigger_model::route::RouteTableConfig;
 
 use super::build::{self, Shared};
 use super::clusters::waited;
+use super::counters::ListenerChanges;
 use super::secrets::{self, Secrets, Wanted};
 use super::store::{Offered, Pending, Store};
 use crate::http::route_table::{RouteCell, RouteTable};
@@ -37,6 +38,8 @@ pub(super) struct Listeners {
     /// What workers look listeners up in.
     pub(super) table: Arc<ListenerTable>,
     route_cells: BTreeMap<String, Arc<RouteCell>>,
+    /// Where changes of what is in use are counted.
+    pub(super) changes: Option<ListenerChanges>,
 }
 
 /// A listener that waits.
@@ -161,6 +164,9 @@ impl Listeners {
             self.warming.remove(name);
             if let Some(active) = self.active.remove(name) {
                 active.cell.close(None);
+                if let Some(changes) = &mut self.changes {
+                    changes.stopped(&active.cell.load());
+                }
                 self.update_table();
             }
         }
@@ -256,13 +262,22 @@ impl Listeners {
             Ok(listener) => Arc::new(listener),
             Err(error) => {
                 tracing::error!(listener = name, %error, "accepted, but cannot be put in use; the last working one stays");
+                self.changes.iter().for_each(ListenerChanges::not_created);
                 return;
             }
         };
         let same_sockets = |active: &Active| active.cell.load().addresses == listener.addresses;
         match self.active.get(name) {
-            Some(active) if same_sockets(active) => active.cell.set(listener),
+            Some(active) if same_sockets(active) => {
+                let old = active.cell.set(listener.clone());
+                if let Some(changes) = &mut self.changes {
+                    changes.updated(&old, &listener, workers.len());
+                }
+            }
             _ => {
+                if let Some(changes) = &mut self.changes {
+                    changes.created(workers.len());
+                }
                 let cell = ListenerCell::new(listener.clone());
                 let bound = warming.sockets.iter().map(|sockets| sockets.bound).collect();
                 for sockets in warming.sockets {
@@ -270,6 +285,9 @@ impl Listeners {
                 }
                 if let Some(old) = self.active.insert(name.to_owned(), Active { cell, bound }) {
                     old.cell.close(Some(&listener));
+                    if let Some(changes) = &mut self.changes {
+                        changes.stopped(&old.cell.load());
+                    }
                 }
             }
         }

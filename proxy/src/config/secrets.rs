@@ -105,6 +105,14 @@ impl Secrets {
         cell
     }
 
+    /// When the first of our certificates ends, in seconds since 1970.
+    pub(super) fn first_expiry(&self) -> Option<i64> {
+        let certificates = self.certificates.values();
+        certificates
+            .map(|certificate| certificate.details.not_after_unix_seconds)
+            .min()
+    }
+
     /// Takes a secret into force and rebuilds what uses it. `server`: who sent it; `None`: it is the bootstrap's.
     ///
     /// # Errors

@@ -271,6 +271,7 @@ impl Counted {
     fn new(listener: &Arc<Listener>) -> Self {
         listener.stats.downstream_cx_total.inc();
         listener.stats.downstream_cx_active.inc();
+        listener.stats.server_total_connections.inc();
         Self {
             listener: listener.clone(),
             since: Instant::now(),
@@ -282,6 +283,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let stats = &self.listener.stats;
         stats.downstream_cx_active.dec();
+        stats.server_total_connections.dec();
         stats.downstream_cx_destroy.inc();
         let millis = self.since.elapsed().as_millis();
         stats

@@ -64,14 +64,18 @@ impl Listener {
         self.chains.iter().chain(&self.default_chain)
     }
 
+    /// The chains that `successor` does not have.
+    pub(crate) fn chains_not_in<'a>(&'a self, successor: &'a Listener) -> impl Iterator<Item = &'a Arc<Chain>> {
+        let lives_on = |chain: &Arc<Chain>| successor.all_chains().any(|other| Arc::ptr_eq(other, chain));
+        self.all_chains().filter(move |chain| !lives_on(chain))
+    }
+
     /// Connections close in order, but for those on chains that `successor` has too.
     pub(crate) fn drain_connections(&self, successor: Option<&Listener>) {
-        let lives_on = |chain: &Arc<Chain>| {
-            let mut chains = successor.into_iter().flat_map(Listener::all_chains);
-            chains.any(|other| Arc::ptr_eq(other, chain))
-        };
-        let ending = self.all_chains().filter(|chain| !lives_on(chain));
-        ending.for_each(|chain| chain.drain.start());
+        match successor {
+            Some(successor) => self.chains_not_in(successor).for_each(|chain| chain.drain.start()),
+            None => self.all_chains().for_each(|chain| chain.drain.start()),
+        }
     }
 }
 
@@ -126,6 +130,8 @@ pub(crate) struct ListenerStats {
     pub(crate) downstream_pre_cx_timeout: Counter,
     pub(crate) downstream_cx_transport_socket_connect_timeout: Counter,
     pub(crate) no_filter_chain_match: Counter,
+    /// Of all listeners together.
+    pub(crate) server_total_connections: Gauge,
     ssl: [Counter; 7],
 }
 
@@ -144,6 +150,7 @@ impl ListenerStats {
                 "downstream_cx_transport_socket_connect_timeout",
             ),
             no_filter_chain_match: counter("no_filter_chain_match"),
+            server_total_connections: registry.gauge("server.total_connections"),
             ssl: SSL_COUNTERS.map(|ssl| counter(ssl.name())),
         }
     }
@@ -189,10 +196,11 @@ impl ListenerCell {
         self.current.load_full()
     }
 
-    /// Connections accepted from now on use `listener`; those on chains that it does not have drain.
-    pub(crate) fn set(&self, listener: Arc<Listener>) {
+    /// Connections accepted from now on use `listener`; those on chains that it does not have drain. Returns what it replaces.
+    pub(crate) fn set(&self, listener: Arc<Listener>) -> Arc<Listener> {
         let old = self.current.swap(listener.clone());
         old.drain_connections(Some(&listener));
+        old
     }
 
     /// Tells accept tasks when to end.

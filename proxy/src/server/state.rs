@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 
 use crate::admin::options::Options;
 use crate::admin::{AdminView, BoundListener, DrainListeners, Lifecycle, ListedCluster};
+use super::stats::ServerStats;
 use crate::config::control::Control;
-use crate::stats::{Gauge, Registry};
+use crate::stats::Registry;
 use crate::worker;
 
 /// The process's state; control thread only.
@@ -23,16 +24,7 @@ pub(super) struct ServerState {
     started: Instant,
     draining: Cell<bool>,
     quit: Notify,
-    gauges: Gauges,
-}
-
-/// Gauges that Istio's readiness probe and dashboards read (contract §2.5).
-struct Gauges {
-    state: Gauge,
-    live: Gauge,
-    uptime: Gauge,
-    concurrency: Gauge,
-    workers_started: Gauge,
+    stats: ServerStats,
 }
 
 impl ServerState {
@@ -42,15 +34,7 @@ impl ServerState {
         control: Rc<RefCell<Control>>,
         registry: &Arc<Registry>,
     ) -> Rc<Self> {
-        let gauges = Gauges {
-            state: registry.gauge("server.state"),
-            live: registry.gauge("server.live"),
-            uptime: registry.gauge("server.uptime"),
-            concurrency: registry.gauge("server.concurrency"),
-            workers_started: registry.gauge("listener_manager.workers_started"),
-        };
-        gauges.concurrency.set(options.concurrency as u64);
-        gauges.workers_started.set(1);
+        let stats = ServerStats::new(registry, options.concurrency);
         let state = Rc::new(Self {
             options,
             node,
@@ -59,7 +43,7 @@ impl ServerState {
             started: Instant::now(),
             draining: Cell::new(false),
             quit: Notify::new(),
-            gauges,
+            stats,
         });
         state.refresh_stats();
         state
@@ -102,10 +86,12 @@ impl AdminView for ServerState {
     }
 
     fn refresh_stats(&self) {
-        let lifecycle = self.lifecycle();
-        self.gauges.state.set(u64::from(lifecycle.number()));
-        self.gauges.live.set(u64::from(lifecycle == Lifecycle::Live));
-        self.gauges.uptime.set(self.started.elapsed().as_secs());
+        let mut control = self.control.borrow_mut();
+        control.refresh_stats();
+        let until_expiry = control.first_certificate_expires_in();
+        drop(control);
+        self.stats
+            .refresh(self.lifecycle(), self.started.elapsed(), until_expiry);
     }
 
     fn clusters(&self) -> Vec<ListedCluster> {
