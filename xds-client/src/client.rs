@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
+use crate::connect::Traffic;
 use crate::session::Session;
 use crate::transport::Responses;
 use crate::{
@@ -36,6 +38,7 @@ pub struct Client {
     /// Kept so that `commands` never ends, whether or not a handle exists.
     commands_sender: mpsc::UnboundedSender<Command>,
     counters: watch::Sender<Counters>,
+    traffic: Arc<Traffic>,
 }
 
 /// Changes the subscriptions of a running [`Client`] and reads its counters, from any thread.
@@ -45,6 +48,7 @@ pub struct Handle {
     /// neither losing one nor making the owner wait for the network would be right.
     commands: mpsc::UnboundedSender<Command>,
     counters: watch::Receiver<Counters>,
+    traffic: Arc<Traffic>,
 }
 
 /// The client's task has ended, so a command reaches nobody.
@@ -84,9 +88,14 @@ impl Handle {
         self.send(Command::Unsubscribe(type_url.to_owned()))
     }
 
-    /// As of the last thing that happened.
+    /// As of the last thing that happened; connections and bytes as of now.
     pub fn counters(&self) -> Counters {
-        *self.counters.borrow()
+        Counters {
+            open_connections: self.traffic.open(),
+            received_bytes: self.traffic.received_bytes(),
+            sent_bytes: self.traffic.sent_bytes(),
+            ..*self.counters.borrow()
+        }
     }
 
     fn send(&self, command: Command) -> Result<(), ClientGone> {
@@ -119,9 +128,11 @@ impl Client {
         )]
         let (commands_sender, commands) = mpsc::unbounded_channel();
         let (counters, counters_receiver) = watch::channel(Counters::default());
+        let traffic = Arc::new(Traffic::default());
         let handle = Handle {
             commands: commands_sender.clone(),
             counters: counters_receiver,
+            traffic: traffic.clone(),
         };
         let random = Box::new(random);
         let backoff = Backoff::default();
@@ -135,6 +146,7 @@ impl Client {
             commands,
             commands_sender,
             counters,
+            traffic,
         };
         (client, handle)
     }
@@ -158,6 +170,7 @@ impl Client {
             commands,
             commands_sender,
             counters,
+            traffic,
         } = self;
         let runner = Runner {
             transport,
@@ -166,6 +179,7 @@ impl Client {
             commands,
             _commands_sender: commands_sender,
             counters,
+            traffic,
             in_failure_streak: false,
         };
         match protocol {
@@ -201,6 +215,7 @@ struct Runner {
     commands: mpsc::UnboundedReceiver<Command>,
     _commands_sender: mpsc::UnboundedSender<Command>,
     counters: watch::Sender<Counters>,
+    traffic: Arc<Traffic>,
     /// Since the last response: then the warning was given.
     in_failure_streak: bool,
 }
@@ -225,6 +240,7 @@ impl Runner {
             session.stream_closed();
             let counters = session.counters_mut();
             if ended.was_connected {
+                counters.open_calls = 0;
                 counters.disconnects += 1;
             } else {
                 counters.connect_failures += 1;
@@ -247,7 +263,8 @@ impl Runner {
         H: Handler,
         O: Fn(&Transport, Channel, mpsc::Receiver<S::Request>) -> Responses<S::Response>,
     {
-        let channel = match self.transport.connect().await {
+        session.counters_mut().connect_attempts += 1;
+        let channel = match self.transport.connect(&self.traffic).await {
             Ok(channel) => channel,
             Err(error) => {
                 return Ended {
@@ -260,7 +277,10 @@ impl Runner {
         let (requests, receiver) = mpsc::channel(REQUESTS_IN_FLIGHT);
         let responses = open(&self.transport, channel, receiver);
         session.stream_opened();
-        session.counters_mut().connects += 1;
+        let counters = session.counters_mut();
+        counters.connects += 1;
+        counters.calls += 1;
+        counters.open_calls = 1;
         self.publish(session);
         handler.on_connection(ConnectionEvent::Connected);
         self.stream(session, handler, requests, responses).await

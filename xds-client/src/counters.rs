@@ -3,12 +3,24 @@
 /// Plain numbers, read with [`crate::Handle::counters`] or from a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Attempts at a connection, whatever came of them.
+    pub connect_attempts: u64,
     /// Connections that came up.
     pub connects: u64,
     /// Attempts that ended without a connection.
     pub connect_failures: u64,
     /// Connections that ended.
     pub disconnects: u64,
+    /// Connections that are open now: a number that goes up and down.
+    pub open_connections: u64,
+    /// Calls (streams) that were begun.
+    pub calls: u64,
+    /// Calls that are open now: a number that goes up and down.
+    pub open_calls: u64,
+    /// Bytes read from connections, with all their framing.
+    pub received_bytes: u64,
+    /// Bytes written to connections, with all their framing.
+    pub sent_bytes: u64,
     /// Requests handed to a stream: subscriptions and answers.
     pub requests: u64,
     /// Responses received.

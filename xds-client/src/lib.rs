@@ -45,6 +45,7 @@
 
 mod backoff;
 mod client;
+mod connect;
 mod counters;
 mod handler;
 pub mod session;
@@ -53,6 +54,7 @@ mod transport;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientGone, Handle};
+pub use connect::{Connect, Connecting, Connection, Plain};
 pub use counters::Counters;
 pub use envoy_types::pb::envoy::config::core::v3::Node;
 pub use envoy_types::pb::google::protobuf::Any;

@@ -4,11 +4,13 @@
 //! pilot/pkg/grpc/grpc.go (windows, message size), pkg/keepalive/options.go (pings).
 
 use std::error::Error as _;
-use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -16,10 +18,14 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use futures_util::{Stream, TryStreamExt, stream};
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tonic::codegen::{Service, http};
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+
+use crate::connect::{Connect, Counted, Plain, Traffic};
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,10 +114,11 @@ pub enum TransportError {
 }
 
 /// How to reach one control plane.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Transport {
     address: Address,
     endpoint: Endpoint,
+    connector: Arc<dyn Connect>,
     metadata: MetadataMap,
     connect_timeout: Duration,
 }
@@ -132,12 +139,8 @@ impl Transport {
         let uri = match &address {
             Address::Tcp { host, port } if host.contains(':') => format!("http://[{host}]:{port}"),
             Address::Tcp { host, port } => format!("http://{host}:{port}"),
-            Address::Unix(path) => {
-                let path = path
-                    .to_str()
-                    .ok_or_else(|| refuse("path is not UTF-8".to_owned()))?;
-                format!("unix:{path}")
-            }
+            // Nothing but the authority of requests is made of it.
+            Address::Unix(_) => "http://localhost".to_owned(),
         };
         let endpoint = Endpoint::from_shared(uri).map_err(|e| refuse(causes(&e)))?;
         let endpoint = endpoint
@@ -149,6 +152,7 @@ impl Transport {
         let transport = Transport {
             address,
             endpoint,
+            connector: Arc::new(Plain),
             metadata: MetadataMap::new(),
             connect_timeout: CONNECT_TIMEOUT,
         };
@@ -183,13 +187,26 @@ impl Transport {
         self
     }
 
+    /// Replaces plain sockets, for TLS and tunnels.
+    #[must_use]
+    pub fn with_connector(mut self, connector: Arc<dyn Connect>) -> Self {
+        self.connector = connector;
+        self
+    }
+
     /// Whom this reaches.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    pub(crate) async fn connect(&self) -> Result<Channel, TransportError> {
-        match tokio::time::timeout(self.connect_timeout, self.endpoint.connect()).await {
+    pub(crate) async fn connect(&self, traffic: &Arc<Traffic>) -> Result<Channel, TransportError> {
+        let dialler = Dialler {
+            address: self.address.clone(),
+            connector: self.connector.clone(),
+            traffic: traffic.clone(),
+        };
+        let connecting = self.endpoint.connect_with_connector(dialler);
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(TransportError::Connect {
                 address: self.address.clone(),
@@ -265,6 +282,38 @@ impl Transport {
         TransportError::Closed {
             address: self.address.clone(),
         }
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("address", &self.address)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`Connect`] in the form that tonic wants.
+struct Dialler {
+    address: Address,
+    connector: Arc<dyn Connect>,
+    traffic: Arc<Traffic>,
+}
+
+impl Service<http::Uri> for Dialler {
+    type Response = TokioIo<Counted>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Counted>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let connecting = self.connector.connect(&self.address);
+        let traffic = self.traffic.clone();
+        Box::pin(async move { Ok(TokioIo::new(Counted::new(connecting.await?, traffic))) })
     }
 }
 

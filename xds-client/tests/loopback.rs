@@ -380,6 +380,16 @@ async fn delta_over_tcp_survives_the_death_of_the_control_plane() {
     next(&mut fixture.updates).await;
     let counters = fixture.handle.counters();
     assert_eq!((counters.connects, counters.disconnects), (2, 1));
+    assert_eq!(
+        counters.connect_attempts,
+        counters.connects + counters.connect_failures
+    );
+    assert_eq!(
+        (counters.calls, counters.open_calls, counters.open_connections),
+        (2, 1, 1)
+    );
+    assert!(counters.received_bytes > 15_000_000, "{counters:?}");
+    assert!((1..100_000).contains(&counters.sent_bytes), "{counters:?}");
     assert!(
         counters.connect_failures >= 2 && counters.updates_accepted >= 2,
         "{counters:?}"
@@ -388,6 +398,14 @@ async fn delta_over_tcp_survives_the_death_of_the_control_plane() {
     fixture.client.abort();
     let _ = fixture.client.await;
     assert!(fixture.handle.wildcard(CDS).is_err());
+    let closed = async {
+        while fixture.handle.counters().open_connections > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed)
+        .await
+        .expect("the connection stays open");
 }
 
 #[tokio::test]
