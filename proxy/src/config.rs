@@ -5,6 +5,7 @@
 pub(crate) mod ads;
 pub(crate) mod build;
 mod clusters;
+mod connections;
 pub(crate) mod control;
 mod counters;
 mod dump;

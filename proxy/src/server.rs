@@ -205,7 +205,8 @@ fn start_discovery(
         node.clone(),
         Box::new(move |cluster| transports.get(cluster)),
     );
-    secrets.update(&control.borrow().wanted_secrets());
+    let wanted = control.borrow().wanted_secrets();
+    secrets.update(&wanted);
     let Some((config, transport)) = ads else { return };
     let Some(transport) = transport else {
         tracing::error!(
@@ -219,7 +220,8 @@ fn start_discovery(
         AdsMode::Sotw => Protocol::SotwAds,
     };
     let subscriptions = ads::subscriptions(cds, lds);
-    let (client, _handle) = Client::new(transport, protocol, node, subscriptions, || fastrand::u64(..));
+    let (client, handle) = Client::new(transport, protocol, node, subscriptions, || fastrand::u64(..));
+    control.borrow_mut().count_connections(&config.cluster, handle);
     let client = client.with_backoff(ads::reconnect());
     let handler = AdsHandler::new(control.clone(), secrets, registry);
     worker::spawn(async move {

@@ -243,6 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn a_gauge_that_is_set_holds_any_number() {
+        let registry = registry();
+        let _guard = enter_worker(&registry);
+        let gauge = registry.gauge("cluster_manager.cds.version");
+        gauge.set(u64::MAX - 1);
+        assert_eq!(gauge.value(), u64::MAX - 1);
+    }
+
+    #[test]
     fn a_removed_name_is_gone_at_once_and_its_id_stays_harmless() {
         let registry = registry();
         let _guard = enter_worker(&registry);

@@ -8,6 +8,7 @@ mod bad_input;
 mod certificates;
 mod compare;
 mod dead_hosts;
+mod manager_stats;
 mod metrics;
 mod rotation;
 mod split;

@@ -57,7 +57,8 @@ impl AdsHandler {
 impl Handler for AdsHandler {
     fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
         let result = self.control.borrow_mut().apply(update, subscriptions);
-        self.secrets.update(&self.control.borrow().wanted_secrets());
+        let wanted = self.control.borrow().wanted_secrets();
+        self.secrets.update(&wanted);
         result
     }
 

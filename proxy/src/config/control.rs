@@ -14,6 +14,7 @@ use xds_client::{Rejection, Subscriptions, Update};
 
 use super::build::Shared;
 use super::clusters::Clusters;
+use super::connections::Connections;
 use super::counters::{ControlStats, DiscoveryStats, ListenerChanges};
 use super::listeners::Listeners;
 use super::secret_updates::Documents;
@@ -33,6 +34,7 @@ pub(crate) struct Control {
     pub(super) secrets: Secrets,
     pub(super) secret_documents: Documents,
     stats: ControlStats,
+    connections: Connections,
     pub(super) bootstrap: Bytes,
     node: Bytes,
     pub(super) bootstrap_updated: SystemTime,
@@ -69,6 +71,7 @@ impl Control {
             secrets: Secrets::default(),
             secret_documents: Documents::default(),
             stats,
+            connections: Connections::default(),
             bootstrap: encoded,
             node: bootstrap.node.encoded.clone().into(),
             bootstrap_updated: SystemTime::now(),
@@ -135,7 +138,11 @@ impl Control {
         self.want_secret_files(&wanted);
         self.settle();
         if let Some(stats) = self.stats_of(&type_url) {
-            if accepted { stats.accepted(&version, since) } else { stats.rejected() }
+            if accepted {
+                stats.accepted(&version, since)
+            } else {
+                stats.rejected()
+            }
         }
         if *type_url == *CLUSTER_TYPE {
             subscriptions.set_names(LOAD_ASSIGNMENT_TYPE, self.clusters.wanted_endpoints());
@@ -243,9 +250,18 @@ impl Control {
         }
     }
 
-    /// Counts what drains still.
+    /// What this client does counts for the static cluster that it connects to.
+    pub(crate) fn count_connections(&mut self, cluster: &str, client: xds_client::Handle) {
+        self.connections.count(client, self.shared.clusters.cell(cluster));
+    }
+
+    /// Counts what drains still, and what the connections to control planes did.
     pub(crate) fn refresh_stats(&mut self) {
-        self.listeners.changes.iter_mut().for_each(ListenerChanges::refresh);
+        self.connections.refresh();
+        self.listeners
+            .changes
+            .iter_mut()
+            .for_each(ListenerChanges::refresh);
     }
 
     /// How long the certificate of ours that ends first is still valid; `None`: there is none.

@@ -50,7 +50,7 @@ impl DiscoveryStats {
         self.update_duration.record(milliseconds(since.elapsed()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.update_time.set(milliseconds(now));
-        self.version.set(XxHash64::oneshot(0, version.as_bytes()));
+        self.version.set(version_number(version));
         self.registry
             .set_text(format!("{}.version_text", self.prefix), version);
     }
@@ -142,12 +142,12 @@ impl ListenerChanges {
 
     /// `new` took the place of `old`, whose sockets stay. Only chains that changed drain.
     pub(super) fn updated(&mut self, old: &Arc<Listener>, new: &Listener, workers: usize) {
+        self.created(workers);
         if old.config.differs_in_chains_only(&new.config) {
             self.in_place_updated.inc();
             let ending = old.chains_not_in(new).map(Arc::downgrade);
             self.draining.watched_chains.extend(ending);
         } else {
-            self.created(workers);
             self.draining.watched_listeners.push(Arc::downgrade(old));
         }
     }
@@ -178,4 +178,21 @@ impl Draining {
 
 fn milliseconds(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A version as a gauge, so that two proxies can be compared; as Envoy, XXH64 with seed 0.
+fn version_number(version: &str) -> u64 {
+    XxHash64::oneshot(0, version.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_has_the_number_that_envoy_shows() {
+        // Read off Envoy 1.40.
+        assert_eq!(version_number("demo-9"), 12_625_557_250_357_337_480);
+        assert_eq!(version_number("demo-19"), 13_664_181_900_431_107_585);
+    }
 }

@@ -35,7 +35,7 @@ impl SecretStreams {
         })
     }
 
-    /// Subscribes what is wanted; opens streams to servers that are new.
+    /// Subscribes what is wanted; opens streams to servers that are new. The control must not be borrowed.
     pub(crate) fn update(&self, wanted: &Wanted) {
         for (server, names) in wanted {
             let ConfigServer::Grpc(cluster) = server else {
@@ -74,6 +74,9 @@ impl SecretStreams {
             server: ConfigServer::Grpc(cluster.to_owned()),
         };
         let client = client.with_backoff(ads::reconnect());
+        if let Some(control) = self.control.upgrade() {
+            control.borrow_mut().count_connections(cluster, handle.clone());
+        }
         worker::spawn(async move {
             client.run(handler).await;
         });

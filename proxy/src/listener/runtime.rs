@@ -65,7 +65,10 @@ impl Listener {
     }
 
     /// The chains that `successor` does not have.
-    pub(crate) fn chains_not_in<'a>(&'a self, successor: &'a Listener) -> impl Iterator<Item = &'a Arc<Chain>> {
+    pub(crate) fn chains_not_in<'a>(
+        &'a self,
+        successor: &'a Listener,
+    ) -> impl Iterator<Item = &'a Arc<Chain>> {
         let lives_on = |chain: &Arc<Chain>| successor.all_chains().any(|other| Arc::ptr_eq(other, chain));
         self.all_chains().filter(move |chain| !lives_on(chain))
     }
@@ -73,7 +76,9 @@ impl Listener {
     /// Connections close in order, but for those on chains that `successor` has too.
     pub(crate) fn drain_connections(&self, successor: Option<&Listener>) {
         match successor {
-            Some(successor) => self.chains_not_in(successor).for_each(|chain| chain.drain.start()),
+            Some(successor) => self
+                .chains_not_in(successor)
+                .for_each(|chain| chain.drain.start()),
             None => self.all_chains().for_each(|chain| chain.drain.start()),
         }
     }

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use outrigger_model::dump::ConfigDump;
 use tokio::sync::Notify;
 
+use super::stats::ServerStats;
 use crate::admin::options::Options;
 use crate::admin::{AdminView, BoundListener, DrainListeners, Lifecycle, ListedCluster};
-use super::stats::ServerStats;
 use crate::config::control::Control;
 use crate::stats::Registry;
 use crate::worker;

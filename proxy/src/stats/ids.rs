@@ -92,11 +92,14 @@ impl CellEntry {
     }
 
     pub(super) fn value(&self, tables: &[Arc<Table>]) -> u64 {
-        let sum = tables.iter().fold(self.fallback.load(Relaxed), |sum, table| {
-            sum.wrapping_add(table.cell(self.slot))
-        });
+        // What was set, of a gauge with one owner; the slots of such a one are all 0.
+        let set = self.fallback.load(Relaxed);
+        let added = tables
+            .iter()
+            .fold(0_u64, |sum, table| sum.wrapping_add(table.cell(self.slot)));
+        let sum = set.wrapping_add(added);
         // Threads are read one after the other, so a gauge may look negative for a moment.
-        if self.kind == Kind::Gauge && sum > i64::MAX as u64 {
+        if self.kind == Kind::Gauge && added != 0 && sum > i64::MAX as u64 {
             0
         } else {
             sum

@@ -1,0 +1,77 @@
+//! The connections to servers of configuration, counted as what they are to users: connections of a static cluster
+//! (`cluster.xds-grpc.upstream_cx_total`, on which Istio's dashboards alert).
+use std::sync::Arc;
+
+use xds_client::{Counters, Handle};
+
+use crate::upstream::cluster_table::ClusterCell;
+use crate::upstream::stats::ClusterStats;
+
+/// All of them; control thread only.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Vec<Connection>);
+
+/// One client and the cluster in whose name it connects.
+#[derive(Debug)]
+struct Connection {
+    handle: Handle,
+    cluster: Arc<ClusterCell>,
+    /// What is counted already.
+    seen: Counters,
+}
+
+impl Connections {
+    /// From now on what `handle`'s client does counts for `cluster`.
+    pub(super) fn count(&mut self, handle: Handle, cluster: Arc<ClusterCell>) {
+        self.0.push(Connection {
+            handle,
+            cluster,
+            seen: Counters::default(),
+        });
+    }
+
+    /// Adds what happened since the last call.
+    pub(super) fn refresh(&mut self) {
+        for connection in &mut self.0 {
+            let Some(cluster) = connection.cluster.load() else {
+                continue;
+            };
+            let now = connection.handle.counters();
+            add(&cluster.stats, &connection.seen, &now);
+            connection.seen = now;
+        }
+    }
+}
+
+/// A call is a request; it waits for its connection, so it was pending. Source: Envoy docs, cluster manager, cluster stats.
+fn add(stats: &ClusterStats, before: &Counters, now: &Counters) {
+    stats
+        .upstream_cx_total
+        .add(now.connect_attempts.saturating_sub(before.connect_attempts));
+    stats
+        .upstream_cx_http2_total
+        .add(now.connects.saturating_sub(before.connects));
+    stats
+        .upstream_cx_connect_fail
+        .add(now.connect_failures.saturating_sub(before.connect_failures));
+    stats
+        .upstream_cx_rx_bytes_total
+        .add(now.received_bytes.saturating_sub(before.received_bytes));
+    stats
+        .upstream_cx_tx_bytes_total
+        .add(now.sent_bytes.saturating_sub(before.sent_bytes));
+    let calls = now.calls.saturating_sub(before.calls);
+    stats.upstream_rq_total.add(calls);
+    stats.upstream_rq_pending_total.add(calls);
+    // Several clients may share a cluster, so gauges move by differences too.
+    let gauge = |gauge: &crate::stats::Gauge, before: u64, now: u64| {
+        gauge.add(now.saturating_sub(before));
+        gauge.sub(before.saturating_sub(now));
+    };
+    gauge(
+        &stats.upstream_cx_active,
+        before.open_connections,
+        now.open_connections,
+    );
+    gauge(&stats.upstream_rq_active, before.open_calls, now.open_calls);
+}
