@@ -13,8 +13,8 @@ use crate::check::{Verdict, compare};
 use crate::config::Config;
 use crate::log::Log;
 use crate::loopback;
-use crate::plan::{self, Family, Rule};
-use crate::restore;
+use crate::rule::{Family, Rule, of_family};
+use crate::{dry_run, plan, restore};
 
 /// Why the rules are not in place.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum ApplyError {
 /// The first thing that stopped it; families before it are in place.
 pub fn run(config: &Config, log: &Log) -> Result<(), ApplyError> {
     if config.dry_run {
-        return dry_run(&restore::dry_run(config), config.dry_run_file.as_deref());
+        return print(&dry_run::text(config), config.dry_run_file.as_deref());
     }
     settle(Family::V4, config, log)?;
     if config.ipv6 {
@@ -60,7 +60,7 @@ pub fn run(config: &Config, log: &Log) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn dry_run(text: &str, file: Option<&Path>) -> Result<(), ApplyError> {
+fn print(text: &str, file: Option<&Path>) -> Result<(), ApplyError> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
@@ -78,7 +78,7 @@ fn dry_run(text: &str, file: Option<&Path>) -> Result<(), ApplyError> {
 /// Brings one family's rules into place unless they are.
 fn settle(family: Family, config: &Config, log: &Log) -> Result<(), ApplyError> {
     let backend = Backend::choose(family, config.force_variant, log)?;
-    let rules = plan::rules(config, family);
+    let rules = of_family(&plan::rules(config), family);
     let difference = match compare(&backend.state, &rules, |rule| backend.exists(rule))? {
         Verdict::Clean => None,
         Verdict::Equal if config.force_apply => Some("none (--force-apply)".to_owned()),

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use crate::check::State;
 use crate::log::Log;
-use crate::plan::{Family, Rule};
+use crate::restore;
+use crate::rule::{Family, Rule};
 pub use program::ProgramError;
 use program::{find, run};
 
@@ -90,7 +91,9 @@ impl Backend {
     /// The program cannot be run; that it refuses the rule means it is not there.
     pub fn exists(&self, rule: &Rule) -> Result<bool, ProgramError> {
         let mut args = self.wait_args();
-        args.extend(rule.check_args());
+        args.extend(["-t", rule.table.name(), "-C", rule.chain.name()]);
+        let words = restore::words(rule);
+        args.extend(words.split(' '));
         match run(&self.programs.iptables, &args, "") {
             Ok(_) => Ok(true),
             Err(ProgramError::Refused { .. }) => Ok(false),

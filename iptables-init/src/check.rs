@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::Rule;
 use crate::restore;
+use crate::rule::Rule;
 
 /// Tables that are looked at.
 const TABLES: [&str; 4] = ["filter", "mangle", "nat", "raw"];
@@ -94,9 +94,9 @@ fn count_difference(state: &State, wanted: &[Rule]) -> Option<String> {
     let mut expected: BTreeMap<(String, String), usize> = BTreeMap::new();
     for rule in wanted {
         let table = rule.table.name();
-        *expected.entry(key(table, rule.chain)).or_default() += 1;
-        for chain in restore::chains(&[rule]) {
-            expected.entry(key(table, chain)).or_default();
+        *expected.entry(key(table, rule.chain.name())).or_default() += 1;
+        for chain in restore::own_chains(&[rule]) {
+            expected.entry(key(table, chain.name())).or_default();
         }
     }
     for (place @ (table, chain), count) in &expected {
@@ -122,93 +122,4 @@ fn is_ours(chain: &str) -> bool {
 
 fn key(table: &str, chain: &str) -> (String, String) {
     (table.to_owned(), chain.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::{Place, Table};
-
-    const OURS: &str = "# Generated\n*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [1:60]\n\
-                        :ISTIO_OUTPUT - [0:0]\n:ISTIO_REDIRECT - [0:0]\n-A OUTPUT -j ISTIO_OUTPUT\n\
-                        -A ISTIO_OUTPUT -j ISTIO_REDIRECT\n\
-                        -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n";
-
-    fn wanted() -> Vec<Rule> {
-        let rule = |chain, words: &str| Rule {
-            table: Table::Nat,
-            chain,
-            place: Place::Last,
-            words: words.split(' ').map(str::to_owned).collect(),
-        };
-        vec![
-            rule("ISTIO_REDIRECT", "-p tcp -j REDIRECT --to-ports 15001"),
-            rule("OUTPUT", "-j ISTIO_OUTPUT"),
-            rule("ISTIO_OUTPUT", "-j ISTIO_REDIRECT"),
-        ]
-    }
-
-    fn check(saved: &str, missing: Option<&str>, expected: &str) {
-        let exists = |rule: &Rule| Ok::<_, ()>(missing != Some(rule.chain));
-        let verdict = compare(&State::parse(saved), &wanted(), exists);
-        assert!(
-            format!("{verdict:?}").contains(expected),
-            "{verdict:?} is not {expected}"
-        );
-    }
-
-    #[test]
-    fn a_namespace_without_rules_is_clean() {
-        check("", None, "Clean");
-        check("*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n", None, "Clean");
-        // The security table is not ours to look at.
-        check("*security\n-A OUTPUT -j LOG\nCOMMIT\n", None, "Clean");
-    }
-
-    #[test]
-    fn the_same_rules_are_equal_whatever_others_add_to_built_in_chains() {
-        check(OURS, None, "Equal");
-        check(
-            &OURS.replace("-A OUTPUT", "-A OUTPUT -j LOG\n-A OUTPUT"),
-            None,
-            "Equal",
-        );
-        check(
-            &format!("*filter\n-A INPUT -j LOG\nCOMMIT\n{OURS}"),
-            None,
-            "Equal",
-        );
-    }
-
-    #[test]
-    fn differences_are_named() {
-        check(
-            "*filter\n-A INPUT -j LOG\nCOMMIT\n",
-            None,
-            "no chain ISTIO_OUTPUT with rules in nat",
-        );
-        check(
-            &OURS.replace("-A OUTPUT -j ISTIO_OUTPUT\n", ""),
-            None,
-            "no chain OUTPUT with rules in nat",
-        );
-        check(
-            &OURS.replace(
-                "-A ISTIO_OUTPUT -j",
-                "-A ISTIO_OUTPUT -j RETURN\n-A ISTIO_OUTPUT -j",
-            ),
-            None,
-            "2 rules in nat/ISTIO_OUTPUT, 1 wanted",
-        );
-        check(
-            &OURS.replace(":ISTIO_OUT", ":ISTIO_X - [0:0]\n:ISTIO_OUT"),
-            None,
-            "chain ISTIO_X in nat is not wanted",
-        );
-        check(
-            OURS,
-            Some("ISTIO_REDIRECT"),
-            "no rule `-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001`",
-        );
-    }
 }

@@ -4,6 +4,8 @@
 //! What comes out is believed by everything else. Touches nothing: facts of the machine come in as [`Host`].
 //! Source: Istio `tools/istio-iptables/pkg/cmd/root.go`, `tools/common/config`.
 
+mod host;
+mod name;
 mod setting;
 mod values;
 
@@ -11,19 +13,28 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::backend::Variant;
 use crate::flags::Flags;
 use crate::log::{Level, Log};
-use setting::{Name, Setting, Settings};
+use crate::rule::Id;
+pub use host::Host;
+use setting::{Setting, Settings};
 
 const DEFAULT_OUTBOUND_PORT: NonZeroU16 = NonZeroU16::new(15001).expect("15001 is not 0");
 const DEFAULT_INBOUND_PORT: NonZeroU16 = NonZeroU16::new(15006).expect("15006 is not 0");
 const DEFAULT_TUNNEL_PORT: NonZeroU16 = NonZeroU16::new(15008).expect("15008 is not 0");
+const DEFAULT_PROBE_PORT: NonZeroU16 = NonZeroU16::new(15002).expect("15002 is not 0");
+const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_PROXY_USER: &str = "istio-proxy";
 const DEFAULT_PROXY_UID: u32 = 1337;
+const DEFAULT_TPROXY: Tproxy = Tproxy {
+    mark: 1337,
+    route_table: 133,
+};
 
 /// What to redirect, and how to go about it.
 #[derive(Clone, Debug)]
@@ -35,9 +46,11 @@ pub struct Config {
     /// Never redirected: the proxy listens there itself (`-e`).
     pub tunnel_port: NonZeroU16,
     /// Owners of the proxy's own sockets (`-u`). Not empty.
-    pub proxy_uids: Vec<u32>,
+    pub proxy_uids: Vec<Id>,
     /// Groups of the proxy's own sockets (`-g`). Not empty.
-    pub proxy_gids: Vec<u32>,
+    pub proxy_gids: Vec<Id>,
+    /// `-m`.
+    pub mode: Mode,
     /// `-b` and `-d`.
     pub inbound: Inbound,
     /// `-i`.
@@ -55,17 +68,64 @@ pub struct Config {
     pub owner_groups: OwnerGroups,
     /// What counts as loopback in IPv4 rules: 127.0.0.1/32 unless ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR.
     pub loopback: Ipv4Net,
+    /// `None`: DNS is not captured.
+    pub dns: Option<Dns>,
     pub drop_invalid: bool,
     /// Whether IPv6 rules are written beside the IPv4 ones.
     pub ipv6: bool,
     pub dry_run: bool,
     /// Where `--dry-run` writes its text a second time.
     pub dry_run_file: Option<PathBuf>,
+    /// Write the rules even if they are there already.
     pub force_apply: bool,
+    /// Replace rules of an earlier run that differ; else they are an error.
+    pub reconcile: bool,
+    /// Remove our rules, and do nothing else.
+    pub cleanup_only: bool,
+    pub skip_rule_apply: bool,
+    /// Prove with a connection that the rules work.
+    pub run_validation: bool,
+    pub probe_port: NonZeroU16,
+    pub probe_timeout: Duration,
+    pub method: Method,
     pub force_variant: Option<Variant>,
     pub log: Log,
     /// Things worth a warning that are no error.
     pub notes: Vec<String>,
+}
+
+/// How inbound connections are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The destination is rewritten; the proxy sees the client's address, the app the proxy's.
+    Redirect,
+    /// Nothing is rewritten; the app sees the client's address too.
+    Tproxy(Tproxy),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tproxy {
+    /// On captured packets (`-t`). Neither 0 nor [`crate::plan::OUTBOUND_MARK`].
+    pub mark: u32,
+    /// Routes marked packets to lo (`-r`). None of the kernel's own tables.
+    pub route_table: u32,
+}
+
+/// Which DNS queries go to the proxy's resolver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dns {
+    All,
+    /// Those to these servers, of both families. Not empty.
+    Servers(Vec<IpAddr>),
+}
+
+/// What writes the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `iptables-restore` and `ip6tables-restore`.
+    Iptables,
+    /// `nft`, tables of our own.
+    Nftables,
 }
 
 /// Which inbound connections are redirected.
@@ -87,21 +147,12 @@ pub enum Outbound {
 /// Whose outbound traffic is redirected, by group (names or numbers, as iptables takes them).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnerGroups {
-    AllExcept(Vec<String>),
+    AllExcept(Vec<Id>),
     /// At least one, at most 64.
-    Only(Vec<String>),
+    Only(Vec<Id>),
 }
 
-/// Facts of the machine that settle defaults.
-pub struct Host<'a> {
-    /// An environment variable that is set and not empty.
-    pub env: &'a dyn Fn(&str) -> Option<String>,
-    pub uid_of: &'a dyn Fn(&str) -> Option<u32>,
-    /// Addresses of all interfaces, in the kernel's order.
-    pub addresses: &'a [IpAddr],
-}
-
-/// The command line or the environment asks for something impossible.
+/// The command line or the environment asks for something impossible. One line, always.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{origin}: bad value {value:?}: {reason}")]
@@ -109,12 +160,6 @@ pub enum ConfigError {
         origin: String,
         value: String,
         reason: String,
-    },
-    #[error("{origin}: {value:?} is not supported by this version: {reason}; remove it")]
-    Unsupported {
-        origin: String,
-        value: String,
-        reason: &'static str,
     },
     #[error("list the addresses of this network namespace: {0}")]
     Addresses(io::Error),
@@ -124,55 +169,64 @@ impl Config {
     /// Merges and validates.
     ///
     /// # Errors
-    /// The first bad or unsupported value, with the flag or variable it came from.
+    /// The first bad value, with the flag or variable it came from.
     pub fn new(flags: &Flags, host: &Host<'_>) -> Result<Self, ConfigError> {
         let settings = Settings { env: host.env };
-        refuse_unsupported(flags, &settings)?;
         let mut notes = Vec::new();
         let proxy_uids = proxy_uids(flags, &settings, host)?;
-        let gids = settings
-            .flag(&flags.proxy_gid, PROXY_GID)
-            .map(|s| s.list(values::id))
-            .transpose()?;
-        let dual_stack = settings.switch(&flags.dual_stack, DUAL_STACK)?;
-        let excluded = settings.flag(&flags.istio_service_exclude_cidr, SERVICE_EXCLUDE_CIDR);
+        let gids = settings.ids(&flags.proxy_gid, name::PROXY_GID, host.gid_of)?;
+        let dual_stack = settings.switch(&flags.dual_stack, name::DUAL_STACK)?;
+        let ports = |given, name| settings.list(given, name, values::port);
+        let interfaces = |given, name| settings.list(given, name, values::interface);
         Ok(Config {
-            outbound_port: settings.port(&flags.envoy_port, ENVOY_PORT, DEFAULT_OUTBOUND_PORT)?,
-            inbound_port: settings.port(&flags.inbound_capture_port, INBOUND_PORT, DEFAULT_INBOUND_PORT)?,
-            tunnel_port: settings.port(&flags.inbound_tunnel_port, TUNNEL_PORT, DEFAULT_TUNNEL_PORT)?,
-            proxy_gids: gids
-                .filter(|gids| !gids.is_empty())
-                .unwrap_or_else(|| proxy_uids.clone()),
+            outbound_port: settings.port(&flags.envoy_port, name::ENVOY_PORT, DEFAULT_OUTBOUND_PORT)?,
+            inbound_port: settings.port(
+                &flags.inbound_capture_port,
+                name::INBOUND_PORT,
+                DEFAULT_INBOUND_PORT,
+            )?,
+            tunnel_port: settings.port(&flags.inbound_tunnel_port, name::TUNNEL_PORT, DEFAULT_TUNNEL_PORT)?,
+            proxy_gids: if gids.is_empty() {
+                as_groups(&proxy_uids)
+            } else {
+                gids
+            },
             proxy_uids,
+            mode: mode(flags, &settings)?,
             inbound: inbound(flags, &settings)?,
             outbound: outbound(flags, &settings)?,
-            excluded_destinations: excluded
-                .map(|s| s.list(values::cidr))
-                .transpose()?
-                .unwrap_or_default(),
-            outbound_ports: settings.list(&flags.istio_outbound_ports, OUTBOUND_PORTS, values::port)?,
-            excluded_outbound_ports: settings.list(
+            excluded_destinations: settings.list(
+                &flags.istio_service_exclude_cidr,
+                name::SERVICE_EXCLUDE_CIDR,
+                values::cidr,
+            )?,
+            outbound_ports: ports(&flags.istio_outbound_ports, name::OUTBOUND_PORTS)?,
+            excluded_outbound_ports: ports(
                 &flags.istio_local_outbound_ports_exclude,
-                OUTBOUND_PORTS_EXCLUDE,
-                values::port,
+                name::OUTBOUND_PORTS_EXCLUDE,
             )?,
-            excluded_interfaces: settings.list(
-                &flags.istio_exclude_interfaces,
-                EXCLUDE_INTERFACES,
-                values::interface,
-            )?,
-            virtual_interfaces: settings.list(
-                &flags.kube_virt_interfaces,
-                VIRT_INTERFACES,
-                values::interface,
-            )?,
-            owner_groups: owner_groups(&settings, &mut notes)?,
+            excluded_interfaces: interfaces(&flags.istio_exclude_interfaces, name::EXCLUDE_INTERFACES)?,
+            virtual_interfaces: interfaces(&flags.kube_virt_interfaces, name::VIRT_INTERFACES)?,
+            owner_groups: owner_groups(&settings, host, &mut notes)?,
             loopback: loopback(&settings)?,
-            drop_invalid: settings.switch(&flags.drop_invalid, DROP_INVALID)?,
+            dns: dns(flags, &settings, host, &mut notes)?,
+            drop_invalid: settings.switch(&flags.drop_invalid, name::DROP_INVALID)?,
             ipv6: wants_ipv6(host.addresses, dual_stack),
-            dry_run: settings.switch(&flags.dry_run, DRY_RUN)?,
+            dry_run: settings.switch(&flags.dry_run, name::DRY_RUN)?,
             dry_run_file: (host.env)("DRY_RUN_FILE_PATH").map(PathBuf::from),
-            force_apply: settings.switch(&flags.force_apply, FORCE_APPLY)?,
+            force_apply: settings.switch(&flags.force_apply, name::FORCE_APPLY)?,
+            reconcile: settings.switch_or(&flags.reconcile, name::RECONCILE, true)?,
+            cleanup_only: settings.switch(&flags.cleanup_only, name::CLEANUP_ONLY)?,
+            skip_rule_apply: settings.switch(&flags.skip_rule_apply, name::SKIP_RULE_APPLY)?,
+            run_validation: settings.switch(&flags.run_validation, name::RUN_VALIDATION)?,
+            probe_port: settings.port(&flags.iptables_probe_port, name::PROBE_PORT, DEFAULT_PROBE_PORT)?,
+            probe_timeout: settings
+                .flag(&flags.probe_timeout, name::PROBE_TIMEOUT)
+                .map_or(Ok(DEFAULT_PROBE_TIMEOUT), |setting| setting.one(values::duration))?,
+            method: match settings.switch(&flags.native_nftables, name::NATIVE_NFTABLES)? {
+                true => Method::Nftables,
+                false => Method::Iptables,
+            },
             force_variant: force_variant(flags, &settings)?,
             log: log(flags, &mut notes)?,
             notes,
@@ -180,144 +234,101 @@ impl Config {
     }
 }
 
-const ENVOY_PORT: Name = Name::short('p', "envoy-port");
-const INBOUND_PORT: Name = Name::short('z', "inbound-capture-port");
-const TUNNEL_PORT: Name = Name::short('e', "inbound-tunnel-port");
-const PROXY_UID: Name = Name::short('u', "proxy-uid");
-const PROXY_GID: Name = Name::short('g', "proxy-gid");
-const MODE: Name = Name::short('m', "istio-inbound-interception-mode");
-const TPROXY_MARK: Name = Name::short('t', "istio-inbound-tproxy-mark");
-const TPROXY_TABLE: Name = Name::short('r', "istio-inbound-tproxy-route-table");
-const INBOUND_PORTS: Name = Name::short('b', "istio-inbound-ports");
-const INBOUND_PORTS_EXCLUDE: Name = Name::short('d', "istio-local-exclude-ports");
-const SERVICE_CIDR: Name = Name::short('i', "istio-service-cidr");
-const SERVICE_EXCLUDE_CIDR: Name = Name::short('x', "istio-service-exclude-cidr");
-const OUTBOUND_PORTS: Name = Name::short('q', "istio-outbound-ports");
-const OUTBOUND_PORTS_EXCLUDE: Name = Name::short('o', "istio-local-outbound-ports-exclude");
-const EXCLUDE_INTERFACES: Name = Name::short('c', "istio-exclude-interfaces");
-const VIRT_INTERFACES: Name = Name::short('k', "kube-virt-interfaces");
-const DRY_RUN: Name = Name::short('n', "dry-run");
-const DROP_INVALID: Name = Name::aliased("drop-invalid", "INVALID_DROP");
-const DUAL_STACK: Name = Name::aliased("dual-stack", "ISTIO_DUAL_STACK");
-const REDIRECT_DNS: Name = Name::aliased("redirect-dns", "ISTIO_META_DNS_CAPTURE");
-const FORCE_APPLY: Name = Name::long("force-apply");
-const FORCE_BINARY: Name = Name::long("force-iptables-binary");
-
-/// What Istio's program does and this one does not yet: saying so beats a pod with half its rules.
-fn refuse_unsupported(flags: &Flags, settings: &Settings<'_>) -> Result<(), ConfigError> {
-    let switches: [(&Option<String>, Name, &'static str); 8] = [
-        (
-            &flags.redirect_dns,
-            REDIRECT_DNS,
-            "DNS traffic cannot be redirected",
-        ),
-        (
-            &flags.capture_all_dns,
-            Name::long("capture-all-dns"),
-            "DNS traffic cannot be redirected",
-        ),
-        (
-            &flags.skip_rule_apply,
-            Name::long("skip-rule-apply"),
-            "applying rules is all it can do",
-        ),
-        (
-            &flags.run_validation,
-            Name::long("run-validation"),
-            "rules are not probed with traffic",
-        ),
-        (
-            &flags.reconcile,
-            Name::long("reconcile"),
-            "differing rules of an earlier run are not replaced",
-        ),
-        (
-            &flags.cleanup_only,
-            Name::long("cleanup-only"),
-            "rules are not removed",
-        ),
-        (
-            &flags.cni_mode,
-            Name::long("cni-mode"),
-            "it runs inside the pod, not as a CNI plugin",
-        ),
-        (
-            &flags.native_nftables,
-            Name::long("native-nftables"),
-            "rules are written with iptables only",
-        ),
-    ];
-    for (flag, name, reason) in switches {
-        if let Some(setting) = settings.flag(flag, name)
-            && setting.one(values::switch)?
-        {
-            return Err(setting.unsupported(reason));
-        }
+/// The network namespace to work in, if it is not the program's own; asked first, since what [`Host`] tells
+/// must be true of that namespace.
+///
+/// # Errors
+/// `--cni-mode` with a value that is neither true nor false, or without a namespace.
+pub fn network_namespace(
+    flags: &Flags,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let settings = Settings { env };
+    let path = settings.flag(&flags.network_namespace, name::NETWORK_NAMESPACE);
+    if let Some(cni) = settings.flag(&flags.cni_mode, name::CNI_MODE)
+        && cni.one(values::switch)?
+        && path.is_none()
+    {
+        return Err(cni.bad("needs --network-namespace, the pod's"));
     }
-    // Without the feature behind them these values have no effect, so only the default is harmless.
-    let fixed: [(&Option<String>, Name, &str, &'static str); 5] = [
-        (
-            &flags.network_namespace,
-            Name::long("network-namespace"),
-            "",
-            "it works in its own namespace",
-        ),
-        (
-            &flags.iptables_probe_port,
-            Name::long("iptables-probe-port"),
-            "15002",
-            "there is no validation",
-        ),
-        (
-            &flags.probe_timeout,
-            Name::long("probe-timeout"),
-            "5s",
-            "there is no validation",
-        ),
-        (
-            &flags.istio_inbound_tproxy_mark,
-            TPROXY_MARK,
-            "1337",
-            "there is no TPROXY mode",
-        ),
-        (
-            &flags.istio_inbound_tproxy_route_table,
-            TPROXY_TABLE,
-            "133",
-            "there is no TPROXY mode",
-        ),
-    ];
-    for (flag, name, default, reason) in fixed {
-        if let Some(setting) = settings.flag(flag, name)
-            && setting.value != default
-        {
-            return Err(setting.unsupported(reason));
-        }
-    }
-    match settings.flag(&flags.istio_inbound_interception_mode, MODE) {
-        Some(mode) if mode.value == "TPROXY" => Err(mode.unsupported("use REDIRECT")),
-        Some(mode) if mode.value != "REDIRECT" => Err(mode.bad("neither REDIRECT nor TPROXY")),
-        _ => Ok(()),
-    }
+    Ok(path.map(|path| PathBuf::from(path.value)))
 }
 
-fn proxy_uids(flags: &Flags, settings: &Settings<'_>, host: &Host<'_>) -> Result<Vec<u32>, ConfigError> {
-    let uids = settings.list(&flags.proxy_uid, PROXY_UID, values::id)?;
+fn proxy_uids(flags: &Flags, settings: &Settings<'_>, host: &Host<'_>) -> Result<Vec<Id>, ConfigError> {
+    let uids = settings.ids(&flags.proxy_uid, name::PROXY_UID, host.uid_of)?;
     if !uids.is_empty() {
         return Ok(uids);
     }
-    let user = (host.env)("ENVOY_USER").unwrap_or_else(|| DEFAULT_PROXY_USER.to_owned());
-    Ok(vec![(host.uid_of)(&user).unwrap_or(DEFAULT_PROXY_UID)])
+    if let Some(user) = settings.env("ENVOY_USER") {
+        let unknown = || user.bad("no user of this name");
+        return Ok(vec![(host.uid_of)(&user.value).ok_or_else(unknown)?.into()]);
+    }
+    Ok(vec![
+        (host.uid_of)(DEFAULT_PROXY_USER)
+            .unwrap_or(DEFAULT_PROXY_UID)
+            .into(),
+    ])
+}
+
+/// The same numbers; a user's name need not be a group's.
+fn as_groups(users: &[Id]) -> Vec<Id> {
+    users.iter().map(|user| user.number.into()).collect()
+}
+
+fn mode(flags: &Flags, settings: &Settings<'_>) -> Result<Mode, ConfigError> {
+    let mark = settings.flag(&flags.istio_inbound_tproxy_mark, name::TPROXY_MARK);
+    let route_table = settings.flag(&flags.istio_inbound_tproxy_route_table, name::TPROXY_TABLE);
+    // Checked in the other mode too, as all values that have no effect: a typo would surface on the worst day.
+    let tproxy = Tproxy {
+        mark: mark.map_or(Ok(DEFAULT_TPROXY.mark), |mark| mark.one(values::mark))?,
+        route_table: route_table.map_or(Ok(DEFAULT_TPROXY.route_table), |table| {
+            table.one(values::route_table)
+        })?,
+    };
+    match settings.flag(&flags.istio_inbound_interception_mode, name::MODE) {
+        None => Ok(Mode::Redirect),
+        Some(mode) if mode.value == "REDIRECT" => Ok(Mode::Redirect),
+        Some(mode) if mode.value == "TPROXY" => Ok(Mode::Tproxy(tproxy)),
+        Some(mode) => Err(mode.bad("neither REDIRECT nor TPROXY")),
+    }
+}
+
+/// As Istio: servers matter only where not all DNS is captured, and without any nothing is captured.
+fn dns(
+    flags: &Flags,
+    settings: &Settings<'_>,
+    host: &Host<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Dns>, ConfigError> {
+    let redirect = settings.switch(&flags.redirect_dns, name::REDIRECT_DNS)?;
+    let all = settings.switch(&flags.capture_all_dns, name::CAPTURE_ALL_DNS)?;
+    Ok(match (redirect, all) {
+        (false, false) => None,
+        (false, true) => {
+            notes.push("--capture-all-dns has no effect without --redirect-dns".to_owned());
+            None
+        }
+        (true, true) => Some(Dns::All),
+        (true, false) if host.dns_servers.is_empty() => {
+            notes.push(
+                "--redirect-dns has no effect: there is no name server in /etc/resolv.conf, and \
+                 --capture-all-dns is not set"
+                    .to_owned(),
+            );
+            None
+        }
+        (true, false) => Some(Dns::Servers(host.dns_servers.to_vec())),
+    })
 }
 
 fn inbound(flags: &Flags, settings: &Settings<'_>) -> Result<Inbound, ConfigError> {
-    // Checked even where it has no effect (-b is a list): a typo there would surface on the worst day.
+    // Checked even where it has no effect (-b is a list).
     let excluded = settings.list(
         &flags.istio_local_exclude_ports,
-        INBOUND_PORTS_EXCLUDE,
+        name::INBOUND_PORTS_EXCLUDE,
         values::port,
     )?;
-    let Some(ports) = settings.flag(&flags.istio_inbound_ports, INBOUND_PORTS) else {
+    let Some(ports) = settings.flag(&flags.istio_inbound_ports, name::INBOUND_PORTS) else {
         return Ok(Inbound::Nothing);
     };
     if ports.value == "*" {
@@ -332,7 +343,7 @@ fn inbound(flags: &Flags, settings: &Settings<'_>) -> Result<Inbound, ConfigErro
 }
 
 fn outbound(flags: &Flags, settings: &Settings<'_>) -> Result<Outbound, ConfigError> {
-    match settings.flag(&flags.istio_service_cidr, SERVICE_CIDR) {
+    match settings.flag(&flags.istio_service_cidr, name::SERVICE_CIDR) {
         None => Ok(Outbound::Only(Vec::new())),
         Some(all) if all.value == "*" => Ok(Outbound::All),
         Some(cidrs) => Ok(Outbound::Only(cidrs.list(values::cidr)?)),
@@ -340,18 +351,20 @@ fn outbound(flags: &Flags, settings: &Settings<'_>) -> Result<Outbound, ConfigEr
 }
 
 /// The limit of 64 is Istio's: all included groups become matches of one rule.
-fn owner_groups(settings: &Settings<'_>, notes: &mut Vec<String>) -> Result<OwnerGroups, ConfigError> {
+fn owner_groups(
+    settings: &Settings<'_>,
+    host: &Host<'_>,
+    notes: &mut Vec<String>,
+) -> Result<OwnerGroups, ConfigError> {
     const MOST: usize = 64;
+    let groups = |setting: &Setting| setting.ids(host.gid_of);
     let excluded = settings.env("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE");
-    let excluded = excluded
-        .map(|s| s.list(values::group))
-        .transpose()?
-        .unwrap_or_default();
+    let excluded = excluded.map(|s| groups(&s)).transpose()?.unwrap_or_default();
     let included = match settings.env("ISTIO_OUTBOUND_OWNER_GROUPS") {
         Some(groups) if groups.value != "*" => groups,
         _ => return Ok(OwnerGroups::AllExcept(excluded)),
     };
-    let groups = included.list(values::group)?;
+    let groups = groups(&included)?;
     if groups.is_empty() {
         return Err(included.bad("names no group; write * for all"));
     }
@@ -375,7 +388,7 @@ fn loopback(settings: &Settings<'_>) -> Result<Ipv4Net, ConfigError> {
 }
 
 fn force_variant(flags: &Flags, settings: &Settings<'_>) -> Result<Option<Variant>, ConfigError> {
-    match settings.flag(&flags.force_iptables_binary, FORCE_BINARY) {
+    match settings.flag(&flags.force_iptables_binary, name::FORCE_BINARY) {
         None => Ok(None),
         Some(name) if name.value == "legacy" => Ok(Some(Variant::Legacy)),
         Some(name) if name.value == "nft" => Ok(Some(Variant::Nft)),

@@ -16,70 +16,70 @@ use clap::Parser;
     name = "iptables-init",
     version,
     args_override_self = true,
-    about = "Redirects a pod's TCP traffic to the sidecar with iptables",
+    about = "Redirects a pod's traffic to the sidecar with iptables or nftables",
     after_help = "Every flag --a-b can be given as environment variable A_B; the flag wins.\n\
                   Environment only: ISTIO_OUTBOUND_OWNER_GROUPS, ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE, \
                   ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR, ENVOY_USER, DRY_RUN_FILE_PATH."
 )]
 pub struct Flags {
     /// Port of the proxy for outbound traffic [default: 15001]
-    #[arg(short = 'p', long, value_name = "PORT")]
+    #[arg(short = 'p', long, allow_hyphen_values = true, value_name = "PORT")]
     pub envoy_port: Option<String>,
     /// Port of the proxy for inbound traffic [default: 15006]
-    #[arg(short = 'z', long, value_name = "PORT")]
+    #[arg(short = 'z', long, allow_hyphen_values = true, value_name = "PORT")]
     pub inbound_capture_port: Option<String>,
     /// Port of the tunnel, never redirected [default: 15008]
-    #[arg(short = 'e', long, value_name = "PORT")]
+    #[arg(short = 'e', long, allow_hyphen_values = true, value_name = "PORT")]
     pub inbound_tunnel_port: Option<String>,
     /// Users whose traffic is the proxy's own [default: uid of $ENVOY_USER or istio-proxy, else 1337]
-    #[arg(short = 'u', long, value_name = "UIDS")]
+    #[arg(short = 'u', long, allow_hyphen_values = true, value_name = "UIDS")]
     pub proxy_uid: Option<String>,
     /// Groups whose traffic is the proxy's own [default: the same numbers as --proxy-uid]
-    #[arg(short = 'g', long, value_name = "GIDS")]
+    #[arg(short = 'g', long, allow_hyphen_values = true, value_name = "GIDS")]
     pub proxy_gid: Option<String>,
-    /// How inbound traffic is taken: REDIRECT (TPROXY is not supported yet) [default: REDIRECT]
-    #[arg(short = 'm', long, value_name = "MODE")]
+    /// How inbound traffic is taken: REDIRECT or TPROXY [default: REDIRECT]
+    #[arg(short = 'm', long, allow_hyphen_values = true, value_name = "MODE")]
     pub istio_inbound_interception_mode: Option<String>,
     /// Packet mark of TPROXY mode [default: 1337]
-    #[arg(short = 't', long, value_name = "MARK")]
+    #[arg(short = 't', long, allow_hyphen_values = true, value_name = "MARK")]
     pub istio_inbound_tproxy_mark: Option<String>,
     /// Routing table of TPROXY mode [default: 133]
-    #[arg(short = 'r', long, value_name = "TABLE")]
+    #[arg(short = 'r', long, allow_hyphen_values = true, value_name = "TABLE")]
     pub istio_inbound_tproxy_route_table: Option<String>,
     /// Inbound ports to redirect, or * for all [default: none]
-    #[arg(short = 'b', long, value_name = "PORTS")]
+    #[arg(short = 'b', long, allow_hyphen_values = true, value_name = "PORTS")]
     pub istio_inbound_ports: Option<String>,
     /// Inbound ports to leave alone when -b is *
-    #[arg(short = 'd', long, value_name = "PORTS")]
+    #[arg(short = 'd', long, allow_hyphen_values = true, value_name = "PORTS")]
     pub istio_local_exclude_ports: Option<String>,
     /// Outbound destinations to redirect, as CIDRs, or * for all [default: none]
-    #[arg(short = 'i', long, value_name = "CIDRS")]
+    #[arg(short = 'i', long, allow_hyphen_values = true, value_name = "CIDRS")]
     pub istio_service_cidr: Option<String>,
     /// Outbound destinations to leave alone, as CIDRs
-    #[arg(short = 'x', long, value_name = "CIDRS")]
+    #[arg(short = 'x', long, allow_hyphen_values = true, value_name = "CIDRS")]
     pub istio_service_exclude_cidr: Option<String>,
     /// Outbound ports to redirect whatever the destination
-    #[arg(short = 'q', long, value_name = "PORTS")]
+    #[arg(short = 'q', long, allow_hyphen_values = true, value_name = "PORTS")]
     pub istio_outbound_ports: Option<String>,
     /// Outbound ports to leave alone
-    #[arg(short = 'o', long, value_name = "PORTS")]
+    #[arg(short = 'o', long, allow_hyphen_values = true, value_name = "PORTS")]
     pub istio_local_outbound_ports_exclude: Option<String>,
     /// Interfaces to leave alone in both directions
-    #[arg(short = 'c', long, value_name = "INTERFACES")]
+    #[arg(short = 'c', long, allow_hyphen_values = true, value_name = "INTERFACES")]
     pub istio_exclude_interfaces: Option<String>,
     /// Interfaces of virtual machines, whose inbound traffic counts as outbound
-    #[arg(short = 'k', long, value_name = "INTERFACES")]
+    #[arg(short = 'k', long, allow_hyphen_values = true, value_name = "INTERFACES")]
     pub kube_virt_interfaces: Option<String>,
     /// Port of --run-validation [default: 15002]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, allow_hyphen_values = true, value_name = "PORT")]
     pub iptables_probe_port: Option<String>,
     /// Patience of --run-validation [default: 5s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, allow_hyphen_values = true, value_name = "DURATION")]
     pub probe_timeout: Option<String>,
-    /// Redirect DNS to the sidecar (not supported yet)
+    /// Redirect DNS queries to the servers of /etc/resolv.conf to the sidecar
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub redirect_dns: Option<String>,
-    /// Redirect DNS to any server (not supported yet)
+    /// With --redirect-dns: queries to any server
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub capture_all_dns: Option<String>,
     /// Drop packets that belong to no known connection
@@ -94,35 +94,35 @@ pub struct Flags {
         default_missing_value = "true"
     )]
     pub dry_run: Option<String>,
-    /// Do not apply rules (not supported yet)
+    /// Do not write rules; for --run-validation alone
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub skip_rule_apply: Option<String>,
-    /// Prove that the rules work (not supported yet)
+    /// Prove with a connection that the rules work; exit code 126 if they do not
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub run_validation: Option<String>,
-    /// Restore the rules even if they are there already (fails on chains that exist, as in Istio)
+    /// Write the rules even if they are there already
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub force_apply: Option<String>,
-    /// Replace rules of an earlier run that differ (not supported yet)
+    /// Replace rules of an earlier run that differ; =false makes them an error [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub reconcile: Option<String>,
-    /// Remove the rules (not supported yet)
+    /// Remove the rules of an earlier run, and do nothing else
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub cleanup_only: Option<String>,
-    /// Another network namespace (not supported yet)
-    #[arg(long, value_name = "PATH")]
+    /// Work in this network namespace, a file such as /run/netns/NAME or /proc/PID/ns/net
+    #[arg(long, allow_hyphen_values = true, value_name = "PATH")]
     pub network_namespace: Option<String>,
-    /// Run as a CNI plugin (not supported yet)
+    /// Run outside the pod; --network-namespace says in which one
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub cni_mode: Option<String>,
-    /// Use nft in place of iptables (not supported yet)
+    /// Write native nftables tables with nft in place of iptables
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub native_nftables: Option<String>,
     /// Use these iptables binaries: legacy or nft [default: found out]
-    #[arg(long, value_name = "BACKEND")]
+    #[arg(long, allow_hyphen_values = true, value_name = "BACKEND")]
     pub force_iptables_binary: Option<String>,
     /// Least important level that is logged, as default:LEVEL
-    #[arg(long = "log_output_level", value_name = "LEVELS")]
+    #[arg(long = "log_output_level", allow_hyphen_values = true, value_name = "LEVELS")]
     pub log_output_level: Option<String>,
     /// Log JSON lines
     #[arg(

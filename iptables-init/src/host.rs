@@ -2,11 +2,11 @@
 //!
 //! Read-only, and needs no privilege.
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
-use nix::unistd::User;
 
 /// The environment variable `name`; an empty one counts as unset.
 ///
@@ -17,10 +17,38 @@ pub fn env(name: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// The uid of the user called `name`, if the user database knows it.
+/// The uid of the user called `name`, if `/etc/passwd` knows it.
+///
+/// Read here and not by getpwnam(3), which in a static program would load libraries of the image.
 pub fn uid_of(name: &str) -> Option<u32> {
-    let user = User::from_name(name).ok()??;
-    Some(user.uid.as_raw())
+    number_of(&fs::read_to_string("/etc/passwd").ok()?, name)
+}
+
+/// The gid of the group called `name`, if `/etc/group` knows it.
+pub fn gid_of(name: &str) -> Option<u32> {
+    number_of(&fs::read_to_string("/etc/group").ok()?, name)
+}
+
+/// The third field of the line whose first is `name`: passwd(5) and group(5) agree so far.
+fn number_of(database: &str, name: &str) -> Option<u32> {
+    let mut lines = database.lines().map(|line| line.split(':'));
+    let mut fields = lines.find_map(|mut fields| (fields.next() == Some(name)).then_some(fields))?;
+    fields.nth(1)?.parse().ok()
+}
+
+/// The name servers of `/etc/resolv.conf`; none if there is no such file.
+pub fn dns_servers() -> Vec<IpAddr> {
+    servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+}
+
+/// The `nameserver` lines of resolv.conf(5); a zone (`fe80::1%eth0`) is no part of an address.
+fn servers(resolv_conf: &str) -> Vec<IpAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = (words.next() == Some("nameserver")).then(|| words.next())??;
+        address.split('%').next()?.parse().ok()
+    };
+    resolv_conf.lines().filter_map(server).collect()
 }
 
 /// Addresses of all interfaces of this network namespace, in the kernel's order (IPv4 first).
@@ -38,4 +66,28 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
             address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_groups_are_found_by_name() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/false\nodd\nbad:x:y:0\n";
+        let check = |name, expected| assert_eq!(number_of(passwd, name), expected, "{name}");
+        check("root", Some(0));
+        check("istio-proxy", Some(1337));
+        check("istio", None);
+        check("odd", None);
+        check("bad", None);
+    }
+
+    #[test]
+    fn name_servers_are_read_from_resolv_conf() {
+        let text = "# nameserver 1.1.1.1\nsearch svc.cluster.local\nnameserver 10.96.0.10\n\
+                    nameserver\tfe80::1%eth0 \nnameserver not-an-address\nnameserver\nnameservers 9.9.9.9\n";
+        let found: Vec<String> = servers(text).iter().map(IpAddr::to_string).collect();
+        assert_eq!(found, ["10.96.0.10", "fe80::1"]);
+    }
 }

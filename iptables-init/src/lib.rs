@@ -12,12 +12,15 @@ pub mod apply;
 pub mod backend;
 pub mod check;
 pub mod config;
+pub mod dry_run;
 pub mod flags;
 pub mod host;
 pub mod log;
 pub mod loopback;
+pub mod nft;
 pub mod plan;
 pub mod restore;
+pub mod rule;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -60,7 +63,9 @@ fn configure(flags: &flags::Flags) -> Result<config::Config, config::ConfigError
     let facts = config::Host {
         env: &host::env,
         uid_of: &host::uid_of,
+        gid_of: &host::gid_of,
         addresses: &addresses,
+        dns_servers: &host::dns_servers(),
     };
     config::Config::new(flags, &facts)
 }

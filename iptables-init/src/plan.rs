@@ -1,97 +1,41 @@
-//! The rules, in order. Pure: a [`Config`] goes in, rules of one family come out.
+//! The rules, in order. Pure: a [`Config`] goes in, rules come out.
 //!
 //! Order and wording are Istio's to the byte (`tools/istio-iptables/pkg/capture/run.go`): tools that look
 //! for residue compare them, and the kernel takes the first rule that matches. The step numbers in the
 //! comments are the order in which one rule must precede another.
 
-use std::fmt;
-use std::num::NonZeroU16;
+mod dns;
+mod inbound;
+mod matches;
+mod native;
+mod tproxy;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Inbound, Outbound, OwnerGroups};
+use crate::config::{Config, Mode, Outbound, OwnerGroups};
+use crate::rule::{Chain, Family, Id, Match, Place, Protocol, Rule, Table, Target, Test};
+pub use dns::DNS_PORT;
+use matches::{destination, destination_port, in_interface, not, out_interface, protocol, source, tcp};
+pub use native::{NativeChain, native};
+pub use tproxy::OUTBOUND_MARK;
 
-const INBOUND: &str = "ISTIO_INBOUND";
-const OUTPUT: &str = "ISTIO_OUTPUT";
-const REDIRECT: &str = "ISTIO_REDIRECT";
-const IN_REDIRECT: &str = "ISTIO_IN_REDIRECT";
-const DROP: &str = "ISTIO_DROP";
+/// Loopback interface.
+const LO: &str = "lo";
+/// From these addresses the proxy sends to the app; rules tell its packets by them.
+const INBOUND_SOURCES: [&str; 2] = ["127.0.0.6/32", "::6/128"];
+const LOOPBACK_V6: &str = "::1/128";
 
-/// IPv4 or IPv6; each has its own tables and its own programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Family::V4 { "IPv4" } else { "IPv6" })
-    }
-}
-
-/// A kernel table; sorted as `iptables-restore` text is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
-    Mangle,
-    Nat,
-}
-
-impl Table {
-    pub fn name(self) -> &'static str {
-        match self {
-            Table::Mangle => "mangle",
-            Table::Nat => "nat",
-        }
-    }
-}
-
-/// Where in its chain a rule goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    Last,
-    First,
-}
-
-/// One rule: matches and target as iptables words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pub table: Table,
-    pub chain: &'static str,
-    pub place: Place,
-    pub words: Vec<String>,
-}
-
-impl Rule {
-    /// The chain or target of `-j`.
-    pub fn target(&self) -> Option<&str> {
-        let jump = self.words.iter().position(|word| word == "-j")?;
-        self.words.get(jump + 1).map(String::as_str)
-    }
-
-    /// The arguments that ask `iptables` whether this rule exists, wherever it stands.
-    pub fn check_args(&self) -> Vec<&str> {
-        let mut args = vec!["-t", self.table.name(), "-C", self.chain];
-        args.extend(self.words.iter().map(String::as_str));
-        args
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            Place::Last => write!(f, "-A {}", self.chain)?,
-            Place::First => write!(f, "-I {} 1", self.chain)?,
-        }
-        self.words.iter().try_for_each(|word| write!(f, " {word}"))
-    }
-}
-
-/// All rules of `family`, in the order in which they are to be restored.
-pub fn rules(config: &Config, family: Family) -> Vec<Rule> {
+/// All rules of all wanted families, in the order in which they are to be written.
+///
+/// [`crate::rule::of_family`] picks those of one family; a rule of both stands here once.
+pub fn rules(config: &Config) -> Vec<Rule> {
     let mut plan = Plan {
         config,
-        family,
+        families: if config.ipv6 {
+            &Family::BOTH
+        } else {
+            &Family::BOTH[..1]
+        },
         rules: Vec::new(),
     };
     plan.interfaces();
@@ -100,20 +44,39 @@ pub fn rules(config: &Config, family: Family) -> Vec<Rule> {
     plan.inbound();
     plan.outbound_first();
     for uid in &config.proxy_uids {
-        plan.own_traffic("--uid-owner", *uid);
+        plan.own_traffic(Owner::User(uid));
     }
     for gid in &config.proxy_gids {
-        plan.own_traffic("--gid-owner", *gid);
+        plan.own_traffic(Owner::Group(gid));
     }
     plan.owner_groups();
+    plan.dns();
     plan.outbound_exclusions();
     plan.outbound_inclusions();
+    plan.tproxy_marks();
     plan.rules
+}
+
+/// One owner of the proxy's sockets.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    User(&'a Id),
+    Group(&'a Id),
+}
+
+impl Owner<'_> {
+    fn is(self) -> Match {
+        match self {
+            Owner::User(id) => Test::Uid(id.clone()),
+            Owner::Group(id) => Test::Gid(id.clone()),
+        }
+        .into()
+    }
 }
 
 struct Plan<'a> {
     config: &'a Config,
-    family: Family,
+    families: &'static [Family],
     rules: Vec<Rule>,
 }
 
@@ -121,88 +84,110 @@ impl Plan<'_> {
     /// Steps 1 and 2: interfaces that are none of our business, and those of virtual machines, whose
     /// traffic is not inbound.
     fn interfaces(&mut self) {
-        for name in &self.config.excluded_interfaces {
-            self.append("PREROUTING", format!("-i {name} -j RETURN"));
-            self.append("OUTPUT", format!("-o {name} -j RETURN"));
+        let config = self.config;
+        let tproxy = matches!(config.mode, Mode::Tproxy(_));
+        let tables = [Table::Nat, Table::Mangle];
+        for table in &tables[..if tproxy { 2 } else { 1 }] {
+            for name in &config.excluded_interfaces {
+                self.append(
+                    *table,
+                    Chain::Prerouting,
+                    vec![in_interface(name)],
+                    Target::Return,
+                );
+                self.append(*table, Chain::Output, vec![out_interface(name)], Target::Return);
+            }
         }
-        for name in &self.config.virtual_interfaces {
-            self.insert("PREROUTING", format!("-i {name} -j RETURN"));
+        for name in &config.virtual_interfaces {
+            self.insert_inbound(None, vec![in_interface(name)], Target::Return);
         }
     }
 
     /// Step 3: packets outside any window are dropped, where the kernel would reset the connection.
     fn invalid_packets(&mut self) {
         if self.config.drop_invalid {
-            self.add(
+            let invalid = Test::Tracked(vec![crate::rule::TrackedState::Invalid]).into();
+            self.append(
                 Table::Mangle,
-                "PREROUTING",
-                Place::Last,
-                format!("-m conntrack --ctstate INVALID -j {DROP}"),
+                Chain::Prerouting,
+                vec![invalid],
+                Target::Jump(Chain::IstioDrop),
             );
-            self.add(Table::Mangle, DROP, Place::Last, "-j DROP".to_owned());
+            self.append(Table::Mangle, Chain::IstioDrop, vec![], Target::Drop);
         }
     }
 
     /// Steps 4 and 5: the chains that others jump to.
     fn redirect_chains(&mut self) {
-        let Config {
-            tunnel_port,
-            outbound_port,
-            inbound_port,
-            ..
-        } = self.config;
-        self.append(INBOUND, format!("-p tcp --dport {tunnel_port} -j RETURN"));
-        self.append(REDIRECT, format!("-p tcp -j REDIRECT --to-ports {outbound_port}"));
-        self.append(
-            IN_REDIRECT,
-            format!("-p tcp -j REDIRECT --to-ports {inbound_port}"),
-        );
-    }
-
-    /// Step 6.
-    fn inbound(&mut self) {
-        let to_chain = format!("-p tcp -j {INBOUND}");
-        match &self.config.inbound {
-            Inbound::Nothing => {}
-            Inbound::AllExcept(excluded) => {
-                self.append("PREROUTING", to_chain);
-                self.each_port(INBOUND, "tcp", excluded, "RETURN");
-                self.append(INBOUND, format!("-p tcp -j {IN_REDIRECT}"));
-            }
-            Inbound::Only(ports) => {
-                self.append("PREROUTING", to_chain);
-                self.each_port(INBOUND, "tcp", ports, IN_REDIRECT);
-            }
+        let config = self.config;
+        let tunnel = tcp(destination_port(config.tunnel_port.get()));
+        self.append(Table::Nat, Chain::IstioInbound, tunnel, Target::Return);
+        for (chain, port) in [
+            (Chain::IstioRedirect, config.outbound_port),
+            (Chain::IstioInRedirect, config.inbound_port),
+        ] {
+            self.append(
+                Table::Nat,
+                chain,
+                vec![protocol(Protocol::Tcp)],
+                Target::Redirect(port),
+            );
         }
     }
 
     /// Steps 7 to 9: the way into our chain, excluded ports, and what the proxy sends to the app: it binds
     /// 127.0.0.6 (or ::6) there, which must not come back to the proxy.
     fn outbound_first(&mut self) {
-        self.append("OUTPUT", format!("-j {OUTPUT}"));
+        self.append(
+            Table::Nat,
+            Chain::Output,
+            vec![],
+            Target::Jump(Chain::IstioOutput),
+        );
         for port in &self.config.excluded_outbound_ports {
-            self.append(OUTPUT, format!("-p tcp --dport {port} -j RETURN"));
-            self.append(OUTPUT, format!("-p udp --dport {port} -j RETURN"));
+            for proto in [Protocol::Tcp, Protocol::Udp] {
+                self.outbound(
+                    None,
+                    vec![protocol(proto), destination_port(port.get())],
+                    Target::Return,
+                );
+            }
         }
-        let passthrough = self.pick("127.0.0.6/32", "::6/128");
-        self.append(OUTPUT, format!("-o lo -s {passthrough} -j RETURN"));
+        for family in self.families {
+            let matches = vec![out_interface(LO), source(inbound_source(*family))];
+            self.outbound(Some(*family), matches, Target::Return);
+        }
     }
 
-    /// Steps 10 and 11, for one owner of the proxy's sockets. `owner` is the match's option.
+    /// Steps 10 and 11, for one owner of the proxy's sockets.
     ///
     /// An app that calls itself through its service address goes app → proxy → proxy → app; the second
-    /// arrow is the proxy's own traffic over lo, which only the first rule sends to the inbound port.
-    fn own_traffic(&mut self, owner: &str, id: u32) {
-        let (loopback, tunnel) = (self.loopback(), self.config.tunnel_port);
-        self.append(
-            OUTPUT,
-            format!("-o lo ! -d {loopback} -p tcp ! --dport {tunnel} -m owner {owner} {id} -j {IN_REDIRECT}"),
-        );
+    /// arrow is the proxy's own traffic over lo, which only the first rule sends to the inbound port. DNS over
+    /// TCP is none of that: it goes from the app to the proxy's resolver to the server, so with DNS capture
+    /// port 53 is left out, and an app's queries to a server on lo are not returned.
+    fn own_traffic(&mut self, owner: Owner<'_>) {
+        let dns = self.config.dns.is_some();
+        let tunnel = self.config.tunnel_port.get();
+        for family in self.families {
+            let ports = match owner {
+                Owner::User(_) if dns => Test::DestinationPorts(vec![DNS_PORT, tunnel]).into(),
+                _ => destination_port(tunnel),
+            };
+            let mut matches = vec![out_interface(LO), not(destination(self.loopback(*family)))];
+            matches.extend(tcp(not(ports)));
+            matches.push(owner.is());
+            self.outbound(Some(*family), matches, Target::Jump(Chain::IstioInRedirect));
+        }
         // An include list with a loopback address asks for exactly what this rule would prevent.
         if !self.includes_loopback() {
-            self.append(OUTPUT, format!("-o lo -m owner ! {owner} {id} -j RETURN"));
+            let mut matches = vec![out_interface(LO)];
+            if dns {
+                matches.extend(tcp(not(destination_port(DNS_PORT))));
+            }
+            matches.push(not(owner.is()));
+            self.outbound(None, matches, Target::Return);
         }
-        self.append(OUTPUT, format!("-m owner {owner} {id} -j RETURN"));
+        self.outbound(None, vec![owner.is()], Target::Return);
     }
 
     /// Step 12. Included groups are the matches of one rule: not this one and not that one.
@@ -210,52 +195,50 @@ impl Plan<'_> {
         match &self.config.owner_groups {
             OwnerGroups::AllExcept(groups) => {
                 for group in groups {
-                    self.append(OUTPUT, format!("-m owner --gid-owner {group} -j RETURN"));
+                    self.outbound(None, vec![Test::Gid(group.clone()).into()], Target::Return);
                 }
             }
             OwnerGroups::Only(groups) => {
-                let none_of: Vec<_> = groups
-                    .iter()
-                    .map(|group| format!("-m owner ! --gid-owner {group}"))
-                    .collect();
-                self.append(OUTPUT, format!("{} -j RETURN", none_of.join(" ")));
+                let none_of = groups.iter().map(|group| not(Test::Gid(group.clone()).into()));
+                self.outbound(None, none_of.collect(), Target::Return);
             }
         }
     }
 
     /// Steps 14 and 15 (13 is DNS).
     fn outbound_exclusions(&mut self) {
-        self.append(OUTPUT, format!("-d {} -j RETURN", self.loopback()));
-        for cidr in self.of_family(&self.config.excluded_destinations) {
-            self.append(OUTPUT, format!("-d {cidr} -j RETURN"));
+        for family in self.families {
+            let loopback = destination(self.loopback(*family));
+            self.outbound(Some(*family), vec![loopback], Target::Return);
+        }
+        for (family, cidr) in self.by_family(&self.config.excluded_destinations) {
+            self.outbound(Some(family), vec![destination(cidr)], Target::Return);
         }
     }
 
     /// Steps 16 and 17.
     fn outbound_inclusions(&mut self) {
-        self.each_port(OUTPUT, "tcp", &self.config.outbound_ports, REDIRECT);
-        let interfaces = &self.config.virtual_interfaces;
-        match &self.config.outbound {
+        let config = self.config;
+        let to_proxy = Target::Jump(Chain::IstioRedirect);
+        for port in &config.outbound_ports {
+            self.outbound(None, tcp(destination_port(port.get())), to_proxy);
+        }
+        match &config.outbound {
             Outbound::All => {
-                self.append(OUTPUT, format!("-j {REDIRECT}"));
-                for name in interfaces {
-                    self.insert("PREROUTING", format!("-i {name} -j {REDIRECT}"));
+                self.outbound(None, vec![], to_proxy);
+                for name in &config.virtual_interfaces {
+                    self.insert_inbound(None, vec![in_interface(name)], to_proxy);
                 }
             }
             Outbound::Only(cidrs) => {
-                for cidr in self.of_family(cidrs) {
-                    for name in interfaces {
-                        self.insert("PREROUTING", format!("-i {name} -d {cidr} -j {REDIRECT}"));
+                for (family, cidr) in self.by_family(cidrs) {
+                    for name in &config.virtual_interfaces {
+                        let matches = vec![in_interface(name), destination(cidr)];
+                        self.insert_inbound(Some(family), matches, to_proxy);
                     }
-                    self.append(OUTPUT, format!("-d {cidr} -j {REDIRECT}"));
+                    self.outbound(Some(family), vec![destination(cidr)], to_proxy);
                 }
             }
-        }
-    }
-
-    fn each_port(&mut self, chain: &'static str, protocol: &str, ports: &[NonZeroU16], target: &str) {
-        for port in ports {
-            self.append(chain, format!("-p {protocol} --dport {port} -j {target}"));
         }
     }
 
@@ -267,39 +250,73 @@ impl Plan<'_> {
         }
     }
 
-    fn loopback(&self) -> String {
-        self.pick(&self.config.loopback.to_string(), "::1/128")
+    fn loopback(&self, family: Family) -> IpNet {
+        match family {
+            Family::V4 => IpNet::V4(self.config.loopback),
+            Family::V6 => net(LOOPBACK_V6),
+        }
     }
 
-    fn pick(&self, v4: &str, v6: &str) -> String {
-        if self.family == Family::V4 { v4 } else { v6 }.to_owned()
+    /// Those of wanted families, IPv4 first.
+    fn by_family(&self, cidrs: &[IpNet]) -> Vec<(Family, IpNet)> {
+        let of = |family: &Family| {
+            let family = *family;
+            cidrs
+                .iter()
+                .filter(move |cidr| Family::of(cidr) == family)
+                .map(move |cidr| (family, *cidr))
+        };
+        self.families.iter().flat_map(of).collect()
     }
 
-    fn of_family(&self, cidrs: &[IpNet]) -> Vec<IpNet> {
-        let of_v4 = self.family == Family::V4;
-        cidrs
-            .iter()
-            .copied()
-            .filter(|cidr| matches!(cidr, IpNet::V4(_)) == of_v4)
-            .collect()
+    /// A rule of nat ISTIO_OUTPUT.
+    fn outbound(&mut self, family: Option<Family>, matches: Vec<Match>, target: Target) {
+        self.add(family, Table::Nat, Chain::IstioOutput, matches, target);
     }
 
-    fn append(&mut self, chain: &'static str, rule: String) {
-        self.add(Table::Nat, chain, Place::Last, rule);
+    fn append(&mut self, table: Table, chain: Chain, matches: Vec<Match>, target: Target) {
+        self.add(None, table, chain, matches, target);
     }
 
-    fn insert(&mut self, chain: &'static str, rule: String) {
-        self.add(Table::Nat, chain, Place::First, rule);
-    }
-
-    /// No value holds a space ([`crate::config`] sees to it), so words are what spaces part.
-    fn add(&mut self, table: Table, chain: &'static str, place: Place, rule: String) {
-        let words = rule.split(' ').map(str::to_owned).collect();
+    fn add(
+        &mut self,
+        family: Option<Family>,
+        table: Table,
+        chain: Chain,
+        matches: Vec<Match>,
+        target: Target,
+    ) {
         self.rules.push(Rule {
+            family,
             table,
             chain,
-            place,
-            words,
+            place: Place::Last,
+            matches,
+            target,
         });
     }
+
+    /// Before everything else that comes in.
+    fn insert_inbound(&mut self, family: Option<Family>, matches: Vec<Match>, target: Target) {
+        self.rules.push(Rule {
+            family,
+            table: Table::Nat,
+            chain: Chain::Prerouting,
+            place: Place::At(1),
+            matches,
+            target,
+        });
+    }
+}
+
+fn inbound_source(family: Family) -> IpNet {
+    net(match family {
+        Family::V4 => INBOUND_SOURCES[0],
+        Family::V6 => INBOUND_SOURCES[1],
+    })
+}
+
+/// Reads one of the constants above.
+fn net(constant: &str) -> IpNet {
+    constant.parse().expect("a constant CIDR")
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use iptables_init::config::{Config, Host};
-use iptables_init::{flags, restore};
+use iptables_init::{dry_run, flags};
 
 const V4: &[&str] = &["127.0.0.1", "10.20.0.11"];
 const V6: &[&str] = &["127.0.0.1", "::1", "fd00:20::11"];
@@ -30,7 +30,13 @@ fn check(name: &str, line: &str, env: &[(&str, &str)], addresses: &[&str]) {
     let host = Host {
         env: &lookup,
         uid_of: &|_| None,
+        gid_of: &|name| match name {
+            "java" => Some(2000),
+            "ftp" => Some(21),
+            _ => None,
+        },
         addresses: &addresses,
+        dns_servers: &[],
     };
     let config = Config::new(&flags, &host).unwrap();
 
@@ -38,7 +44,7 @@ fn check(name: &str, line: &str, env: &[(&str, &str)], addresses: &[&str]) {
     for (key, value) in env {
         text.push_str(&format!("# env: {key}={value}\n"));
     }
-    text.push_str(&restore::dry_run(&config));
+    text.push_str(&dry_run::text(&config));
 
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
     if std::env::var_os("UPDATE").is_some() {

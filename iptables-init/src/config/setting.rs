@@ -3,6 +3,7 @@
 use std::num::NonZeroU16;
 
 use super::{ConfigError, values};
+use crate::rule::Id;
 
 /// A flag's names.
 #[derive(Clone, Copy)]
@@ -60,7 +61,7 @@ impl Setting {
     pub(super) fn new(origin: &str, value: &str) -> Self {
         Setting {
             origin: origin.to_owned(),
-            value: value.trim().to_owned(),
+            value: value.to_owned(),
         }
     }
 
@@ -70,12 +71,8 @@ impl Setting {
     }
 
     /// Reads a comma list; empty items count for nothing.
-    pub(super) fn list<T>(&self, parse: fn(&str) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
-        let items = self
-            .value
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty());
+    pub(super) fn list<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
+        let items = self.value.split(',').filter(|item| !item.is_empty());
         let blame = |item: &str, reason| ConfigError::Bad {
             origin: self.origin.clone(),
             value: item.to_owned(),
@@ -86,19 +83,16 @@ impl Setting {
             .collect()
     }
 
+    /// Reads a comma list of numbers or names, which `number_of` knows.
+    pub(super) fn ids(&self, number_of: &dyn Fn(&str) -> Option<u32>) -> Result<Vec<Id>, ConfigError> {
+        self.list(|item| values::id(item, number_of))
+    }
+
     pub(super) fn bad(&self, reason: &str) -> ConfigError {
         ConfigError::Bad {
             origin: self.origin.clone(),
             value: self.value.clone(),
             reason: reason.to_owned(),
-        }
-    }
-
-    pub(super) fn unsupported(&self, reason: &'static str) -> ConfigError {
-        ConfigError::Unsupported {
-            origin: self.origin.clone(),
-            value: self.value.clone(),
-            reason,
         }
     }
 }
@@ -123,8 +117,27 @@ impl Settings<'_> {
     }
 
     pub(super) fn switch(&self, given: &Option<String>, name: Name) -> Result<bool, ConfigError> {
+        self.switch_or(given, name, false)
+    }
+
+    pub(super) fn switch_or(
+        &self,
+        given: &Option<String>,
+        name: Name,
+        default: bool,
+    ) -> Result<bool, ConfigError> {
         self.flag(given, name)
-            .map_or(Ok(false), |setting| setting.one(values::switch))
+            .map_or(Ok(default), |setting| setting.one(values::switch))
+    }
+
+    pub(super) fn ids(
+        &self,
+        given: &Option<String>,
+        name: Name,
+        number_of: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<Vec<Id>, ConfigError> {
+        self.flag(given, name)
+            .map_or(Ok(Vec::new()), |setting| setting.ids(number_of))
     }
 
     pub(super) fn port(

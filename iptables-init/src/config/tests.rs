@@ -17,12 +17,15 @@ fn config(line: &[&str], env: &[(&str, &str)], addresses: &[&str]) -> Result<Con
     };
     let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
     let uid_of = |name: &str| (name == "proxy-user").then_some(4242);
+    let gid_of = |name: &str| (name == "java").then_some(2000);
     Config::new(
         &flags,
         &Host {
             env: &lookup,
             uid_of: &uid_of,
+            gid_of: &gid_of,
             addresses: &addresses,
+            dns_servers: &[IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10))],
         },
     )
 }
@@ -43,7 +46,10 @@ fn without_flags_nothing_is_captured_and_the_ports_are_istios() {
         (15001, 15006)
     );
     assert_eq!(config.tunnel_port.get(), 15008);
-    assert_eq!((config.proxy_uids, config.proxy_gids), (vec![1337], vec![1337]));
+    assert_eq!(
+        (config.proxy_uids, config.proxy_gids),
+        (ids(&[1337]), ids(&[1337]))
+    );
     assert_eq!(
         (config.inbound, config.outbound),
         (Inbound::Nothing, Outbound::Only(vec![]))
@@ -75,14 +81,53 @@ fn a_flag_beats_its_variable_and_the_variable_its_alias() {
     assert!(got.excluded_destinations.is_empty());
 }
 
+fn ids(numbers: &[u32]) -> Vec<Id> {
+    numbers.iter().map(|number| Id::from(*number)).collect()
+}
+
 #[test]
 fn ids_default_to_the_proxy_user_and_gids_to_uids() {
-    let got = config(&[], &[("ENVOY_USER", "proxy-user")], &[]).unwrap();
-    assert_eq!((got.proxy_uids, got.proxy_gids), (vec![4242], vec![4242]));
-    let got = config(&["-u", "1,2", "-g", ""], &[("ENVOY_USER", "proxy-user")], &[]).unwrap();
-    assert_eq!((got.proxy_uids, got.proxy_gids), (vec![1, 2], vec![1, 2]));
-    let got = config(&["-u", "", "-g", "7"], &[("ENVOY_USER", "nobody-knows")], &[]).unwrap();
-    assert_eq!((got.proxy_uids, got.proxy_gids), (vec![1337], vec![7]));
+    let check = |line: &[&str], env: &[(&str, &str)], uids: &[u32], gids: &[u32]| {
+        let got = config(line, env, &[]).unwrap();
+        assert_eq!(
+            (got.proxy_uids, got.proxy_gids),
+            (ids(uids), ids(gids)),
+            "{line:?}"
+        );
+    };
+    let user = [("ENVOY_USER", "proxy-user")];
+    check(&[], &user, &[4242], &[4242]);
+    check(&["-u", "1,2", "-g", ""], &user, &[1, 2], &[1, 2]);
+    check(&["-u", "", "-g", "7"], &[], &[1337], &[7]);
+    refused(
+        &["-g", "7"],
+        &[("ENVOY_USER", "nobody-knows")],
+        &["ENVOY_USER", "nobody-knows"],
+    );
+}
+
+#[test]
+fn a_name_keeps_its_name_and_gets_its_number() {
+    let got = config(
+        &["-u", "proxy-user", "-g", "java"],
+        &[("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "java,5")],
+        &[],
+    )
+    .unwrap();
+    let java = Id {
+        number: 2000,
+        name: Some("java".to_owned()),
+    };
+    assert_eq!(
+        (got.proxy_uids[0].number, &got.proxy_gids),
+        (4242, &vec![java.clone()])
+    );
+    assert_eq!(got.owner_groups, OwnerGroups::AllExcept(vec![java, Id::from(5)]));
+    // Groups default to the user's number: there need not be a group of its name.
+    assert_eq!(
+        config(&["-u", "proxy-user"], &[], &[]).unwrap().proxy_gids,
+        ids(&[4242])
+    );
 }
 
 #[test]
@@ -142,11 +187,6 @@ fn bad_values_name_flag_value_and_reason() {
         &[],
         &["-x/--istio-service-exclude-cidr", "\"*\"", "for -i only"],
     );
-    refused(
-        &["-u", "root"],
-        &[],
-        &["-u/--proxy-uid", "\"root\"", "not a user"],
-    );
     refused(&["-g", "4294967295"], &[], &["-g/--proxy-gid", "4294967295"]);
     refused(&["-k", "a b"], &[], &["-k/--kube-virt-interfaces", "\"a b\""]);
     refused(&["-c", "eth0\nCOMMIT"], &[], &["-c/--istio-exclude-interfaces"]);
@@ -190,67 +230,105 @@ fn bad_values_name_flag_value_and_reason() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_unless_it_is_switched_off() {
-    for name in [
-        "redirect-dns",
-        "capture-all-dns",
-        "skip-rule-apply",
-        "run-validation",
-        "reconcile",
-        "cleanup-only",
-        "cni-mode",
-        "native-nftables",
-    ] {
-        let flag = format!("--{name}");
-        refused(&[&flag], &[], &[&flag, "not supported"]);
-        config(&[&format!("{flag}=false")], &[], &[]).unwrap();
-        let variable = name.to_ascii_uppercase().replace('-', "_");
-        refused(&[], &[(&variable, "true")], &[&variable, "not supported"]);
+fn nonsense_is_refused_whether_or_not_it_would_have_an_effect() {
+    refused(
+        &["-b", "80, 8080"],
+        &[],
+        &["-b/--istio-inbound-ports", "\" 8080\""],
+    );
+    refused(
+        &["-i", "10.0.0.0/8 "],
+        &[],
+        &["-i/--istio-service-cidr", "\"10.0.0.0/8 \""],
+    );
+    refused(
+        &["-u", "nobody-knows"],
+        &[],
+        &["-u/--proxy-uid", "\"nobody-knows\""],
+    );
+    refused(
+        &["-g", "nobody-knows"],
+        &[],
+        &["-g/--proxy-gid", "\"nobody-knows\""],
+    );
+    refused(
+        &[],
+        &[("ISTIO_OUTBOUND_OWNER_GROUPS", "nobody-knows")],
+        &["ISTIO_OUTBOUND_OWNER_GROUPS", "\"nobody-knows\""],
+    );
+    for mark in ["0", "0x", "1338", "0x53a", "4294967296", "-1", "0x1g"] {
+        refused(&["-t", mark], &[], &["-t/--istio-inbound-tproxy-mark", mark]);
+    }
+    for table in ["0", "254", "255", "main"] {
+        refused(
+            &["-r", table],
+            &[],
+            &["-r/--istio-inbound-tproxy-route-table", table],
+        );
+    }
+    for timeout in ["5", "s", "-1s", "5 s", "0s", "2h", "1h1ms", "99999999999s", "5d"] {
+        refused(&["--probe-timeout", timeout], &[], &["--probe-timeout", timeout]);
     }
     refused(
-        &["-m", "TPROXY"],
+        &["--iptables-probe-port=0"],
         &[],
-        &["-m/--istio-inbound-interception-mode", "TPROXY", "not supported"],
+        &["--iptables-probe-port", "\"0\""],
     );
-    refused(
-        &["-t", "1"],
-        &[],
-        &["-t/--istio-inbound-tproxy-mark", "not supported"],
-    );
-    refused(
-        &["-r", "1"],
-        &[],
-        &["-r/--istio-inbound-tproxy-route-table", "not supported"],
-    );
-    refused(
-        &["--network-namespace", "/x"],
-        &[],
-        &["--network-namespace", "not supported"],
-    );
-    refused(
-        &["--probe-timeout=1s"],
-        &[],
-        &["--probe-timeout", "not supported"],
-    );
-    refused(
-        &[],
+    refused(&["--reconcile=maybe"], &[], &["--reconcile", "\"maybe\""]);
+}
+
+#[test]
+fn tproxy_has_a_mark_and_a_routing_table() {
+    let check = |line: &[&str], mark, route_table| {
+        let expected = Mode::Tproxy(Tproxy { mark, route_table });
+        assert_eq!(config(line, &[], &[]).unwrap().mode, expected);
+    };
+    check(&["-m", "TPROXY"], 1337, 133);
+    check(&["-m", "TPROXY", "-t", "0x10", "-r", "1000"], 16, 1000);
+    assert_eq!(config(&["-t", "7"], &[], &[]).unwrap().mode, Mode::Redirect);
+}
+
+#[test]
+fn dns_is_captured_by_server_or_altogether_and_never_by_the_second_flag_alone() {
+    let check = |line: &[&str], env: &[(&str, &str)], expected: Option<Dns>| {
+        assert_eq!(config(line, env, &[]).unwrap().dns, expected, "{line:?}");
+    };
+    let servers = Some(Dns::Servers(vec![IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10))]));
+    check(&["--redirect-dns"], &[], servers.clone());
+    check(&[], &[("ISTIO_META_DNS_CAPTURE", "true")], servers);
+    check(&["--redirect-dns", "--capture-all-dns"], &[], Some(Dns::All));
+    check(&["--capture-all-dns"], &[], None);
+    check(
+        &["--redirect-dns=false"],
         &[("ISTIO_META_DNS_CAPTURE", "true")],
-        &["ISTIO_META_DNS_CAPTURE", "not supported"],
+        None,
     );
-    config(
-        &[
-            "-t",
-            "1337",
-            "-r",
-            "133",
-            "--probe-timeout=5s",
-            "--iptables-probe-port=15002",
-        ],
-        &[],
-        &[],
-    )
-    .unwrap();
-    config(&[], &[("ISTIO_META_DNS_CAPTURE", "false")], &[]).unwrap();
+}
+
+#[test]
+fn a_cni_plugin_must_say_whose_namespace() {
+    let ask = |line: &[&str], env: &[(&str, &str)]| {
+        let words = std::iter::once("iptables-init")
+            .chain(line.iter().copied())
+            .map(OsString::from);
+        let lookup = |name: &str| {
+            let found = env.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        network_namespace(&crate::flags::parse(words).unwrap(), &lookup)
+    };
+    assert_eq!(ask(&[], &[]).unwrap(), None);
+    let path = Some(PathBuf::from("/run/netns/x"));
+    assert_eq!(
+        ask(&["--cni-mode", "--network-namespace", "/run/netns/x"], &[]).unwrap(),
+        path
+    );
+    assert_eq!(ask(&[], &[("NETWORK_NAMESPACE", "/run/netns/x")]).unwrap(), path);
+    let message = ask(&["--cni-mode"], &[]).unwrap_err().to_string();
+    assert!(
+        message.contains("--cni-mode") && message.contains("--network-namespace"),
+        "{message}"
+    );
 }
 
 #[test]
