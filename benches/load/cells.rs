@@ -4,6 +4,7 @@ pub mod counters;
 pub mod counts;
 pub mod memory;
 pub mod mesh;
+pub mod scale;
 pub mod startup;
 mod static_chain;
 

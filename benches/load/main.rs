@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
-use outrigger_bench::cells::{self, Setup, Workload, counts, memory, mesh, startup};
+use outrigger_bench::cells::{self, Setup, Workload, counts, memory, mesh, scale, startup};
 use outrigger_bench::interleave::Timing;
 use outrigger_bench::machine;
 use outrigger_bench::peer::Proxy;
@@ -41,6 +41,8 @@ enum What {
     Mesh,
     Memory,
     Startup,
+    /// A mesh of a thousand services.
+    Scale,
     /// Instructions (valgrind) and system calls (strace) a request.
     Counts,
 }
@@ -187,6 +189,14 @@ fn measure(
         }
         What::Startup => {
             run.startup = startup::run(setup, if arguments.quick { 5 } else { 30 }).context("startup")?
+        }
+        What::Scale => {
+            let extent = if arguments.quick {
+                scale::Extent::QUICK
+            } else {
+                scale::Extent::FULL
+            };
+            run.scale = scale::run(setup, extent).context("scale")?;
         }
         _ => run.counts = counts::run(setup, if arguments.quick { 500 } else { 1000 }).context("counts")?,
     }

@@ -2,6 +2,8 @@
 //!
 //! Reads only what was written to disk, so a report can be made again, and shows what was lost as well as what was won.
 
+mod scale;
+
 use std::fmt::Write as _;
 
 use crate::cells::memory;
@@ -228,6 +230,7 @@ pub fn others(run: &Run) -> String {
             row.proxy, row.instructions, row.syscalls, row.requests
         );
     }
+    text.push_str(&scale::table(&run.scale));
     text
 }
 

@@ -103,6 +103,9 @@ pub struct Run {
     pub startup: Vec<StartRow>,
     /// Instructions and system calls a request, if they were counted.
     pub counts: Vec<CountRow>,
+    /// The mesh of a thousand services, if it was measured.
+    #[serde(default)]
+    pub scale: Vec<ScaleRow>,
 }
 
 /// A workload.
@@ -174,6 +177,37 @@ pub struct CountRow {
     pub instructions: f64,
     /// System calls a request, by strace.
     pub syscalls: f64,
+}
+
+/// The mesh of a thousand services in one proxy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScaleRow {
+    /// Name of the proxy.
+    pub proxy: String,
+    /// CPU seconds from `exec` until `/ready` says so, each start.
+    pub ready_cpu_s: Vec<f64>,
+    /// The same by the clock.
+    pub ready_s: Vec<f64>,
+    /// Resident 2 s later, MB.
+    pub resident_mb: f64,
+    /// The most that was resident until then.
+    pub peak_mb: f64,
+    /// Resident after the pushes below.
+    pub pushed_mb: f64,
+    /// CPU seconds of a push of all load assignments as they were.
+    pub same_endpoints_cpu_s: Vec<f64>,
+    /// CPU seconds of a push of everything as it was.
+    pub same_everything_cpu_s: Vec<f64>,
+    /// With one broken cluster among four thousand, that one is refused by name and the others are in use.
+    pub names_the_broken: bool,
+    /// CPU time of one change of one endpoint of ten thousand, ms, each turn.
+    pub change_cpu_ms: Vec<f64>,
+    /// Response times without changes, each turn.
+    pub quiet_p99_us: Vec<f64>,
+    /// Response times while an endpoint changes every 100 ms.
+    pub changing_p99_us: Vec<f64>,
+    /// Failed requests and refused configuration.
+    pub faults: Vec<String>,
 }
 
 #[cfg(test)]

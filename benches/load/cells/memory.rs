@@ -91,7 +91,7 @@ impl Watch {
     }
 }
 
-fn megabytes(kilobytes: u64) -> f64 {
+pub(super) fn megabytes(kilobytes: u64) -> f64 {
     kilobytes as f64 / KB_PER_MB
 }
 
