@@ -216,8 +216,8 @@ fn start_discovery(
         return;
     };
     let protocol = match config.mode {
-        AdsMode::Delta => Protocol::DeltaAds,
-        AdsMode::Sotw => Protocol::SotwAds,
+        AdsMode::Delta => Protocol::delta_ads(),
+        AdsMode::Sotw => Protocol::sotw_ads(),
     };
     let subscriptions = ads::subscriptions(cds, lds);
     let (client, handle) = Client::new(transport, protocol, node, subscriptions, || fastrand::u64(..));

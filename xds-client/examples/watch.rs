@@ -45,7 +45,10 @@ fn prepare(address: &str, id: &str, type_url: &str, names: &[String]) -> Result<
         id: id.to_owned(),
         ..Node::default()
     };
-    Ok(Client::new(transport, Protocol::DeltaAds, node, wishes, || fastrand::u64(..)).0)
+    Ok(Client::new(transport, Protocol::delta_ads(), node, wishes, || {
+        fastrand::u64(..)
+    })
+    .0)
 }
 
 #[tokio::main(flavor = "current_thread")]

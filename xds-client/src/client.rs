@@ -1,30 +1,26 @@
-//! One task that keeps a session alive: connect, stream, wait, again.
+//! One task that keeps a session alive: connect, stream (or poll), wait, again.
 //!
 //! Knows neither the protocol (that is [`crate::session`]) nor gRPC (that is [`crate::Transport`]). Needs a tokio runtime
 //! with time and I/O; a current-thread runtime is enough, and the future is `Send` only if the handler is.
 
+mod poll;
+mod stream;
+mod upkeep;
+
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
-use tonic::transport::Channel;
-use tracing::{debug, info, warn};
 
+use self::poll::Poller;
+use self::stream::Streamer;
+use self::upkeep::Upkeep;
 use crate::connect::Traffic;
 use crate::session::Session;
-use crate::transport::Responses;
 use crate::{
-    Backoff, ConnectionEvent, Counters, DeltaSession, Handler, Node, Protocol, SotwSession, Subscriptions,
-    Transport, TransportError,
+    Backoff, Counters, DeltaSession, Handler, Node, Protocol, Report, SotwSession, Subscriptions, Transport,
 };
-
-/// Requests between session and connection; more wait in the session, where they still can be merged.
-const REQUESTS_IN_FLIGHT: usize = 16;
-/// With so many answers unsent, nothing more is read: the control plane does not take what we say.
-const MAX_WAITING_ANSWERS: usize = 256;
 
 /// A client that is ready to [`run`](Client::run).
 pub struct Client {
@@ -33,6 +29,7 @@ pub struct Client {
     node: Node,
     subscriptions: Subscriptions,
     backoff: Backoff,
+    keeps_last_set: bool,
     random: Box<dyn FnMut() -> u64 + Send>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// Kept so that `commands` never ends, whether or not a handle exists.
@@ -61,6 +58,7 @@ enum Command {
     Wildcard(String),
     SetNames(String, BTreeSet<String>),
     Unsubscribe(String),
+    Report(Report),
 }
 
 impl Handle {
@@ -88,6 +86,14 @@ impl Handle {
         self.send(Command::Unsubscribe(type_url.to_owned()))
     }
 
+    /// As [`Session::report`].
+    ///
+    /// # Errors
+    /// [`ClientGone`].
+    pub fn report(&self, report: Report) -> Result<(), ClientGone> {
+        self.send(Command::Report(report))
+    }
+
     /// As of the last thing that happened; connections and bytes as of now.
     pub fn counters(&self) -> Counters {
         Counters {
@@ -104,11 +110,12 @@ impl Handle {
 }
 
 impl Command {
-    fn apply(self, subscriptions: &mut Subscriptions) {
+    fn apply<S: Session>(self, session: &mut S) {
         match self {
-            Command::Wildcard(type_url) => subscriptions.wildcard(&type_url),
-            Command::SetNames(type_url, names) => subscriptions.set_names(&type_url, names),
-            Command::Unsubscribe(type_url) => subscriptions.unsubscribe(&type_url),
+            Command::Wildcard(type_url) => session.subscriptions_mut().wildcard(&type_url),
+            Command::SetNames(type_url, names) => session.subscriptions_mut().set_names(&type_url, names),
+            Command::Unsubscribe(type_url) => session.subscriptions_mut().unsubscribe(&type_url),
+            Command::Report(report) => session.report(report),
         }
     }
 }
@@ -142,6 +149,7 @@ impl Client {
             node,
             subscriptions,
             backoff,
+            keeps_last_set: false,
             random,
             commands,
             commands_sender,
@@ -158,6 +166,13 @@ impl Client {
         self
     }
 
+    /// As [`SotwSession::keep_last_set`]; the incremental protocol has nothing alike.
+    #[must_use]
+    pub fn with_keep_last_set(mut self, keeps: bool) -> Self {
+        self.keeps_last_set = keeps;
+        self
+    }
+
     /// Runs until dropped. Dropping closes the connection; the handler keeps what it has.
     pub async fn run<H: Handler>(self, mut handler: H) -> Infallible {
         let Client {
@@ -166,34 +181,30 @@ impl Client {
             node,
             subscriptions,
             backoff,
+            keeps_last_set,
             random,
             commands,
             commands_sender,
             counters,
             traffic,
         } = self;
-        let runner = Runner {
-            transport,
-            backoff,
-            random,
-            commands,
-            _commands_sender: commands_sender,
-            counters,
-            traffic,
-            in_failure_streak: false,
-        };
+        let upkeep = Upkeep::new(transport, random, commands, commands_sender, counters, traffic);
         match protocol {
-            Protocol::DeltaAds => {
+            Protocol::Delta(method) => {
                 let session = DeltaSession::new(node, subscriptions);
-                runner.run(session, &mut handler, Transport::delta_ads).await
+                Streamer::new(upkeep, backoff, method)
+                    .run(session, &mut handler)
+                    .await
             }
-            Protocol::SotwAds => {
-                let session = SotwSession::new(node, subscriptions);
-                runner.run(session, &mut handler, Transport::sotw_ads).await
+            Protocol::Sotw(method) => {
+                let session = SotwSession::new(node, subscriptions).keep_last_set(keeps_last_set);
+                Streamer::new(upkeep, backoff, method)
+                    .run(session, &mut handler)
+                    .await
             }
-            Protocol::SotwSds => {
-                let session = SotwSession::new(node, subscriptions);
-                runner.run(session, &mut handler, Transport::sotw_sds).await
+            Protocol::Rest(rest) => {
+                let session = SotwSession::new(node, subscriptions).keep_last_set(keeps_last_set);
+                Poller::new(upkeep, rest).run(session, &mut handler).await
             }
         }
     }
@@ -205,166 +216,5 @@ impl std::fmt::Debug for Client {
             .field("address", self.transport.address())
             .field("protocol", &self.protocol)
             .finish_non_exhaustive()
-    }
-}
-
-struct Runner {
-    transport: Transport,
-    backoff: Backoff,
-    random: Box<dyn FnMut() -> u64 + Send>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    _commands_sender: mpsc::UnboundedSender<Command>,
-    counters: watch::Sender<Counters>,
-    traffic: Arc<Traffic>,
-    /// Since the last response: then the warning was given.
-    in_failure_streak: bool,
-}
-
-/// How one attempt ended.
-struct Ended {
-    was_connected: bool,
-    /// A response came, so the control plane was there and well.
-    answered: bool,
-    error: TransportError,
-}
-
-impl Runner {
-    async fn run<S, H, O>(mut self, mut session: S, handler: &mut H, open: O) -> Infallible
-    where
-        S: Session,
-        H: Handler,
-        O: Fn(&Transport, Channel, mpsc::Receiver<S::Request>) -> Responses<S::Response>,
-    {
-        loop {
-            let ended = self.attempt(&mut session, handler, &open).await;
-            session.stream_closed();
-            let counters = session.counters_mut();
-            if ended.was_connected {
-                counters.open_calls = 0;
-                counters.disconnects += 1;
-            } else {
-                counters.connect_failures += 1;
-            }
-            self.publish(&mut session);
-            let retry_in = self.backoff.next_wait((self.random)());
-            self.report(&ended, retry_in);
-            handler.on_connection(ConnectionEvent::Disconnected {
-                was_connected: ended.was_connected,
-                reason: ended.error.to_string(),
-                retry_in,
-            });
-            self.wait(retry_in, &mut session).await;
-        }
-    }
-
-    async fn attempt<S, H, O>(&mut self, session: &mut S, handler: &mut H, open: &O) -> Ended
-    where
-        S: Session,
-        H: Handler,
-        O: Fn(&Transport, Channel, mpsc::Receiver<S::Request>) -> Responses<S::Response>,
-    {
-        session.counters_mut().connect_attempts += 1;
-        let channel = match self.transport.connect(&self.traffic).await {
-            Ok(channel) => channel,
-            Err(error) => {
-                return Ended {
-                    was_connected: false,
-                    answered: false,
-                    error,
-                };
-            }
-        };
-        let (requests, receiver) = mpsc::channel(REQUESTS_IN_FLIGHT);
-        let responses = open(&self.transport, channel, receiver);
-        session.stream_opened();
-        let counters = session.counters_mut();
-        counters.connects += 1;
-        counters.calls += 1;
-        counters.open_calls = 1;
-        self.publish(session);
-        handler.on_connection(ConnectionEvent::Connected);
-        self.stream(session, handler, requests, responses).await
-    }
-
-    /// Carries messages until the stream ends.
-    async fn stream<S, H>(
-        &mut self,
-        session: &mut S,
-        handler: &mut H,
-        requests: mpsc::Sender<S::Request>,
-        mut responses: Responses<S::Response>,
-    ) -> Ended
-    where
-        S: Session,
-        H: Handler,
-    {
-        let mut answered = false;
-        loop {
-            tokio::select! {
-                biased;
-                Some(command) = self.commands.recv() => command.apply(session.subscriptions_mut()),
-                permit = requests.reserve(), if session.wants_to_send() && !requests.is_closed() => {
-                    // Without a permit the call has ended; `responses` tells why.
-                    if let Ok(permit) = permit
-                        && let Some(request) = session.next_request()
-                    {
-                        permit.send(request);
-                    }
-                }
-                response = responses.next(),
-                    if session.waiting_answers() < MAX_WAITING_ANSWERS || requests.is_closed() =>
-                {
-                    let error = match response {
-                        Some(Ok(response)) => {
-                            if !answered {
-                                answered = true;
-                                self.answered(handler);
-                            }
-                            session.on_response(response, handler);
-                            self.publish(session);
-                            continue;
-                        }
-                        Some(Err(status)) => self.transport.stream_error(&status),
-                        None => self.transport.closed(),
-                    };
-                    return Ended { was_connected: true, answered, error };
-                }
-            }
-        }
-    }
-
-    fn answered<H: Handler>(&mut self, handler: &mut H) {
-        self.backoff.reset();
-        if std::mem::take(&mut self.in_failure_streak) {
-            info!(control_plane = %self.transport.address(), "control plane answers again");
-        }
-        handler.on_connection(ConnectionEvent::Answered);
-    }
-
-    /// One warning a streak; the rest of it, and an orderly end, are for those who look closely.
-    fn report(&mut self, ended: &Ended, retry_in: Duration) {
-        let error = &ended.error;
-        if ended.answered && matches!(error, TransportError::Closed { .. }) {
-            info!("{error}; connecting again in {retry_in:?}");
-        } else if std::mem::replace(&mut self.in_failure_streak, true) {
-            debug!("{error}; trying again in {retry_in:?}");
-        } else {
-            warn!("{error}; trying again in {retry_in:?}, and silently from then on until it answers");
-        }
-    }
-
-    async fn wait<S: Session>(&mut self, time: Duration, session: &mut S) {
-        let sleep = tokio::time::sleep(time);
-        tokio::pin!(sleep);
-        loop {
-            tokio::select! {
-                () = &mut sleep => return,
-                Some(command) = self.commands.recv() => command.apply(session.subscriptions_mut()),
-            }
-        }
-    }
-
-    fn publish<S: Session>(&self, session: &mut S) {
-        self.counters.send_replace(*session.counters_mut());
     }
 }

@@ -37,8 +37,12 @@ pub struct Counters {
     pub unrequested_types: u64,
     /// Answers whose stream ended before they were sent: their nonces mean nothing to the next stream.
     pub stale_nonces: u64,
-    /// Resources with a time to live. They are taken, but do not expire.
-    pub ttl_ignored: u64,
+    /// Resources that were removed because their time to live was over.
+    pub expired: u64,
+    /// Heartbeats: resources without a body that prolong a time to live.
+    pub heartbeats: u64,
+    /// State-of-the-world wildcard responses without any resource while there were some.
+    pub emptied_sets: u64,
     /// `resource_errors` in responses: the control plane itself could not make a resource.
     pub resource_errors: u64,
 }

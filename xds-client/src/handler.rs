@@ -48,6 +48,20 @@ pub struct Rejection {
     pub reason: String,
 }
 
+/// Something that the owner tells the control plane by a request that asks for nothing, such as the health of what it
+/// serves (istiod's `HealthInformation`).
+///
+/// Sent once on each stream, never as its first message, and again when it is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Type of the request.
+    pub type_url: String,
+    /// Sent only after the first request of this type.
+    pub after: String,
+    /// What is wrong, if something is: the request's error detail.
+    pub error: Option<String>,
+}
+
 /// What happens to the connection, for stats and readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -71,7 +85,8 @@ pub enum ConnectionEvent {
 pub trait Handler {
     /// Takes one update: apply what is good, answer with what is not.
     ///
-    /// Called once per response, but not for a by-name response of which nothing was asked for.
+    /// Called once per response, but not for a by-name response of which nothing was asked for; and when resources
+    /// expire that came with a time to live, with their names as `removed`.
     /// What is not named in a rejection must have been applied when this returns: on the next connection the
     /// session tells the control plane that it is here. `subscriptions` may be changed (a response with clusters
     /// leads to a request for their endpoints); the change goes out after the answer to this update.
@@ -85,10 +100,12 @@ pub trait Handler {
         let _ = event;
     }
 
-    /// The name of a resource in a state-of-the-world response, which does not carry it outside of the resource.
+    /// The name of a resource that travels without one: all of them in the state of the world, and in increments
+    /// those that are the only ones of their type.
     ///
     /// The default reads field 1 as a string: that is where every xDS v3 resource type has its name
-    /// (`ClusterLoadAssignment.cluster_name` included). `None` rejects the resource.
+    /// (`ClusterLoadAssignment.cluster_name` included). `None` rejects the resource. An owner that subscribes to a type
+    /// without names (istiod's name tables) gives it one here.
     fn resource_name(&self, any: &Any) -> Option<String> {
         first_string_field(any)
     }

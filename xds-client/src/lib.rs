@@ -31,7 +31,7 @@
 //! let node = Node { id: "sidecar~10.0.0.1~a.b~b.svc.cluster.local".into(), ..Node::default() };
 //! let mut wishes = Subscriptions::default();
 //! wishes.wildcard(CLUSTER);
-//! let (client, handle) = Client::new(transport, Protocol::DeltaAds, node, wishes, || 4);
+//! let (client, handle) = Client::new(transport, Protocol::delta_ads(), node, wishes, || 4);
 //! // From anywhere, at any time:
 //! handle.set_names("type.googleapis.com/envoy.config.route.v3.RouteConfiguration", ["8080".to_owned()].into());
 //! client.run(Owner).await;
@@ -39,28 +39,33 @@
 //! # }
 //! ```
 //!
-//! Not done: time to live of resources (they are taken and counted, but do not expire), and `xdstp:` collections.
+//! Not done: `xdstp:` collections.
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod backoff;
 mod client;
 mod connect;
 mod counters;
 mod handler;
+mod protocol;
 pub mod session;
 mod subscriptions;
+mod token;
 mod transport;
 
+pub use address::Address;
 pub use backoff::Backoff;
 pub use client::{Client, ClientGone, Handle};
 pub use connect::{Connect, Connecting, Connection, Plain};
 pub use counters::Counters;
 pub use envoy_types::pb::envoy::config::core::v3::Node;
 pub use envoy_types::pb::google::protobuf::Any;
-pub use handler::{ConnectionEvent, Handler, Rejection, Resource, Update};
+pub use handler::{ConnectionEvent, Handler, Rejection, Report, Resource, Update};
+pub use protocol::{Method, Protocol, Rest, RestCodec};
 pub use session::Session;
 pub use session::delta::DeltaSession;
 pub use session::sotw::SotwSession;
 pub use subscriptions::{Subscriptions, WILDCARD};
-pub use transport::{Address, Protocol, Transport, TransportError};
+pub use transport::{Transport, TransportError};

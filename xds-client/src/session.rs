@@ -8,10 +8,14 @@ pub mod delta;
 mod intake;
 mod machine;
 pub mod sotw;
+mod ttl;
 
+use std::time::Duration;
+
+use envoy_types::pb::google::protobuf::Duration as PbDuration;
 use envoy_types::pb::google::rpc::Status;
 
-use crate::{Counters, Handler, Rejection, Subscriptions};
+use crate::{Counters, Handler, Rejection, Report, Subscriptions};
 
 /// `INTERNAL` of gRPC: the code that Envoy puts into every NACK.
 const GRPC_INTERNAL: i32 = 13;
@@ -48,11 +52,28 @@ pub trait Session {
     /// Takes a response: the handler sees what was asked for, and exactly one answer is queued.
     fn on_response<H: Handler + ?Sized>(&mut self, response: Self::Response, handler: &mut H);
 
+    /// Says something to the control plane on this stream and on every later one; see [`Report`].
+    fn report(&mut self, report: Report);
+
+    /// Tells the time, counted from any moment that stays the same, and what it ends: resources whose time to live is
+    /// over are removed, connected or not. To be called before each response and at [`next_expiry`](Session::next_expiry).
+    fn advance<H: Handler + ?Sized>(&mut self, now: Duration, handler: &mut H);
+
+    /// When the next resource expires, if nothing prolongs its life.
+    fn next_expiry(&mut self) -> Option<Duration>;
+
     /// Answers that wait to be taken; the driver stops reading when they become too many.
     fn waiting_answers(&self) -> usize;
 
     /// What was counted so far.
     fn counters_mut(&mut self) -> &mut Counters;
+}
+
+/// A time to live as the control plane gives it; what is negative has expired.
+fn ttl(duration: &PbDuration) -> Duration {
+    let seconds = u64::try_from(duration.seconds);
+    let nanos = u32::try_from(duration.nanos).unwrap_or(0).min(999_999_999);
+    seconds.map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos))
 }
 
 /// The error detail of a NACK: every rejected resource with its reason.

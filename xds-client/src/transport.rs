@@ -1,63 +1,36 @@
-//! gRPC to a control plane, over plaintext TCP or a Unix socket.
+//! gRPC to a control plane, over plaintext TCP, a Unix socket, or whatever the owner's [`Connect`] makes.
 //!
-//! Knows connections and the three methods, not what is said over them. Settings as Istio's agent uses them:
+//! Knows connections and calls, not what is said over them. Settings as Istio's agent uses them:
 //! pilot/pkg/grpc/grpc.go (windows, message size), pkg/keepalive/options.go (pings).
 
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 use std::{fmt, io};
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use futures_util::{Stream, TryStreamExt, stream};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tonic::client::Grpc;
 use tonic::codegen::{Service, http};
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 
 use crate::connect::{Connect, Counted, Plain, Traffic};
+use crate::token::TokenFile;
+use crate::{Address, Method};
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const INITIAL_WINDOW_BYTES: u32 = 1024 * 1024;
-
-/// Which service and method to speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// `AggregatedDiscoveryService.DeltaAggregatedResources`.
-    DeltaAds,
-    /// `AggregatedDiscoveryService.StreamAggregatedResources`.
-    SotwAds,
-    /// `SecretDiscoveryService.StreamSecrets`, as Istio's agent and SPIRE serve it.
-    SotwSds,
-}
-
-/// Where a control plane listens.
-///
-/// Parsed from `HOST:PORT`, `[V6]:PORT`, `unix:PATH` or `unix:///PATH`; a relative path starts at the working directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A name or an address (v6 without brackets), and a port.
-    Tcp {
-        /// Resolved at each attempt.
-        host: String,
-        /// 1..=65535
-        port: u16,
-    },
-    /// Path of a socket.
-    Unix(PathBuf),
-}
+/// 2^31 - 1, as Istio's agent.
+const MAX_MESSAGE_BYTES: usize = 0x7fff_ffff;
 
 /// What went wrong between us and the control plane. Every text names it.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +78,16 @@ pub enum TransportError {
         /// Its message and causes.
         reason: String,
     },
+    /// A poll brought nothing that can be used.
+    #[error("control plane {address}: POST {path}: {reason}")]
+    Poll {
+        /// The other end.
+        address: Address,
+        /// What was asked for.
+        path: String,
+        /// What happened.
+        reason: String,
+    },
     /// The control plane ended the stream without an error; istiod does so after its maximum connection age.
     #[error("control plane {address}: closed the stream")]
     Closed {
@@ -120,6 +103,8 @@ pub struct Transport {
     endpoint: Endpoint,
     connector: Arc<dyn Connect>,
     metadata: MetadataMap,
+    token: Option<TokenFile>,
+    max_message_bytes: usize,
     connect_timeout: Duration,
 }
 
@@ -154,6 +139,8 @@ impl Transport {
             endpoint,
             connector: Arc::new(Plain),
             metadata: MetadataMap::new(),
+            token: None,
+            max_message_bytes: MAX_MESSAGE_BYTES,
             connect_timeout: CONNECT_TIMEOUT,
         };
         Ok(transport.with_connect_timeout(CONNECT_TIMEOUT))
@@ -184,6 +171,21 @@ impl Transport {
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self.endpoint = self.endpoint.connect_timeout(timeout);
+        self
+    }
+
+    /// Sends `authorization: Bearer …` with every stream, read from this file each time. While the file is missing or
+    /// empty the header is left out.
+    #[must_use]
+    pub fn with_bearer_token_file(mut self, path: PathBuf) -> Self {
+        self.token = Some(TokenFile::new(path));
+        self
+    }
+
+    /// Limits one response, which is held in memory whole; 2^31 - 1 unless set. One that is larger ends the stream.
+    #[must_use]
+    pub fn with_max_message_bytes(mut self, limit: usize) -> Self {
+        self.max_message_bytes = limit;
         self
     }
 
@@ -219,42 +221,62 @@ impl Transport {
         }
     }
 
-    pub(crate) fn delta_ads(
-        &self,
-        channel: Channel,
-        requests: mpsc::Receiver<DeltaDiscoveryRequest>,
-    ) -> Responses<DeltaDiscoveryResponse> {
-        let request = self.request(requests);
-        responses(async move {
-            let mut client =
-                AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
-            client.delta_aggregated_resources(request).await
-        })
+    /// A connection without a protocol.
+    pub(crate) async fn dial(&self, traffic: &Arc<Traffic>) -> Result<Counted, TransportError> {
+        let connecting = self.connector.connect(&self.address);
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
+            Ok(Ok(stream)) => Ok(Counted::new(stream, traffic.clone())),
+            Ok(Err(error)) => Err(TransportError::Connect {
+                address: self.address.clone(),
+                reason: causes(&error),
+            }),
+            Err(_) => Err(TransportError::ConnectTimeout {
+                address: self.address.clone(),
+                after: self.connect_timeout,
+            }),
+        }
     }
 
-    pub(crate) fn sotw_ads(
-        &self,
-        channel: Channel,
-        requests: mpsc::Receiver<DiscoveryRequest>,
-    ) -> Responses<DiscoveryResponse> {
-        let request = self.request(requests);
-        responses(async move {
-            let mut client =
-                AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
-            client.stream_aggregated_resources(request).await
-        })
+    /// Largest response.
+    pub(crate) fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
     }
 
-    pub(crate) fn sotw_sds(
+    /// Begins a call; `requests` are what it sends.
+    pub(crate) fn call<Q, R>(
         &self,
+        method: &Method,
         channel: Channel,
-        requests: mpsc::Receiver<DiscoveryRequest>,
-    ) -> Responses<DiscoveryResponse> {
+        requests: mpsc::Receiver<Q>,
+    ) -> Responses<R>
+    where
+        Q: prost::Message + Send + 'static,
+        R: prost::Message + Default + Send + 'static,
+    {
         let request = self.request(requests);
-        responses(async move {
-            let mut client = SecretDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
-            client.stream_secrets(request).await
-        })
+        let path = method.0.clone();
+        let mut client = Grpc::new(channel).max_decoding_message_size(self.max_message_bytes);
+        let call = async move {
+            client
+                .ready()
+                .await
+                .map_err(|error| Status::unavailable(causes(&error)))?;
+            client
+                .streaming(request, path, ProstCodec::<Q, R>::default())
+                .await
+        };
+        // A control plane may send response headers with its first message only, so waiting for them before sending
+        // requests would wait for ever: the call is a stream from its very start.
+        Box::pin(stream::once(async move { call.await.map(tonic::Response::into_inner) }).try_flatten())
+    }
+
+    /// The headers of a call that begins now.
+    pub(crate) fn metadata(&self) -> MetadataMap {
+        let mut metadata = self.metadata.clone();
+        if let Some(token) = self.token.as_ref().and_then(TokenFile::header) {
+            metadata.insert("authorization", token);
+        }
+        metadata
     }
 
     fn request<T: Send + 'static>(
@@ -262,7 +284,7 @@ impl Transport {
         mut messages: mpsc::Receiver<T>,
     ) -> Request<impl Stream<Item = T> + Send + 'static> {
         let mut request = Request::new(stream::poll_fn(move |context| messages.poll_recv(context)));
-        *request.metadata_mut() = self.metadata.clone();
+        *request.metadata_mut() = self.metadata();
         request
     }
 
@@ -317,14 +339,6 @@ impl Service<http::Uri> for Dialler {
     }
 }
 
-/// A call as a stream from its very start: a control plane sends response headers with its first message only, so
-/// waiting for them before sending requests would wait forever.
-fn responses<T: Send + 'static>(
-    call: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, Status>> + Send + 'static,
-) -> Responses<T> {
-    Box::pin(stream::once(async move { call.await.map(tonic::Response::into_inner) }).try_flatten())
-}
-
 /// The chain of causes without repeating what an outer error already says.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -339,83 +353,13 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-impl FromStr for Address {
-    type Err = TransportError;
-
-    fn from_str(text: &str) -> Result<Self, TransportError> {
-        let refuse = |reason: &str| TransportError::Address {
-            text: text.to_owned(),
-            reason: reason.to_owned(),
-        };
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() {
-                return Err(refuse("no path"));
-            }
-            return Ok(Address::Unix(path.into()));
-        }
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| refuse("no port"))?;
-        let port = port
-            .parse()
-            .ok()
-            .filter(|p| *p != 0)
-            .ok_or_else(|| refuse("port is not 1 to 65535"))?;
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        if bare.is_none() && host.contains(':') {
-            return Err(refuse("an IPv6 address needs brackets"));
-        }
-        let host = bare.unwrap_or(host);
-        if host.is_empty() {
-            return Err(refuse("no host"));
-        }
-        Ok(Address::Tcp {
-            host: host.to_owned(),
-            port,
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_written() {
-        let check = |text: &str, shown: &str| {
-            let address: Address = text.parse().unwrap();
-            assert_eq!(address.to_string(), shown);
-            Transport::new(address).unwrap();
-        };
-        check("istiod.istio-system.svc:15010", "istiod.istio-system.svc:15010");
-        check("10.20.0.1:18000", "10.20.0.1:18000");
-        check("[::1]:18000", "[::1]:18000");
-        check("unix:./etc/istio/proxy/XDS", "unix:./etc/istio/proxy/XDS");
-        check("unix:///var/run/socket", "unix:/var/run/socket");
-    }
-
-    #[test]
-    fn a_bad_address_is_refused_with_its_text() {
-        let check = |text: &str, reason: &str| {
-            let error = text.parse::<Address>().unwrap_err().to_string();
-            assert!(error.contains(text) && error.contains(reason), "{error}");
-        };
-        check("istiod", "no port");
-        check("istiod:0", "port is not");
-        check("istiod:70000", "port is not");
-        check("::1:80", "brackets");
-        check(":80", "no host");
-        check("unix:", "no path");
+    fn a_host_that_makes_no_uri_is_refused() {
         let address = Address::Tcp {
             host: "a b".into(),
             port: 1,

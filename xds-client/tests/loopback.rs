@@ -24,8 +24,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use xds_client::{
-    Address, Backoff, Client, ConnectionEvent, Handle, Handler, Node, Protocol, Rejection, Subscriptions,
-    Transport, Update,
+    Address, Backoff, Client, ConnectionEvent, Handle, Handler, Method, Node, Protocol, Rejection,
+    Subscriptions, Transport, Update,
 };
 
 const CDS: &str = "t/cds";
@@ -300,6 +300,12 @@ fn wildcard(type_url: &str) -> Subscriptions {
     wishes
 }
 
+fn sds() -> Protocol {
+    Protocol::Sotw(Method::from_static(
+        "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+    ))
+}
+
 async fn free_port() -> Address {
     let port = TcpListener::bind("127.0.0.1:0")
         .await
@@ -317,7 +323,7 @@ async fn free_port() -> Address {
 async fn delta_over_tcp_survives_the_death_of_the_control_plane() {
     let address = free_port().await;
     let (seen_sender, mut seen) = mpsc::channel(64);
-    let mut fixture = start(&address, Protocol::DeltaAds, wildcard(CDS));
+    let mut fixture = start(&address, Protocol::delta_ads(), wildcard(CDS));
     // Nobody is there yet.
     let reason = disconnected(&mut fixture.events, false).await;
     assert!(
@@ -413,7 +419,7 @@ async fn state_of_the_world_over_tcp() {
     let address = free_port().await;
     let (seen_sender, mut seen) = mpsc::channel(64);
     let _server = serve(&address, seen_sender).await;
-    let mut fixture = start(&address, Protocol::SotwAds, wildcard(CDS));
+    let mut fixture = start(&address, Protocol::sotw_ads(), wildcard(CDS));
     assert_eq!(next_sotw(&mut seen).await.resource_names, Vec::<String>::new());
     assert!(next(&mut fixture.updates).await.full_state);
     let ack = next_sotw(&mut seen).await;
@@ -430,7 +436,7 @@ async fn secrets_over_a_unix_socket_survive_the_death_of_the_agent() {
     let (seen_sender, mut seen) = mpsc::channel(64);
     let mut wishes = Subscriptions::default();
     wishes.set_names(SDS, ["ROOTCA", "default"].map(str::to_owned).into());
-    let mut fixture = start(&address, Protocol::SotwSds, wishes);
+    let mut fixture = start(&address, sds(), wishes);
     disconnected(&mut fixture.events, false).await;
     for expected_version in ["", "v1"] {
         let server = serve(&address, seen_sender.clone()).await;

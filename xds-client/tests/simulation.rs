@@ -19,7 +19,7 @@ use simulation::owner::Owner;
 use simulation::world::{CLUSTERS, ENDPOINTS, SECRETS, World};
 use xds_client::{DeltaSession, Node, Session, SotwSession, Subscriptions};
 
-const SEEDS: u64 = 2_500;
+const SEEDS: u64 = 10_000;
 const STEPS: usize = 120;
 
 /// A control plane of the model, one stream of it.

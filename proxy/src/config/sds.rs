@@ -6,12 +6,17 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::decode::SECRET_TYPE;
-use xds_client::{Client, Handle, Handler, Node, Protocol, Rejection, Subscriptions, Transport, Update};
+use xds_client::{
+    Client, Handle, Handler, Method, Node, Protocol, Rejection, Subscriptions, Transport, Update,
+};
 
 use super::ads;
 use super::control::Control;
 use super::secrets::Wanted;
 use crate::worker;
+
+/// What Istio's agent and SPIRE serve.
+const STREAM_SECRETS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
 
 /// Finds the transport for a static cluster by its name.
 pub(crate) type TransportOf = Box<dyn Fn(&str) -> Option<Transport>>;
@@ -64,7 +69,7 @@ impl SecretStreams {
         let random = || fastrand::u64(..);
         let (client, handle) = Client::new(
             transport,
-            Protocol::SotwSds,
+            Protocol::Sotw(Method::from_static(STREAM_SECRETS)),
             self.node.clone(),
             subscriptions,
             random,

@@ -9,17 +9,20 @@
 //! - The node goes with the first message of a stream only.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as PbResource, ResourceName,
 };
+use envoy_types::pb::google::rpc::Status;
 
 use super::intake::{Intake, Offer, Outcome};
 use super::machine::{Held, Machine, PerType};
+use super::ttl::Expiries;
 use super::{Session, error_detail};
 use crate::subscriptions::Interest;
-use crate::{Counters, Handler, Subscriptions};
+use crate::{Counters, Handler, Rejection, Report, Subscriptions};
 
 /// The machine; see [`Session`].
 #[derive(Debug)]
@@ -109,7 +112,10 @@ impl Session for DeltaSession {
             .chain(removed_resource_names.into_iter().map(|n| n.name));
         let (removed, unasked): (Vec<_>, Vec<_>) = removed.partition(|n| state.can_be_removed(interest, n));
         machine.counters.unrequested += u64::try_from(unasked.len()).unwrap_or(u64::MAX);
-        let offers = resources.into_iter().map(offer).collect();
+        let offers = resources
+            .into_iter()
+            .map(|resource| offer(resource, handler))
+            .collect();
         let mut intake = Intake::sort(
             interest,
             system_version_info,
@@ -135,12 +141,26 @@ impl Session for DeltaSession {
             added,
             removed,
             rejections,
+            ttls: intake.ttls,
         };
         if let Some(interest) = machine.subscriptions.find(&type_url) {
             state.record(interest, &outcome);
+            state.held.live(&outcome, machine.now);
         }
         outcome.count(&mut machine.counters);
         self.answer(type_url, nonce, Some(&outcome));
+    }
+
+    fn report(&mut self, report: Report) {
+        self.machine.report(report);
+    }
+
+    fn advance<H: Handler + ?Sized>(&mut self, now: Duration, handler: &mut H) {
+        self.machine.advance(now, handler);
+    }
+
+    fn next_expiry(&mut self) -> Option<Duration> {
+        self.machine.next_expiry()
     }
 
     fn waiting_answers(&self) -> usize {
@@ -213,8 +233,28 @@ impl PerType for TypeState {
         Some(request)
     }
 
+    fn is_asked(&self) -> bool {
+        self.held.asked.is_some()
+    }
+
+    fn expiries(&mut self) -> &mut Expiries {
+        &mut self.held.expiries
+    }
+
+    fn expire(&mut self, names: &[String], refused: &[Rejection]) {
+        self.held.remove(names, refused);
+    }
+
     fn introduce(request: &mut DeltaDiscoveryRequest, node: Node) {
         request.node = Some(node);
+    }
+
+    fn report(type_url: String, error_detail: Option<Status>) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            type_url,
+            error_detail,
+            ..DeltaDiscoveryRequest::default()
+        }
     }
 }
 
@@ -258,7 +298,8 @@ impl TypeState {
     }
 }
 
-fn offer(resource: PbResource) -> Offer {
+/// Control planes send what is the only one of its type without a name (istiod: name tables); the owner may give it one.
+fn offer<H: Handler + ?Sized>(resource: PbResource, handler: &H) -> Offer {
     let PbResource {
         name,
         resource_name,
@@ -274,13 +315,17 @@ fn offer(resource: PbResource) -> Offer {
             name,
             dynamic_parameter_constraints: _,
         }) if !name.is_empty() => name,
-        _ => name,
+        _ if !name.is_empty() => name,
+        _ => resource
+            .as_ref()
+            .and_then(|any| handler.resource_name(any))
+            .unwrap_or_default(),
     };
     Offer {
         name,
         version,
         any: resource,
-        has_ttl: ttl.is_some(),
+        ttl: ttl.as_ref().map(super::ttl),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Judges only what needs no knowledge of resource types. Nothing that was not asked for can cause a NACK.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use envoy_types::pb::google::protobuf::Any;
 
@@ -14,7 +15,7 @@ pub(super) struct Offer {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) any: Option<Any>,
-    pub(super) has_ttl: bool,
+    pub(super) ttl: Option<Duration>,
 }
 
 /// The sorted response.
@@ -22,6 +23,8 @@ pub(super) struct Intake {
     pub(super) update: Update,
     /// What the session itself refuses.
     pub(super) rejections: Vec<Rejection>,
+    /// Times to live: of what is in the update, `None` if it has none; of heartbeats too.
+    pub(super) ttls: Vec<(String, Option<Duration>)>,
     /// A resource had no name, so it cannot be said which ones are absent.
     pub(super) nameless: bool,
 }
@@ -31,6 +34,7 @@ pub(super) struct Outcome {
     pub(super) added: Vec<(String, String)>,
     pub(super) removed: Vec<String>,
     pub(super) rejections: Vec<Rejection>,
+    pub(super) ttls: Vec<(String, Option<Duration>)>,
 }
 
 impl Intake {
@@ -52,6 +56,7 @@ impl Intake {
                 full_state: false,
             },
             rejections: Vec::new(),
+            ttls: Vec::new(),
             nameless: false,
         };
         let removed: BTreeSet<String> = removed.into_iter().collect();
@@ -77,7 +82,7 @@ impl Intake {
             name,
             version,
             any,
-            has_ttl,
+            ttl,
         } = offer;
         if name.is_empty() {
             self.nameless = true;
@@ -97,9 +102,9 @@ impl Intake {
             }
             None => return,
         }
-        counters.ttl_ignored += u64::from(has_ttl);
         match any {
             Some(any) if any.type_url == *interest.type_url => {
+                self.ttls.push((name.clone(), ttl));
                 self.update.added.push(Resource { name, version, any });
             }
             Some(any) => {
@@ -107,7 +112,10 @@ impl Intake {
                 self.reject(name, reason);
             }
             // A heartbeat prolongs a time to live and changes nothing else (xDS protocol, "Time to live").
-            None if has_ttl => {}
+            None if ttl.is_some() => {
+                counters.heartbeats += 1;
+                self.ttls.push((name, ttl));
+            }
             None => self.reject(name, "resource without a body".to_owned()),
         }
     }

@@ -4,12 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::google::rpc::Status;
 
+use super::error_detail;
 use super::intake::Outcome;
+use super::ttl::Expiries;
 use crate::subscriptions::{Interest, WILDCARD};
-use crate::{Counters, Subscriptions};
+use crate::{Counters, Handler, Rejection, Report, Subscriptions, Update};
 
 /// What one protocol keeps of one resource type.
 pub(super) trait PerType: Default {
@@ -25,8 +29,27 @@ pub(super) trait PerType: Default {
     /// The next request that brings the stream closer to what is wanted; clears `changed` when none is left.
     fn subscription_request(&mut self, interest: &mut Interest) -> Option<Self::Request>;
 
+    /// Something of the type was asked for on this stream.
+    fn is_asked(&self) -> bool;
+
+    /// When resources expire.
+    fn expiries(&mut self) -> &mut Expiries;
+
+    /// What expired of these names and was still there is gone, or stays if `refused`.
+    fn expire(&mut self, names: &[String], refused: &[Rejection]);
+
     /// Says who asks.
     fn introduce(request: &mut Self::Request, node: Node);
+
+    /// A request that asks for nothing.
+    fn report(type_url: String, error_detail: Option<Status>) -> Self::Request;
+}
+
+/// What the owner has to say, and whether this stream has heard it.
+#[derive(Debug)]
+struct Said {
+    report: Report,
+    pending: bool,
 }
 
 /// The shared part of a [`super::Session`].
@@ -38,6 +61,8 @@ pub(super) struct Machine<T: PerType> {
     pub(super) answers: VecDeque<T::Request>,
     stream_open: bool,
     node_sent: bool,
+    reports: Vec<Said>,
+    pub(super) now: Duration,
     pub(super) counters: Counters,
 }
 
@@ -50,6 +75,8 @@ impl<T: PerType> Machine<T> {
             answers: VecDeque::new(),
             stream_open: false,
             node_sent: false,
+            reports: Vec::new(),
+            now: Duration::ZERO,
             counters: Counters::default(),
         }
     }
@@ -76,6 +103,7 @@ impl<T: PerType> Machine<T> {
             state.start_stream();
         }
         self.subscriptions.mark_all_changed();
+        self.reports.iter_mut().for_each(|said| said.pending = true);
     }
 
     pub(super) fn stream_closed(&mut self) {
@@ -85,7 +113,74 @@ impl<T: PerType> Machine<T> {
     }
 
     pub(super) fn wants_to_send(&self) -> bool {
-        self.stream_open && (!self.answers.is_empty() || self.subscriptions.any_changed())
+        self.stream_open
+            && (!self.answers.is_empty() || self.subscriptions.any_changed() || self.due_report().is_some())
+    }
+
+    /// Replaces what was said of the same type before.
+    pub(super) fn report(&mut self, report: Report) {
+        self.reports
+            .retain(|said| said.report.type_url != report.type_url);
+        self.reports.push(Said {
+            report,
+            pending: true,
+        });
+    }
+
+    fn due_report(&self) -> Option<usize> {
+        let asked = |type_url: &str| self.types.get(type_url).is_some_and(T::is_asked);
+        self.reports
+            .iter()
+            .position(|said| said.pending && self.node_sent && asked(&said.report.after))
+    }
+
+    fn next_report(&mut self) -> Option<T::Request> {
+        let due = self.due_report()?;
+        let said = self.reports.get_mut(due)?;
+        said.pending = false;
+        let Report { type_url, error, .. } = &said.report;
+        let detail = error.as_ref().map(|reason| {
+            error_detail(&[Rejection {
+                resource: String::new(),
+                reason: reason.clone(),
+            }])
+        });
+        Some(T::report(type_url.clone(), detail))
+    }
+
+    pub(super) fn next_expiry(&mut self) -> Option<Duration> {
+        self.types
+            .values_mut()
+            .filter_map(|state| state.expiries().next())
+            .min()
+    }
+
+    /// Tells the owner of everything whose time to live is over.
+    pub(super) fn advance<H: Handler + ?Sized>(&mut self, now: Duration, handler: &mut H) {
+        self.now = now;
+        self.forget_dropped();
+        let due = |(type_url, state): (&Arc<str>, &mut T)| {
+            let names = state.expiries().take_due(now);
+            (!names.is_empty()).then(|| (type_url.clone(), names))
+        };
+        let due: Vec<_> = self.types.iter_mut().filter_map(due).collect();
+        for (type_url, names) in due {
+            self.counters.expired += u64::try_from(names.len()).unwrap_or(u64::MAX);
+            let update = Update {
+                type_url: type_url.clone(),
+                version: String::new(),
+                added: Vec::new(),
+                removed: names.clone(),
+                full_state: false,
+            };
+            let refused = handler
+                .on_update(update, &mut self.subscriptions)
+                .err()
+                .unwrap_or_default();
+            if let Some(state) = self.types.get_mut(&type_url) {
+                state.expire(&names, &refused);
+            }
+        }
     }
 
     pub(super) fn next_request(&mut self) -> Option<T::Request> {
@@ -107,7 +202,8 @@ impl<T: PerType> Machine<T> {
                     .entry(interest.type_url.clone())
                     .or_default()
                     .subscription_request(interest)
-            })?;
+            });
+        let request = request.or_else(|| self.next_report())?;
         Some(self.stamp(request))
     }
 
@@ -131,6 +227,7 @@ pub(super) struct Held<V> {
     /// Asked for, dropped and wanted again: to be taken back and then asked for once more, which makes every control plane send it again
     /// (istiod ignores a subscription to what is subscribed).
     pub(super) renewing: BTreeSet<String>,
+    pub(super) expiries: Expiries,
 }
 
 impl<V> Default for Held<V> {
@@ -139,6 +236,7 @@ impl<V> Default for Held<V> {
             known: BTreeMap::new(),
             asked: None,
             renewing: BTreeSet::new(),
+            expiries: Expiries::default(),
         }
     }
 }
@@ -151,14 +249,21 @@ impl<V> Held<V> {
 
     pub(super) fn forget(&mut self, interest: &Interest, forgotten: BTreeSet<String>) {
         if forgotten.contains(WILDCARD) {
-            self.known
-                .retain(|name, _| interest.names.contains(name) && !forgotten.contains(name));
+            let (known, expiries) = (&mut self.known, &mut self.expiries);
+            known.retain(|name, _| {
+                let stays = interest.names.contains(name) && !forgotten.contains(name);
+                if !stays {
+                    expiries.set(name, None);
+                }
+                stays
+            });
         } else if interest.is_wildcard() {
             // Still covered: nothing is dropped by no longer naming it.
             return;
         }
         for name in forgotten {
             self.known.remove(&name);
+            self.expiries.set(&name, None);
             if self.asked.as_ref().is_some_and(|asked| asked.contains(&name)) {
                 self.renewing.insert(name);
             }
@@ -167,10 +272,23 @@ impl<V> Held<V> {
 
     /// Forgets what is gone, unless the owner refused to let it go.
     pub(super) fn remove_gone(&mut self, outcome: &Outcome) {
+        self.remove(&outcome.removed, &outcome.rejections);
+    }
+
+    pub(super) fn remove(&mut self, names: &[String], refused: &[Rejection]) {
+        let refused: BTreeSet<&str> = refused.iter().map(|r| r.resource.as_str()).collect();
+        for name in names.iter().filter(|name| !refused.contains(name.as_str())) {
+            self.known.remove(name);
+            self.expiries.set(name, None);
+        }
+    }
+
+    /// Notes until when the accepted resources live; a heartbeat of what is not there means nothing.
+    pub(super) fn live(&mut self, outcome: &Outcome, now: Duration) {
         let rejected = outcome.rejected();
-        for name in &outcome.removed {
-            if !rejected.contains(name.as_str()) {
-                self.known.remove(name);
+        for (name, ttl) in &outcome.ttls {
+            if self.known.contains_key(name) && !rejected.contains(name.as_str()) {
+                self.expiries.set(name, ttl.map(|ttl| now.saturating_add(ttl)));
             }
         }
     }

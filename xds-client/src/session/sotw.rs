@@ -12,19 +12,22 @@
 //! A wildcard that nobody wants any more cannot be taken back in this protocol; its responses are then dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DiscoveryRequest, DiscoveryResponse, Resource as PbResource,
 };
 use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::rpc::Status;
 use prost::Message;
 
 use super::intake::{Intake, Offer, Outcome};
 use super::machine::{Held, Machine, PerType};
+use super::ttl::Expiries;
 use super::{Session, error_detail};
 use crate::subscriptions::{Interest, WILDCARD};
-use crate::{Counters, Handler, Rejection, Subscriptions};
+use crate::{Counters, Handler, Rejection, Report, Subscriptions};
 
 /// The wrapper in which a resource may travel to carry a name and a time to live.
 const WRAPPER_TYPE: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
@@ -36,6 +39,7 @@ const MAX_RENEWALS: u8 = 8;
 #[derive(Debug)]
 pub struct SotwSession {
     machine: Machine<TypeState>,
+    keeps_last_set: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +70,22 @@ impl SotwSession {
     pub fn new(node: Node, subscriptions: Subscriptions) -> Self {
         SotwSession {
             machine: Machine::new(node, subscriptions),
+            keeps_last_set: false,
         }
+    }
+
+    /// Whether a wildcard response without any resource leaves the last set as it is (and is ACKed). Otherwise it is
+    /// applied as any other, as Envoy does: everything of the type is gone. Both are counted as
+    /// [`Counters::emptied_sets`].
+    #[must_use]
+    pub fn keep_last_set(mut self, keeps: bool) -> Self {
+        self.keeps_last_set = keeps;
+        self
+    }
+
+    /// Ends a poll: what was answered is not sent, the next request says it by its version.
+    pub(crate) fn poll_ended(&mut self) {
+        self.machine.answers.clear();
     }
 }
 
@@ -141,9 +160,12 @@ impl Session for SotwSession {
             &mut machine.counters,
         );
         if is_wildcard {
-            intake.update.full_state = true;
+            let is_emptied = present.is_empty() && !state.held.known.is_empty();
+            machine.counters.emptied_sets += u64::from(is_emptied);
+            let keeps = is_emptied && self.keeps_last_set;
+            intake.update.full_state = !keeps;
             // A resource without a name could be any of those that seem to be absent: keep them.
-            if !intake.nameless {
+            if !intake.nameless && !keeps {
                 intake.update.removed = state
                     .held
                     .known
@@ -168,9 +190,11 @@ impl Session for SotwSession {
             added,
             removed,
             rejections,
+            ttls: intake.ttls,
         };
         if let Some(interest) = machine.subscriptions.find(&type_url) {
             state.record(interest, &outcome);
+            state.held.live(&outcome, machine.now);
         }
         outcome.count(&mut machine.counters);
         let answer = state.answer(&type_url, version_info, nonce, &outcome.rejections);
@@ -179,6 +203,18 @@ impl Session for SotwSession {
         if state.repeat || !state.held.renewing.is_empty() {
             machine.subscriptions.mark_changed(&type_url);
         }
+    }
+
+    fn report(&mut self, report: Report) {
+        self.machine.report(report);
+    }
+
+    fn advance<H: Handler + ?Sized>(&mut self, now: Duration, handler: &mut H) {
+        self.machine.advance(now, handler);
+    }
+
+    fn next_expiry(&mut self) -> Option<Duration> {
+        self.machine.next_expiry()
     }
 
     fn waiting_answers(&self) -> usize {
@@ -251,8 +287,30 @@ impl PerType for TypeState {
         Some(self.request(&interest.type_url, self.version.clone()))
     }
 
+    fn is_asked(&self) -> bool {
+        self.held.asked.is_some()
+    }
+
+    fn expiries(&mut self) -> &mut Expiries {
+        &mut self.held.expiries
+    }
+
+    fn expire(&mut self, names: &[String], refused: &[Rejection]) {
+        self.held.remove(names, refused);
+        // Whoever says this version on the next stream says that nothing is missing.
+        self.version.clear();
+    }
+
     fn introduce(request: &mut DiscoveryRequest, node: Node) {
         request.node = Some(node);
+    }
+
+    fn report(type_url: String, error_detail: Option<Status>) -> DiscoveryRequest {
+        DiscoveryRequest {
+            type_url,
+            error_detail,
+            ..DiscoveryRequest::default()
+        }
     }
 }
 
@@ -354,7 +412,7 @@ fn offer<H: Handler + ?Sized>(any: Any, version: &str, handler: &H) -> Offer {
             name,
             version,
             any: resource,
-            has_ttl: ttl.is_some(),
+            ttl: ttl.as_ref().map(super::ttl),
         };
     }
     let name = handler.resource_name(&any).unwrap_or_default();
@@ -362,7 +420,7 @@ fn offer<H: Handler + ?Sized>(any: Any, version: &str, handler: &H) -> Offer {
         name,
         version,
         any: Some(any),
-        has_ttl: false,
+        ttl: None,
     }
 }
 

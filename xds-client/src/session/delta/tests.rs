@@ -303,7 +303,7 @@ fn a_heartbeat_changes_nothing() {
     });
     session.on_response(response, &mut Owner::default());
     check_requests(&mut session, &["eds #1"]);
-    assert_eq!(session.machine.counters.ttl_ignored, 1);
+    assert_eq!(session.machine.counters.heartbeats, 1);
 }
 
 #[test]
