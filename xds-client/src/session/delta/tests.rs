@@ -366,3 +366,125 @@ fn nothing_is_sent_without_a_stream() {
     assert!(!session.wants_to_send());
     assert_eq!(session.next_request(), None);
 }
+
+/// Names with a time to live in seconds.
+fn living(nonce: &str, resources: &[(&str, Option<i64>)]) -> DeltaDiscoveryResponse {
+    let mut response = response(EDS, nonce, &[], &[]);
+    let made = resources.iter().map(|(name, ttl)| PbResource {
+        ttl: ttl.map(|seconds| Duration { seconds, nanos: 0 }),
+        ..resource(EDS, name, "1")
+    });
+    response.resources.extend(made);
+    response
+}
+
+fn heartbeat(nonce: &str, name: &str, seconds: i64) -> DeltaDiscoveryResponse {
+    let mut response = living(nonce, &[(name, Some(seconds))]);
+    response.resources[0].resource = None;
+    response
+}
+
+const fn at(seconds: u64) -> std::time::Duration {
+    std::time::Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_resource_goes_when_its_time_to_live_is_over_and_no_heartbeat_came() {
+    let mut session = session(&[(EDS, &["a", "b", "c", "d"])]);
+    let mut owner = Owner::default();
+    let lives = [("a", Some(10)), ("b", Some(10)), ("c", Some(10)), ("d", None)];
+    session.on_response(living("1", &lives), &mut owner);
+    session.advance(at(8), &mut owner);
+    session.on_response(heartbeat("2", "a", 10), &mut owner);
+    session.on_response(living("3", &[("b", None)]), &mut owner); // lives for ever from now on
+    session.on_response(heartbeat("4", "never-seen", 1), &mut owner);
+    assert_eq!(session.next_expiry(), Some(at(10)));
+    owner.updates.clear();
+    session.stream_closed(); // the control plane is not needed for that
+    session.advance(at(10), &mut owner);
+    assert_eq!(owner.updates.len(), 1);
+    assert_eq!(
+        (&*owner.updates[0].type_url, &owner.updates[0].removed),
+        (EDS, &vec!["c".to_owned()])
+    );
+    session.advance(at(17), &mut owner);
+    assert_eq!(owner.updates.len(), 1);
+    session.advance(at(18), &mut owner);
+    assert_eq!(owner.updates[1].removed, ["a"]);
+    assert_eq!(
+        (session.next_expiry(), session.machine.counters.expired),
+        (None, 2)
+    );
+    // What expired is not claimed to be here.
+    session.stream_opened();
+    check_requests(&mut session, &["eds +a +b +c +d =b@1 =d@1"]);
+}
+
+#[test]
+fn a_refused_update_does_not_touch_the_life_of_the_version_before() {
+    let mut session = session(&[(EDS, &["a"])]);
+    let mut owner = Owner::default();
+    session.on_response(living("1", &[("a", Some(10))]), &mut owner);
+    owner.rejects = vec!["a"];
+    session.on_response(living("2", &[("a", Some(99))]), &mut owner);
+    session.on_response(living("3", &[("a", None)]), &mut owner);
+    assert_eq!(session.next_expiry(), Some(at(10)));
+}
+
+#[test]
+fn what_is_dropped_does_not_expire() {
+    let mut session = session(&[(EDS, &["a", "b"])]);
+    let mut owner = Owner::default();
+    session.on_response(living("1", &[("a", Some(10)), ("b", Some(-3))]), &mut owner);
+    session.subscriptions_mut().set_names(EDS, set(&["b"]));
+    owner.updates.clear();
+    session.advance(at(20), &mut owner);
+    assert_eq!(owner.updates.len(), 1);
+    assert_eq!(owner.updates[0].removed, ["b"], "a negative time is over at once");
+}
+
+#[test]
+fn the_owner_names_what_travels_without_a_name() {
+    struct Names(Vec<String>);
+    impl Handler for Names {
+        fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+            self.0.extend(update.added.into_iter().map(|r| r.name));
+            Ok(())
+        }
+
+        fn resource_name(&self, _: &Any) -> Option<String> {
+            Some("the table".to_owned())
+        }
+    }
+    let mut session = session(&[("nds", &["*"])]);
+    drain(&mut session);
+    let mut names = Names(Vec::new());
+    session.on_response(response("nds", "1", &[""], &[]), &mut names);
+    check_requests(&mut session, &["nds #1"]);
+    assert_eq!(names.0, ["the table"]);
+}
+
+fn health(error: Option<&str>) -> Report {
+    Report {
+        type_url: "health".into(),
+        after: "lds".into(),
+        error: error.map(str::to_owned),
+    }
+}
+
+#[test]
+fn a_report_goes_once_a_stream_and_never_before_the_first_request_of_its_type() {
+    let mut session = session(&[]);
+    session.report(health(None));
+    check_requests(&mut session, &[]);
+    session.subscriptions_mut().wildcard(CDS);
+    check_requests(&mut session, &["cds"]);
+    session.subscriptions_mut().wildcard("lds");
+    check_requests(&mut session, &["lds", "health"]);
+    session.report(health(Some("probe: 503")));
+    session.report(health(Some("probe: 500"))); // replaces the one before
+    check_requests(&mut session, &["health !probe: 500"]);
+    session.stream_closed();
+    session.stream_opened();
+    check_requests(&mut session, &["cds", "lds", "health !probe: 500"]);
+}

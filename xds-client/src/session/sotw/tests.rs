@@ -311,3 +311,61 @@ fn a_new_name_that_does_not_exist_is_asked_for_once() {
         );
     }
 }
+
+#[test]
+fn an_empty_set_is_applied_and_counted() {
+    let mut session = session(&[(CDS, &["*"])]);
+    let mut owner = Owner::default();
+    session.on_response(response(CDS, "1", &[]), &mut owner);
+    session.on_response(response(CDS, "2", &["a", "b"]), &mut owner);
+    session.on_response(response(CDS, "3", &[]), &mut owner);
+    session.on_response(response(CDS, "4", &[]), &mut owner);
+    assert_eq!(owner.updates[2].removed, ["a", "b"]);
+    assert!(owner.updates[2].full_state && owner.updates[3].removed.is_empty());
+    assert_eq!(session.machine.counters.emptied_sets, 1);
+}
+
+#[test]
+fn who_keeps_the_last_set_loses_nothing_and_acknowledges_all_the_same() {
+    let mut session = session(&[(CDS, &["*"])]).keep_last_set(true);
+    let mut owner = Owner::default();
+    drain(&mut session);
+    session.on_response(response(CDS, "1", &["a", "b"]), &mut owner);
+    session.on_response(response(CDS, "2", &[]), &mut owner);
+    session.on_response(response(CDS, "3", &["b"]), &mut owner);
+    check_requests(&mut session, &["cds [] @1 #n1", "cds [] @2 #n2", "cds [] @3 #n3"]);
+    assert!(owner.updates[1].removed.is_empty() && !owner.updates[1].full_state);
+    assert_eq!(owner.updates[2].removed, ["a"], "what is not empty is applied");
+    assert_eq!(session.machine.counters.emptied_sets, 1);
+}
+
+#[test]
+fn a_wrapped_resource_expires_and_the_next_stream_asks_for_all() {
+    let mut session = session(&[(CDS, &["*"])]);
+    let mut owner = Owner::default();
+    let wrapped = |body: Option<&str>| Any {
+        type_url: WRAPPER_TYPE.into(),
+        value: PbResource {
+            name: "a".into(),
+            ttl: Some(envoy_types::pb::google::protobuf::Duration { seconds: 5, nanos: 0 }),
+            resource: body.map(|name| Any {
+                type_url: CDS.into(),
+                value: name.as_bytes().to_vec(),
+            }),
+            ..PbResource::default()
+        }
+        .encode_to_vec(),
+    };
+    let mut first = response(CDS, "1", &["b"]);
+    first.resources.push(wrapped(Some("a")));
+    session.on_response(first, &mut owner);
+    session.advance(Duration::from_secs(4), &mut owner);
+    let mut second = response(CDS, "1", &["b"]);
+    second.resources.push(wrapped(None));
+    session.on_response(second, &mut owner);
+    assert!(owner.updates[1].removed.is_empty(), "a heartbeat is no absence");
+    session.advance(Duration::from_secs(9), &mut owner);
+    assert_eq!(owner.updates[2].removed, ["a"]);
+    session.stream_opened();
+    check_requests(&mut session, &["cds [] @ #"]);
+}
