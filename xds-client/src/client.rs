@@ -3,6 +3,7 @@
 //! Knows neither the protocol (that is [`crate::session`]) nor gRPC (that is [`crate::Transport`]). Needs a tokio runtime
 //! with time and I/O; a current-thread runtime is enough, and the future is `Send` only if the handler is.
 
+mod file;
 mod poll;
 mod stream;
 mod upkeep;
@@ -13,19 +14,20 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use self::file::FileReader;
 use self::poll::Poller;
 use self::stream::Streamer;
 use self::upkeep::Upkeep;
 use crate::connect::Traffic;
 use crate::session::Session;
 use crate::{
-    Backoff, Counters, DeltaSession, Handler, Node, Protocol, Report, SotwSession, Subscriptions, Transport,
+    Backoff, Counters, DeltaSession, FileSource, Handler, Node, Protocol, Report, SotwSession, Subscriptions,
+    Transport,
 };
 
 /// A client that is ready to [`run`](Client::run).
 pub struct Client {
-    transport: Transport,
-    protocol: Protocol,
+    origin: Origin,
     node: Node,
     subscriptions: Subscriptions,
     backoff: Backoff,
@@ -36,6 +38,12 @@ pub struct Client {
     commands_sender: mpsc::UnboundedSender<Command>,
     counters: watch::Sender<Counters>,
     traffic: Arc<Traffic>,
+}
+
+/// Where responses come from.
+enum Origin {
+    Server(Box<Transport>, Protocol),
+    File(FileSource),
 }
 
 /// Changes the subscriptions of a running [`Client`] and reads its counters, from any thread.
@@ -129,6 +137,31 @@ impl Client {
         subscriptions: Subscriptions,
         random: impl FnMut() -> u64 + Send + 'static,
     ) -> (Client, Handle) {
+        Self::of(
+            Origin::Server(Box::new(transport), protocol),
+            node,
+            subscriptions,
+            Box::new(random),
+        )
+    }
+
+    /// Prepares a client of a file. `subscriptions` are of the one type whose resources the file holds: with a wildcard it
+    /// is the whole set, with names the others in it are left alone.
+    pub fn of_file(source: FileSource, subscriptions: Subscriptions) -> (Client, Handle) {
+        Self::of(
+            Origin::File(source),
+            Node::default(),
+            subscriptions,
+            Box::new(|| 0),
+        )
+    }
+
+    fn of(
+        origin: Origin,
+        node: Node,
+        subscriptions: Subscriptions,
+        random: Box<dyn FnMut() -> u64 + Send>,
+    ) -> (Client, Handle) {
         #[expect(
             clippy::disallowed_methods,
             reason = "filled by the owner's own configuration, not by a peer"
@@ -141,11 +174,9 @@ impl Client {
             counters: counters_receiver,
             traffic: traffic.clone(),
         };
-        let random = Box::new(random);
         let backoff = Backoff::default();
         let client = Client {
-            transport,
-            protocol,
+            origin,
             node,
             subscriptions,
             backoff,
@@ -176,8 +207,7 @@ impl Client {
     /// Runs until dropped. Dropping closes the connection; the handler keeps what it has.
     pub async fn run<H: Handler>(self, mut handler: H) -> Infallible {
         let Client {
-            transport,
-            protocol,
+            origin,
             node,
             subscriptions,
             backoff,
@@ -188,23 +218,25 @@ impl Client {
             counters,
             traffic,
         } = self;
-        let upkeep = Upkeep::new(transport, random, commands, commands_sender, counters, traffic);
-        match protocol {
-            Protocol::Delta(method) => {
+        let upkeep = Upkeep::new(random, commands, commands_sender, counters);
+        let sotw = |node, subscriptions| SotwSession::new(node, subscriptions).keep_last_set(keeps_last_set);
+        match origin {
+            Origin::Server(transport, Protocol::Delta(method)) => {
                 let session = DeltaSession::new(node, subscriptions);
-                Streamer::new(upkeep, backoff, method)
-                    .run(session, &mut handler)
-                    .await
+                let streamer = Streamer::new(upkeep, *transport, traffic, backoff, method);
+                streamer.run(session, &mut handler).await
             }
-            Protocol::Sotw(method) => {
-                let session = SotwSession::new(node, subscriptions).keep_last_set(keeps_last_set);
-                Streamer::new(upkeep, backoff, method)
-                    .run(session, &mut handler)
-                    .await
+            Origin::Server(transport, Protocol::Sotw(method)) => {
+                let streamer = Streamer::new(upkeep, *transport, traffic, backoff, method);
+                streamer.run(sotw(node, subscriptions), &mut handler).await
             }
-            Protocol::Rest(rest) => {
-                let session = SotwSession::new(node, subscriptions).keep_last_set(keeps_last_set);
-                Poller::new(upkeep, rest).run(session, &mut handler).await
+            Origin::Server(transport, Protocol::Rest(rest)) => {
+                let poller = Poller::new(upkeep, *transport, traffic, rest);
+                poller.run(sotw(node, subscriptions), &mut handler).await
+            }
+            Origin::File(source) => {
+                let reader = FileReader::new(upkeep, source);
+                reader.run(sotw(node, subscriptions), &mut handler).await
             }
         }
     }
@@ -212,9 +244,13 @@ impl Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client")
-            .field("address", self.transport.address())
-            .field("protocol", &self.protocol)
-            .finish_non_exhaustive()
+        let mut f = f.debug_struct("Client");
+        match &self.origin {
+            Origin::Server(transport, protocol) => f
+                .field("address", transport.address())
+                .field("protocol", protocol),
+            Origin::File(source) => f.field("file", source),
+        }
+        .finish_non_exhaustive()
     }
 }

@@ -4,6 +4,7 @@
 //! is named by the owner, who knows that type.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,32 @@ pub trait RestCodec: Send + Sync {
     /// # Errors
     /// What is wrong with it.
     fn decode(&self, body: &[u8]) -> Result<DiscoveryResponse, String>;
+}
+
+/// A file that holds a response. Source: Envoy's `FilesystemSubscriptionImpl`.
+///
+/// Every way in which the path can lead to another content is seen: a write, a rename over the file, another file behind a
+/// symbolic link anywhere on the path (the kubelet's `..data`). A file that is missing or cannot be read is tried again at
+/// each look, and what was accepted last stays.
+pub struct FileSource {
+    /// Looked at through symbolic links.
+    pub path: PathBuf,
+    /// Between looks.
+    pub interval: Duration,
+    /// Reads the file; an error says what is wrong with it, for the log.
+    pub read: ReadFile,
+}
+
+/// Turns a file into a response.
+pub type ReadFile = Box<dyn FnMut(&Path) -> Result<DiscoveryResponse, String> + Send>;
+
+impl fmt::Debug for FileSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSource")
+            .field("path", &self.path)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Rest {

@@ -124,7 +124,7 @@ impl Secrets {
             name: secret.name.clone(),
         };
         let mut files = OnDisk {
-            watch: Watch::of(&secret.kind),
+            watch: watch::files_of(&secret.kind),
             key: Some(key.clone()),
             kind: secret.kind.clone(),
             good: None,

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
@@ -17,12 +18,15 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use super::upkeep::Upkeep;
+use crate::connect::Traffic;
 use crate::session::Session;
-use crate::{ConnectionEvent, Handler, Rest, SotwSession, TransportError};
+use crate::{ConnectionEvent, Handler, Rest, SotwSession, Transport, TransportError};
 
 /// Polls for ever.
 pub(super) struct Poller {
     upkeep: Upkeep,
+    transport: Transport,
+    traffic: Arc<Traffic>,
     rest: Rest,
     /// Kept from one poll to the next while the control plane keeps it.
     connection: Option<SendRequest<String>>,
@@ -31,9 +35,11 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    pub(super) fn new(upkeep: Upkeep, rest: Rest) -> Self {
+    pub(super) fn new(upkeep: Upkeep, transport: Transport, traffic: Arc<Traffic>, rest: Rest) -> Self {
         Poller {
             upkeep,
+            transport,
+            traffic,
             rest,
             connection: None,
             is_up: false,
@@ -55,7 +61,7 @@ impl Poller {
                 Ok(response) => {
                     if !std::mem::replace(&mut self.is_up, true) {
                         handler.on_connection(ConnectionEvent::Connected);
-                        self.upkeep.answered(handler);
+                        self.upkeep.answered(self.transport.address(), handler);
                     }
                     if let Some(response) = response {
                         session.on_response(response, handler);
@@ -116,7 +122,7 @@ impl Poller {
             .map_err(|e| self.failed(e.to_string()))?;
         message
             .headers_mut()
-            .extend(self.upkeep.transport.metadata().into_headers());
+            .extend(self.transport.metadata().into_headers());
         let mut connection = match self.connection.take().filter(|c| !c.is_closed()) {
             Some(connection) => connection,
             None => self.connect(session).await?,
@@ -124,7 +130,7 @@ impl Poller {
         let counters = session.counters_mut();
         counters.calls += 1;
         counters.open_calls = 1;
-        let limit = self.upkeep.transport.max_message_bytes();
+        let limit = self.transport.max_message_bytes();
         let exchange = async {
             connection.ready().await.map_err(|e| e.to_string())?;
             let response = connection
@@ -149,7 +155,7 @@ impl Poller {
 
     async fn connect(&mut self, session: &mut SotwSession) -> Result<SendRequest<String>, TransportError> {
         session.counters_mut().connect_attempts += 1;
-        let stream = self.upkeep.transport.dial(&self.upkeep.traffic).await;
+        let stream = self.transport.dial(&self.traffic).await;
         let stream = stream.inspect_err(|_| session.counters_mut().connect_failures += 1)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
@@ -164,7 +170,7 @@ impl Poller {
 
     fn failed(&self, reason: String) -> TransportError {
         TransportError::Poll {
-            address: self.upkeep.transport.address().clone(),
+            address: self.transport.address().clone(),
             path: self.rest.path.clone(),
             reason,
         }

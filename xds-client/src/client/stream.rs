@@ -1,15 +1,17 @@
 //! A session over gRPC streams, one after another.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::upkeep::Upkeep;
+use crate::connect::Traffic;
 use crate::session::Session;
 use crate::transport::Responses;
-use crate::{Backoff, ConnectionEvent, Handler, Method, TransportError};
+use crate::{Backoff, ConnectionEvent, Handler, Method, Transport, TransportError};
 
 /// Requests between session and connection; more wait in the session, where they still can be merged.
 const REQUESTS_IN_FLIGHT: usize = 16;
@@ -19,6 +21,8 @@ const MAX_WAITING_ANSWERS: usize = 256;
 /// Keeps a stream open.
 pub(super) struct Streamer {
     upkeep: Upkeep,
+    transport: Transport,
+    traffic: Arc<Traffic>,
     backoff: Backoff,
     method: Method,
 }
@@ -32,9 +36,17 @@ struct Ended {
 }
 
 impl Streamer {
-    pub(super) fn new(upkeep: Upkeep, backoff: Backoff, method: Method) -> Self {
+    pub(super) fn new(
+        upkeep: Upkeep,
+        transport: Transport,
+        traffic: Arc<Traffic>,
+        backoff: Backoff,
+        method: Method,
+    ) -> Self {
         Streamer {
             upkeep,
+            transport,
+            traffic,
             backoff,
             method,
         }
@@ -73,7 +85,7 @@ impl Streamer {
         H: Handler,
     {
         session.counters_mut().connect_attempts += 1;
-        let (transport, traffic) = (self.upkeep.transport.clone(), self.upkeep.traffic.clone());
+        let (transport, traffic) = (self.transport.clone(), self.traffic.clone());
         let connected = tokio::select! {
             connected = transport.connect(&traffic) => connected,
             never = self.upkeep.turns(session, handler) => match never {},
@@ -137,15 +149,15 @@ impl Streamer {
                     if !answered {
                         answered = true;
                         self.backoff.reset();
-                        self.upkeep.answered(handler);
+                        self.upkeep.answered(self.transport.address(), handler);
                     }
                     self.upkeep.advance(session, handler);
                     session.on_response(response, handler);
                     self.upkeep.publish(session);
                     continue;
                 }
-                Some(Err(status)) => self.upkeep.transport.stream_error(&status),
-                None => self.upkeep.transport.closed(),
+                Some(Err(status)) => self.transport.stream_error(&status),
+                None => self.transport.closed(),
             };
             return Ended {
                 was_connected: true,

@@ -1,7 +1,6 @@
 //! What streams and polls have in common: commands, time, counters, and one warning a streak of failures.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -9,14 +8,11 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Command;
-use crate::connect::Traffic;
 use crate::session::Session;
-use crate::{ConnectionEvent, Counters, Handler, Transport, TransportError};
+use crate::{Address, ConnectionEvent, Counters, Handler, TransportError};
 
 /// The surroundings of a running session.
 pub(super) struct Upkeep {
-    pub(super) transport: Transport,
-    pub(super) traffic: Arc<Traffic>,
     random: Box<dyn FnMut() -> u64 + Send>,
     commands: mpsc::UnboundedReceiver<Command>,
     _commands_sender: mpsc::UnboundedSender<Command>,
@@ -29,16 +25,12 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     pub(super) fn new(
-        transport: Transport,
         random: Box<dyn FnMut() -> u64 + Send>,
         commands: mpsc::UnboundedReceiver<Command>,
         commands_sender: mpsc::UnboundedSender<Command>,
         counters: watch::Sender<Counters>,
-        traffic: Arc<Traffic>,
     ) -> Self {
         Upkeep {
-            transport,
-            traffic,
             random,
             commands,
             _commands_sender: commands_sender,
@@ -104,9 +96,9 @@ impl Upkeep {
     }
 
     /// The control plane speaks.
-    pub(super) fn answered<H: Handler>(&mut self, handler: &mut H) {
+    pub(super) fn answered<H: Handler>(&mut self, address: &Address, handler: &mut H) {
         if std::mem::take(&mut self.in_failure_streak) {
-            info!(control_plane = %self.transport.address(), "control plane answers again");
+            info!(control_plane = %address, "control plane answers again");
         }
         handler.on_connection(ConnectionEvent::Answered);
     }

@@ -1,9 +1,7 @@
 //! Secrets whose bytes are in files, by whoever names them: a secret of any server, a static one, or a TLS context itself.
 //!
-//! They are looked at once a second, with one `stat` for each file, and read again when something changed. No inotify: a watch belongs to
-//! an inode, and what has to be seen is that a path leads to another one (the kubelet renames the folder behind a link, `mv` renames over
-//! the file, an overlay or network file system tells nothing). That would take a watch on every folder of the path, and still a timer for
-//! a rotation that is half done. A second is nothing in the life of a certificate, and a few system calls are nothing in a second.
+//! They are looked at once a second, with one `stat` for each file, and read again when something changed ([`Watch`] says why there is no
+//! inotify). A second is nothing in the life of a certificate, and a few system calls are nothing in a second.
 //!
 //! Envoy watches the files of secrets that came over SDS only, and sees only renames; here every file is followed, however it changes.
 //! What cannot be used (no PEM, a key that does not belong to the certificate because only one of them has been replaced so far) leaves
@@ -13,7 +11,7 @@ use std::sync::Arc;
 use outrigger_model::secret::{DataSource, SecretKind, ValidationContext};
 
 use super::SecretKey;
-use super::watch::Watch;
+use super::watch::{Watch, files_of};
 use crate::tls::secret::{SecretError, read};
 use crate::tls::{CertifiedMaterial, ContextError, PeerRules};
 
@@ -82,7 +80,7 @@ pub(super) struct OnDisk {
 impl OnDisk {
     /// What is written in a TLS context, read for the first time; `None`: it names no file.
     pub(super) fn written(kind: SecretKind) -> Option<Self> {
-        let watch = Watch::of(&kind);
+        let watch = files_of(&kind);
         let mut file = Self {
             key: None,
             kind,
