@@ -8,6 +8,7 @@ mod clusters;
 mod connections;
 pub(crate) mod control;
 mod counters;
+pub(crate) mod dial;
 mod dump;
 mod listeners;
 pub(crate) mod sds;

@@ -127,7 +127,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     });
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
     let admin_address = bootstrap.admin;
-    let plan = Discovery::of(&bootstrap);
+    let plan = Discovery::of(&bootstrap, &shared.clusters);
     let control = Control::new(bootstrap, Bytes::from(encoded), shared.clone(), workers.handles())
         .map_err(|reason| ServerError::Static { file, reason })?;
     let control = Rc::new(RefCell::new(control));
@@ -173,10 +173,10 @@ struct Discovery {
 }
 
 impl Discovery {
-    fn of(bootstrap: &Bootstrap) -> Self {
+    fn of(bootstrap: &Bootstrap, clusters: &ClusterTable) -> Self {
         let transports = bootstrap::Transports::of(bootstrap);
         let ads = bootstrap.ads.clone().map(|ads| {
-            let transport = transports.get(&ads.cluster);
+            let transport = transports.get(&ads.cluster, clusters);
             (ads, transport)
         });
         Self {
@@ -200,10 +200,11 @@ fn start_discovery(
         cds,
         lds,
     } = plan;
+    let clusters = control.borrow().shared().clusters.clone();
     let secrets = SecretStreams::new(
         control,
         node.clone(),
-        Box::new(move |cluster| transports.get(cluster)),
+        Box::new(move |cluster| transports.get(cluster, &clusters)),
     );
     let wanted = control.borrow().wanted_secrets();
     secrets.update(&wanted);

@@ -1,6 +1,7 @@
 //! Reading the bootstrap, and finding servers among its static clusters.
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use outrigger_model::address::Address as ModelAddress;
 use outrigger_model::bootstrap::Bootstrap;
@@ -11,6 +12,8 @@ use xds_client::{Address, Node, Transport};
 
 use super::{ServerError, display};
 use crate::admin::options::Options;
+use crate::config::dial::ClusterDial;
+use crate::upstream::cluster_table::ClusterTable;
 
 /// A bootstrap that can be used.
 pub(super) struct Loaded {
@@ -94,11 +97,12 @@ impl Transports {
         }
     }
 
-    /// A transport to the cluster of this name.
-    pub(super) fn get(&self, cluster: &str) -> Option<Transport> {
+    /// A transport to the cluster of this name, with the cluster's TLS.
+    pub(super) fn get(&self, cluster: &str, clusters: &ClusterTable) -> Option<Transport> {
         let address = self.addresses.get(cluster)?.clone();
-        Transport::new(address)
+        let transport = Transport::new(address)
             .inspect_err(|error| tracing::error!(cluster, %error, "cannot be dialled"))
-            .ok()
+            .ok()?;
+        Some(transport.with_connector(Arc::new(ClusterDial::new(clusters.cell(cluster)))))
     }
 }

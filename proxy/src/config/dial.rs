@@ -1,0 +1,72 @@
+//! Connections to a server of configuration, made as the cluster that the bootstrap gives it says: TLS with its secrets, or none.
+//!
+//! Source: Envoy speaks gRPC to a control plane over an ordinary cluster (grpc_service.proto `EnvoyGrpc`).
+use std::io;
+use std::sync::Arc;
+
+use xds_client::{Address, Connect, Connecting, Connection, Plain};
+
+use crate::upstream::cluster::{ClientTlsCell, Cluster, TransportSocket};
+use crate::upstream::cluster_table::ClusterCell;
+
+/// gRPC is HTTP/2. Envoy too offers it where the TLS context names no protocols.
+const ALPN: &[u8] = b"h2";
+
+/// Makes connections for one cluster; follows its secrets.
+pub(crate) struct ClusterDial {
+    cluster: Arc<ClusterCell>,
+}
+
+impl ClusterDial {
+    /// For the cluster of this cell.
+    pub(crate) fn new(cluster: Arc<ClusterCell>) -> Self {
+        Self { cluster }
+    }
+
+    fn tls(&self) -> Option<(ClientTlsCell, Arc<Cluster>)> {
+        let cluster = self.cluster.load()?;
+        match &cluster.transports.last()?.socket {
+            TransportSocket::Tls(cell) => Some((cell.clone(), cluster)),
+            TransportSocket::RawBuffer => None,
+        }
+    }
+}
+
+impl Connect for ClusterDial {
+    fn connect(&self, address: &Address) -> Connecting {
+        let plain = Plain.connect(address);
+        let Some((cell, cluster)) = self.tls() else {
+            return plain;
+        };
+        Box::pin(async move {
+            let Some(context) = cell.load_full() else {
+                return Err(io::Error::other(
+                    "TLS: the certificate or the trusted roots were not delivered (SDS)",
+                ));
+            };
+            let fallback = [ALPN.to_vec()];
+            let offered = (!names_protocols(&cluster)).then_some(fallback.as_slice());
+            match context.connect(plain.await?, offered).await {
+                Ok((stream, info)) => {
+                    info.counters().for_each(|counter| cluster.stats.ssl(counter));
+                    Ok(Box::new(stream) as Box<dyn Connection>)
+                }
+                Err(error) => {
+                    error
+                        .counter()
+                        .into_iter()
+                        .for_each(|counter| cluster.stats.ssl(counter));
+                    Err(io::Error::other(format!("TLS: {error}")))
+                }
+            }
+        })
+    }
+}
+
+fn names_protocols(cluster: &Cluster) -> bool {
+    use outrigger_model::cluster::UpstreamTransport::{RawBuffer, Tls};
+    match &cluster.config.transport_socket {
+        Tls(tls) => !tls.common.alpn_protocols.is_empty(),
+        RawBuffer => false,
+    }
+}
