@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use flags::{Parsed, Told};
 
-pub(crate) use crate::admin::options::{Mode, Options};
+pub(crate) use crate::admin::options::{Mode, Options, Service};
 
 /// Runs the program with the arguments of the process. Exit code 0: it ended in order, or said what was asked; 1: everything else.
 pub fn run() -> ExitCode {

@@ -10,7 +10,7 @@ mod workers;
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +127,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     });
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
     let admin_address = bootstrap.admin;
+    let address_path = options.admin_address_path.clone();
     let plan = Discovery::of(&bootstrap, &shared.clusters);
     let control = Control::new(bootstrap, Bytes::from(encoded), shared.clone(), workers.handles())
         .map_err(|reason| ServerError::Static { file, reason })?;
@@ -137,6 +138,9 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let mut admin_task = None;
     if let Some(address) = admin_address {
         let socket = listen::bind(address, false).map_err(|source| ServerError::Admin { address, source })?;
+        if let Some(path) = &address_path {
+            tell_address(path, socket.local_addr()?);
+        }
         admin_task = Some(tokio::task::spawn_local(admin::serve(
             socket,
             state.clone(),
@@ -159,6 +163,13 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         tracing::warn!("access logs could not all be written in time");
     }
     Ok(())
+}
+
+/// Writes where the admin interface is, for whoever started the process with port 0. As in Envoy not a reason to stop.
+fn tell_address(path: &Path, address: SocketAddr) {
+    if let Err(error) = std::fs::write(path, address.to_string()) {
+        tracing::error!(path = %path.display(), %error, "--admin-address-path: cannot be written");
+    }
 }
 
 /// What is to be asked of the control plane.

@@ -25,8 +25,23 @@ pub(crate) struct Options {
     pub(crate) drain_time: Duration,
     /// `--allow-unknown-static-fields`.
     pub(crate) allow_unknown_static_fields: bool,
+    /// `--service-node`, `--service-cluster`, `--service-zone`.
+    pub(crate) service: Service,
+    /// `--admin-address-path`: the address of this interface is written there.
+    pub(crate) admin_address_path: Option<PathBuf>,
     /// `--file-flush-interval-msec`: how often access logs are written out; Envoy's default 10 s.
     pub(crate) file_flush_interval: Duration,
+}
+
+/// Who the proxy is; what is given goes before the bootstrap's node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// `node.id`.
+    pub(crate) node: Option<String>,
+    /// `node.cluster`.
+    pub(crate) cluster: Option<String>,
+    /// `node.locality.zone`.
+    pub(crate) zone: Option<String>,
 }
 
 /// `--mode`.

@@ -89,6 +89,14 @@ fn command_line(options: &Options) -> CommandLineOptions {
         // Envoy's default; there is no parent to shut down.
         parent_shutdown_time: Some(duration(Duration::from_secs(900))),
         mode: mode.into(),
+        service_node: options.service.node.clone().unwrap_or_default(),
+        service_cluster: options.service.cluster.clone().unwrap_or_default(),
+        service_zone: options.service.zone.clone().unwrap_or_default(),
+        admin_address_path: options
+            .admin_address_path
+            .as_ref()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
         disable_hot_restart: true,
         // The rest belongs to flags that have no effect here.
         ..CommandLineOptions::default()

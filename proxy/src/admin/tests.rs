@@ -71,6 +71,8 @@ impl Fake {
             log,
             drain_time: Duration::from_secs(600),
             allow_unknown_static_fields: false,
+            service: Default::default(),
+            admin_address_path: None,
             file_flush_interval: Duration::from_secs(10),
         };
         Rc::new(Self {

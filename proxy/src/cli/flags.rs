@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::demo::{self, Demo};
-use super::{Mode, Options};
+use super::{Mode, Options, Service};
 use crate::admin;
 use crate::admin::logger::{Level, Levels, LogControl};
 
@@ -64,16 +64,12 @@ const IGNORED: &[Ignored] = &[
     valued("parent-shutdown-time-s"),
     valued("drain-strategy"),
     valued("file-flush-min-size-kb"),
-    valued("service-zone"),
-    valued("service-node"),
-    valued("service-cluster"),
     valued("restart-epoch"),
     valued("log-path"),
     flag("enable-fine-grain-logging"),
     flag("log-format-escaped"),
     valued("log-format"),
     valued("local-address-ip-version"),
-    valued("admin-address-path"),
     flag("log-stacktrace-single-entry"),
     flag("skip-deprecated-logs"),
     flag("ignore-unknown-dynamic-fields"),
@@ -140,6 +136,12 @@ fn options(matches: &ArgMatches, remarks: &mut Vec<String>) -> Result<Options, T
         ),
         allow_unknown_static_fields: matches.get_flag("allow-unknown-static-fields")
             || matches.get_flag("allow-unknown-fields"),
+        service: Service {
+            node: text(matches, "service-node"),
+            cluster: text(matches, "service-cluster"),
+            zone: text(matches, "service-zone"),
+        },
+        admin_address_path: matches.get_one::<PathBuf>("admin-address-path").cloned(),
         file_flush_interval: Duration::from_millis(
             // A timer of 0 never lets go of its thread.
             matches
@@ -248,6 +250,19 @@ fn command() -> Command {
             "Interval for access log flushing, milliseconds; default: 10000",
         )
         .value_parser(value_parser!(u32)),
+        arg("service-node", "ID", "Node id, before the bootstrap's"),
+        arg(
+            "service-cluster",
+            "NAME",
+            "Cluster of the node, before the bootstrap's",
+        ),
+        arg("service-zone", "NAME", "Zone of the node, before the bootstrap's"),
+        arg(
+            "admin-address-path",
+            "FILE",
+            "Writes the address of the admin interface to this file",
+        )
+        .value_parser(value_parser!(PathBuf)),
         switch(
             "allow-unknown-static-fields",
             "Allow unknown fields in static configuration",

@@ -8,10 +8,11 @@ use outrigger_model::bootstrap::Bootstrap;
 use outrigger_model::cluster::Discovery;
 use outrigger_model::decode;
 use outrigger_model::document::{UnknownFields, parse_bootstrap, read_bootstrap};
+use prost::Message as _;
 use xds_client::{Address, Node, Transport};
 
 use super::{ServerError, display};
-use crate::admin::options::Options;
+use crate::admin::options::{Options, Service};
 use crate::config::dial::ClusterDial;
 use crate::upstream::cluster_table::ClusterTable;
 
@@ -38,11 +39,15 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ServerError> {
         UnknownFields::Refuse
     };
     let overrides = options.config_yaml.as_deref();
-    let (message, encoded) = match (&options.config_path, overrides) {
+    let (mut message, mut encoded) = match (&options.config_path, overrides) {
         (Some(path), _) => read_bootstrap(Path::new(path), overrides, unknown)?,
         (None, Some(text)) => parse_bootstrap(&file, text.as_bytes(), None, unknown)?,
         (None, None) => parse_bootstrap(&file, b"", None, unknown)?,
     };
+    if options.service != Service::default() {
+        name_node(message.node.get_or_insert_default(), &options.service);
+        encoded = message.encode_to_vec();
+    }
     let node = message.node.clone().unwrap_or_default();
     let converted = decode::bootstrap(message).map_err(|rejection| ServerError::Bootstrap {
         file: file.clone(),
@@ -57,6 +62,24 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ServerError> {
         encoded,
         node,
     })
+}
+
+/// As Envoy, which puts the command line's words before the bootstrap's.
+fn name_node(node: &mut Node, service: &Service) {
+    let Service {
+        node: id,
+        cluster,
+        zone,
+    } = service.clone();
+    if let Some(id) = id {
+        node.id = id;
+    }
+    if let Some(cluster) = cluster {
+        node.cluster = cluster;
+    }
+    if let Some(zone) = zone {
+        node.locality.get_or_insert_default().zone = zone;
+    }
 }
 
 /// Transports to the static clusters that serve configuration.
@@ -104,5 +127,30 @@ impl Transports {
             .inspect_err(|error| tracing::error!(cluster, %error, "cannot be dialled"))
             .ok()?;
         Some(transport.with_connector(Arc::new(ClusterDial::new(clusters.cell(cluster)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_names_the_node_where_it_says_something() {
+        let mut node = Node {
+            id: "bootstrap".into(),
+            cluster: "bootstrap".into(),
+            ..Node::default()
+        };
+        let service = Service {
+            node: Some("flag".into()),
+            cluster: None,
+            zone: Some("zone".into()),
+        };
+        name_node(&mut node, &service);
+        let zone = node.locality.map(|locality| locality.zone);
+        assert_eq!(
+            (node.id.as_str(), node.cluster.as_str(), zone.as_deref()),
+            ("flag", "bootstrap", Some("zone"))
+        );
     }
 }
