@@ -10,7 +10,9 @@ mod nearest;
 mod placed;
 mod scalar;
 mod secrets;
+mod shape;
 mod tree;
+mod untyped;
 mod well_known;
 mod write;
 mod yaml;
@@ -28,10 +30,12 @@ use prost_reflect::DynamicMessage;
 use crate::dump::{Descriptors, DescriptorsError};
 use decode::{Decoder, Fault};
 pub use placed::Document;
+pub(crate) use placed::{Segment, segments};
 use tree::Node;
 pub use write::json_as_yaml;
 
 pub use secrets::{FileSecret, read_secrets};
+pub(crate) use untyped::{Complaint, Untyped, message_of_struct};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -220,7 +224,17 @@ impl Format {
         match file.rsplit_once('.').map(|(_, extension)| extension) {
             Some("json") => Self::Json,
             Some("yaml" | "yml") => Self::Yaml,
-            _ if text.trim_ascii_start().first() == Some(&b'{') => Self::Json,
+            _ => Self::of_text(text),
+        }
+    }
+}
+
+impl Format {
+    fn of_text(text: &[u8]) -> Self {
+        match text.trim_ascii_start() {
+            [b'{', ..] => Self::Json,
+            // What a tool prints as a list of resources.
+            [b'[', rest @ ..] if rest.trim_ascii_start().first() == Some(&b'{') => Self::Json,
             _ => Self::Yaml,
         }
     }

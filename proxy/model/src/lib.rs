@@ -34,6 +34,7 @@ mod scalar;
 pub mod secret;
 pub mod tls;
 pub mod tracing;
+pub mod validate;
 mod wire;
 
 #[cfg(test)]

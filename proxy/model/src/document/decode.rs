@@ -24,7 +24,12 @@ pub(super) struct Decoder<'d> {
     pub(super) descriptors: &'d Descriptors,
     unknown: UnknownFields,
     path: String,
+    /// Faults so far, if reading goes on after one.
+    found: Option<Vec<Fault>>,
 }
+
+/// Faults kept of one document; a document with more is of another format.
+const MAX_FAULTS: usize = 1000;
 
 impl<'d> Decoder<'d> {
     pub(super) fn new(descriptors: &'d Descriptors, unknown: UnknownFields) -> Self {
@@ -32,11 +37,38 @@ impl<'d> Decoder<'d> {
             descriptors,
             unknown,
             path: String::new(),
+            found: None,
+        }
+    }
+
+    /// The whole tree as the message of that name, which stands at `path` of its file, and everything that is wrong with it: a member or
+    /// an item with a fault is left out. `None`: nothing is left.
+    pub(super) fn all_faults(
+        descriptors: &'d Descriptors,
+        node: &Node,
+        full_name: &str,
+        path: &str,
+    ) -> (Option<DynamicMessage>, Vec<Fault>) {
+        let mut decoder = Self::new(descriptors, UnknownFields::Refuse);
+        decoder.found = Some(Vec::new());
+        path.clone_into(&mut decoder.path);
+        let read = decoder.top(node, full_name);
+        let mut found = decoder.found.unwrap_or_default();
+        match read {
+            Ok(message) => (Some(message), found),
+            Err(fault) => {
+                found.push(fault);
+                (None, found)
+            }
         }
     }
 
     /// The whole tree as the message of that name.
     pub(super) fn document(mut self, node: &Node, full_name: &str) -> Result<DynamicMessage, Fault> {
+        self.top(node, full_name)
+    }
+
+    fn top(&mut self, node: &Node, full_name: &str) -> Result<DynamicMessage, Fault> {
         let Some(descriptor) = self.descriptors.message(full_name) else {
             return Err(self.fault(
                 node.at,
@@ -70,11 +102,24 @@ impl<'d> Decoder<'d> {
     ) -> Result<DynamicMessage, Fault> {
         let mut message = DynamicMessage::new(descriptor.clone());
         for member in members {
-            self.within(&member.name, |decoder| {
+            let read = self.within(&member.name, |decoder| {
                 decoder.member(member, descriptor, &mut message)
-            })?;
+            });
+            self.keep(read)?;
         }
         Ok(message)
+    }
+
+    /// What was read; a fault is put aside if reading goes on after one.
+    fn keep<T>(&mut self, read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+        match (read, &mut self.found) {
+            (Ok(value), _) => Ok(Some(value)),
+            (Err(fault), Some(found)) if found.len() < MAX_FAULTS => {
+                found.push(fault);
+                Ok(None)
+            }
+            (Err(fault), _) => Err(fault),
+        }
     }
 
     fn member(
@@ -125,12 +170,13 @@ impl<'d> Decoder<'d> {
         };
         let mut values = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
-            values.push(self.at_index(index, |decoder| {
+            let read = self.at_index(index, |decoder| {
                 if node.value == Tree::Null && !takes_null(field) {
                     return Err(decoder.fault(node.at, "null in a list; remove it"));
                 }
                 decoder.value(node, &kind)
-            })?);
+            });
+            values.extend(self.keep(read)?);
         }
         Ok(Value::List(values))
     }

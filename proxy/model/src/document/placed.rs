@@ -49,7 +49,8 @@ impl Document {
     }
 }
 
-fn place(root: &Node, path: &str) -> Position {
+/// Of a value that is one word, of the name of one that is more; where the text does not have it, of the innermost part that it has.
+pub(super) fn place(root: &Node, path: &str) -> Position {
     let mut node = root;
     let mut at = node.at;
     for segment in segments(path) {
@@ -57,31 +58,76 @@ fn place(root: &Node, path: &str) -> Position {
             (Tree::List(items), Segment::Index(index)) => items.get(index).map(|item| (item, item.at)),
             // A list of one may be written without its brackets.
             (_, Segment::Index(0)) => Some((node, at)),
-            (Tree::Object(members), Segment::Name(name)) => members
+            (Tree::Object(members), Segment::Name(name) | Segment::Key(name)) => members
                 .iter()
-                .find(|member| snake_case(&member.name) == name || member.name == name)
+                .find(|member| member.name == name || snake_case(&member.name) == name)
                 .map(|member| (&member.value, member.at)),
             _ => None,
         };
-        let Some((next, place)) = found else { break };
+        let Some((next, place)) = found else { return at };
         (node, at) = (next, place);
     }
-    at
+    match node.value {
+        Tree::Object(_) | Tree::List(_) | Tree::Null => at,
+        _ => node.at,
+    }
 }
 
-enum Segment<'p> {
-    Name(&'p str),
+/// A part of a field path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Segment {
+    /// A field.
+    Name(String),
+    /// A key of a map.
+    Key(String),
+    /// An item of a list.
     Index(usize),
 }
 
 /// `a[0]["k"].b` in its parts. What is no path gives parts that nothing has.
-fn segments(path: &str) -> impl Iterator<Item = Segment<'_>> {
-    path.split(['.', '[', ']'])
-        .filter(|part| !part.is_empty())
-        .map(|part| {
-            part.parse()
-                .map_or_else(|_| Segment::Name(part.trim_matches('"')), Segment::Index)
-        })
+pub(crate) fn segments(path: &str) -> Vec<Segment> {
+    let mut parts = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some(key) = rest.strip_prefix("[\"") {
+            let (key, after) = quoted(key);
+            parts.push(Segment::Key(key));
+            rest = after;
+        } else if let Some(index) = rest.strip_prefix('[') {
+            let (index, after) = index.split_once(']').unwrap_or((index, ""));
+            parts.push(
+                index
+                    .parse()
+                    .map_or_else(|_| Segment::Name(index.to_owned()), Segment::Index),
+            );
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('.') {
+            rest = after;
+        } else {
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            let (name, after) = rest.split_at(end);
+            parts.push(Segment::Name(name.to_owned()));
+            rest = after;
+        }
+    }
+    parts
+}
+
+/// The key of a map up to its quote, and what follows its bracket.
+fn quoted(text: &str) -> (String, &str) {
+    let mut key = String::new();
+    let mut letters = text.char_indices();
+    while let Some((offset, letter)) = letters.next() {
+        match letter {
+            '\\' => key.extend(letters.next().map(|(_, letter)| letter)),
+            '"' => {
+                let after = text.get(offset + 1..).unwrap_or_default();
+                return (key, after.strip_prefix(']').unwrap_or(after));
+            }
+            letter => key.push(letter),
+        }
+    }
+    (key, "")
 }
 
 fn snake_case(name: &str) -> String {
@@ -114,7 +160,7 @@ mod tests {
     #[test]
     fn a_complaint_about_a_path_names_the_line_that_it_stands_in() {
         let text = "name: a\nvirtual_hosts:\n- name: b\n  domains: [c]\n- name: d\n  domains:\n  - e\n";
-        check(text, "name", (1, 1));
+        check(text, "name", (1, 7));
         check(text, "virtual_hosts[1].domains[0]", (7, 5));
         check(text, "virtual_hosts[1].routes[3].match", (5, 3));
         check("virtualHosts:\n  - {name: b}", "virtual_hosts[0].name", (2, 6));

@@ -56,6 +56,36 @@ impl Tree {
     }
 }
 
+/// A JSON object that has no places.
+pub(super) fn of_struct(object: prost_types::Struct) -> Node {
+    let members = object.fields.into_iter().map(|(name, value)| Member {
+        name,
+        at: Position::START,
+        value: of_value(value),
+    });
+    node(Tree::Object(members.collect()))
+}
+
+/// Recursion is bounded: prost decodes no more than 100 levels.
+fn of_value(value: prost_types::Value) -> Node {
+    use prost_types::value::Kind;
+    node(match value.kind {
+        None | Some(Kind::NullValue(_)) => Tree::Null,
+        Some(Kind::BoolValue(value)) => Tree::Bool(value),
+        Some(Kind::NumberValue(value)) => Tree::Number(value.to_string()),
+        Some(Kind::StringValue(text)) => Tree::String(text),
+        Some(Kind::ListValue(list)) => Tree::List(list.values.into_iter().map(of_value).collect()),
+        Some(Kind::StructValue(object)) => return of_struct(object),
+    })
+}
+
+fn node(value: Tree) -> Node {
+    Node {
+        at: Position::START,
+        value,
+    }
+}
+
 /// The text is not of its format.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
