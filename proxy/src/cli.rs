@@ -5,6 +5,7 @@
 mod demo;
 mod flags;
 mod logging;
+mod validate;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ use flags::{Parsed, Told};
 
 pub(crate) use crate::admin::options::{Mode, Options, Service};
 
-/// Runs the program with the arguments of the process. Exit code 0: it ended in order, or said what was asked; 1: everything else.
+/// Runs the program with the arguments of the process. Exit code 0: it ended in order, or said what was asked; 1: everything else,
+/// but what `validate` calls 2.
 pub fn run() -> ExitCode {
     run_with(std::env::args_os())
 }
@@ -26,6 +28,11 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(Told::Demo(demo)) => return demo::run(demo),
+        Err(Told::Validate(command)) => return validate::run(&command),
+        Err(Told::Usage(text)) => {
+            eprintln!("outrigger: {}", text.trim_end());
+            return ExitCode::from(validate::UNREADABLE);
+        }
         Err(Told::Fault(text)) => {
             eprintln!("outrigger: {}", text.trim_end());
             return ExitCode::FAILURE;

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::demo::{self, Demo};
+use super::validate::{self, Validate};
 use super::{Mode, Options, Service};
 use crate::admin;
 use crate::admin::logger::{Level, Levels, LogControl};
@@ -29,6 +30,10 @@ pub(super) enum Told {
     Fault(String),
     /// The demo, or one of its children.
     Demo(Demo),
+    /// Files to check.
+    Validate(Validate),
+    /// A wrong command line of `validate`, whose exit status tells it from an invalid file; for stderr.
+    Usage(String),
 }
 
 /// A flag that Envoy has and that has no effect here.
@@ -88,12 +93,21 @@ const IGNORED_HELP: &str = "Accepted for Envoy's sake; has no effect here";
 /// # Errors
 /// There is nothing to run: help was asked for, or something is wrong.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Told> {
-    let matches = command()
-        .try_get_matches_from(arguments)
-        .map_err(|error| match error.kind() {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let is_validate = arguments
+        .get(1)
+        .is_some_and(|argument| validate::is_command(argument));
+    let matches = command().try_get_matches_from(arguments).map_err(|error| {
+        let text = || error.to_string().trim_start_matches("error: ").to_owned();
+        match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Told::Answer(error.to_string()),
-            _ => Told::Fault(error.to_string().trim_start_matches("error: ").to_owned()),
-        })?;
+            _ if is_validate => Told::Usage(text()),
+            _ => Told::Fault(text()),
+        }
+    })?;
+    if let Some(command) = validate::parse(&matches) {
+        return Err(Told::Validate(command));
+    }
     if let Some(demo) = demo::parse(&matches) {
         return Err(Told::Demo(demo));
     }
@@ -287,6 +301,7 @@ fn command() -> Command {
         .args(known)
         .args(ignored)
         .subcommands(demo::commands())
+        .subcommand(validate::command())
         .disable_help_subcommand(true)
         // Envoy's parser takes the last of repeated values; so do wrappers that append to a command line.
         .args_override_self(true)
