@@ -93,7 +93,9 @@ const IGNORED_HELP: &str = "Accepted for Envoy's sake; has no effect here";
 /// # Errors
 /// There is nothing to run: help was asked for, or something is wrong.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Told> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // What follows is for whoever started the process, to find it by; so do Envoy's parser and func-e.
+    let arguments = arguments.into_iter().take_while(|argument| argument != "--");
+    let arguments: Vec<OsString> = arguments.collect();
     let is_validate = arguments
         .get(1)
         .is_some_and(|argument| validate::is_command(argument));
@@ -337,6 +339,15 @@ mod tests {
 
     fn check<T: PartialEq + std::fmt::Debug>(line: &str, value: impl Fn(&Options) -> T, expected: T) {
         assert_eq!(value(&read(line).expect(line).options), expected, "{line}");
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_not_ours() {
+        check(
+            "-c a.yaml --concurrency 3 -- --run-id 7 --concurrency 4",
+            |options| options.concurrency,
+            3,
+        );
     }
 
     #[test]
