@@ -90,5 +90,27 @@ pub struct UpstreamTls {
     pub sni: Option<String>,
 }
 
-/// Subject alternative names the peer must show: one of them has to match (URI, DNS or IP names).
-pub type SanMatchers = Vec<StringMatcher>;
+/// Subject alternative names the peer must show: one of them has to match.
+pub type SanMatchers = Vec<SanMatcher>;
+
+/// A name that a certificate may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SanMatcher {
+    /// Only names of this kind are looked at; `None`: of every kind that there is here (the deprecated, untyped list).
+    pub kind: Option<SanKind>,
+    /// The name. An exact DNS name also matches a wildcard of the certificate.
+    pub name: StringMatcher,
+}
+
+/// Kinds of name. Source: common.proto `SubjectAltNameMatcher.SanType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SanKind {
+    /// SPIFFE ids are these.
+    Uri,
+    /// A host name or `*.` pattern.
+    Dns,
+    /// An IP address.
+    Ip,
+    /// An e-mail address.
+    Email,
+}

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base64::Engine as _;
+use outrigger_model::tls::SanKind;
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, CommonState, HandshakeKind, NamedGroup, ProtocolVersion};
@@ -114,19 +115,6 @@ pub(crate) struct SubjectAltName {
     pub(crate) kind: SanKind,
     /// The name; IP addresses in their usual notation.
     pub(crate) text: String,
-}
-
-/// The types of name that can be matched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SanKind {
-    /// SPIFFE ids are these.
-    Uri,
-    /// A host name or `*.` pattern.
-    Dns,
-    /// An IP address.
-    Ip,
-    /// An e-mail address.
-    Email,
 }
 
 impl CertificateDetails {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use outrigger_model::matcher::Pattern;
 use outrigger_model::secret::{DataSource, ValidationContext};
-use outrigger_model::tls::{CipherSuite, KeyExchangeGroup, TlsVersion};
+use outrigger_model::tls::{CipherSuite, KeyExchangeGroup, SanKind, TlsVersion};
 use rcgen::SanType;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
@@ -227,10 +227,21 @@ async fn names_of_every_type_can_be_matched() {
         scene.client_rules = Some(scene.authority.trusts(std::slice::from_ref(&pattern)));
         assert_eq!(scene.run().await.1.is_ok(), accepted, "{pattern:?}");
     }
+    for (kind, accepted) in [
+        (SanKind::Uri, true),
+        (SanKind::Dns, false),
+        (SanKind::Ip, false),
+        (SanKind::Email, false),
+    ] {
+        let mut context = scene.authority.trusts(&[Pattern::Exact(BILL.into())]);
+        context.match_subject_alt_names[0].kind = Some(kind);
+        scene.client_rules = Some(context);
+        assert_eq!(scene.run().await.1.is_ok(), accepted, "{kind:?}");
+    }
     let mut context = scene
         .authority
         .trusts(&[Pattern::Exact(BILL.to_ascii_uppercase())]);
-    context.match_subject_alt_names[0].ignore_case = true;
+    context.match_subject_alt_names[0].name.ignore_case = true;
     scene.client_rules = Some(context);
     scene.run().await.1.unwrap();
 }

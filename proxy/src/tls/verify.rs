@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use outrigger_model::matcher::{Pattern, StringMatcher};
 use outrigger_model::secret::ValidationContext;
+use outrigger_model::tls::{SanKind, SanMatcher};
 use regex::Regex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -21,14 +22,14 @@ use webpki::{
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::error::{ContextError, VerifyFailure};
-use super::info::{CertificateDetails, SanKind, SubjectAltName};
+use super::info::{CertificateDetails, SubjectAltName};
 use super::secret::{self, Roots};
 
 /// How a peer's certificate is judged; compiled once, shared by every connection of its contexts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PeerRules {
     trust: Option<Arc<Trust>>,
-    sans: Arc<[CompiledSan]>,
+    sans: Arc<[NameRule]>,
 }
 
 #[derive(Debug)]
@@ -49,9 +50,9 @@ impl PeerRules {
             match_subject_alt_names,
             crl,
         } = context;
-        let sans: Arc<[CompiledSan]> = match_subject_alt_names
+        let sans: Arc<[NameRule]> = match_subject_alt_names
             .iter()
-            .map(CompiledSan::compile)
+            .map(NameRule::compile)
             .collect::<Result<_, _>>()?;
         let Some(trusted_ca) = trusted_ca else {
             return if sans.is_empty() {
@@ -225,9 +226,30 @@ fn check_pinned(
     }
 }
 
+/// One matcher for names of a certificate.
+#[derive(Debug)]
+struct NameRule {
+    kind: Option<SanKind>,
+    text: CompiledText,
+}
+
+impl NameRule {
+    fn compile(matcher: &SanMatcher) -> Result<Self, ContextError> {
+        let SanMatcher { kind, name } = matcher;
+        Ok(Self {
+            kind: *kind,
+            text: CompiledText::compile(name)?,
+        })
+    }
+
+    fn matches(&self, name: &SubjectAltName) -> bool {
+        self.kind.is_none_or(|kind| kind == name.kind) && self.text.matches(name)
+    }
+}
+
 /// A string matcher ready to compare.
 #[derive(Debug)]
-enum CompiledSan {
+enum CompiledText {
     Exact { text: String, ignore_case: bool },
     Prefix { text: String, ignore_case: bool },
     Suffix { text: String, ignore_case: bool },
@@ -235,7 +257,7 @@ enum CompiledSan {
     Regex(Regex),
 }
 
-impl CompiledSan {
+impl CompiledText {
     fn compile(matcher: &StringMatcher) -> Result<Self, ContextError> {
         let ignore_case = matcher.ignore_case;
         // Lower-cased here so that a comparison folds one side only.

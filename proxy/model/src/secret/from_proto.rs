@@ -7,8 +7,8 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{self as pb,
 use super::{DataSource, Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
 use crate::bootstrap::ConfigSource;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
-use crate::matcher::{Pattern, StringMatcher};
-use crate::tls::SanMatchers;
+use crate::matcher::StringMatcher;
+use crate::tls::{SanKind, SanMatcher, SanMatchers};
 
 impl SecretRef {
     /// Converts a reference.
@@ -102,7 +102,10 @@ impl ValidationContext {
         });
         // Envoy does not read the deprecated list when the typed one is there.
         let sans = match match_typed_subject_alt_names.is_empty() {
-            true => StringMatcher::list(at.field("match_subject_alt_names"), match_subject_alt_names)?,
+            true => StringMatcher::list(at.field("match_subject_alt_names"), match_subject_alt_names)?
+                .into_iter()
+                .map(|name| SanMatcher { kind: None, name })
+                .collect(),
             false => typed_sans(
                 at.field("match_typed_subject_alt_names"),
                 match_typed_subject_alt_names,
@@ -116,31 +119,35 @@ impl ValidationContext {
     }
 }
 
-/// The model's matchers judge every kind of name. A typed one is taken only if no name of another kind could match it.
 fn typed_sans(at: FieldPath<'_>, protos: Vec<pb::SubjectAltNameMatcher>) -> Result<SanMatchers, Rejection> {
+    let convert = |(index, proto)| typed_san(&at.index(index), proto);
+    protos.into_iter().enumerate().map(convert).collect()
+}
+
+fn typed_san(at: &FieldPath<'_>, proto: pb::SubjectAltNameMatcher) -> Result<SanMatcher, Rejection> {
     use pb::subject_alt_name_matcher::SanType;
-    let mut matchers = SanMatchers::with_capacity(protos.len());
-    for (index, proto) in protos.into_iter().enumerate() {
-        let at = at.index(index);
-        verdicts!(at, proto => pb::SubjectAltNameMatcher {
-            supported { matcher }
-            partly { san_type: "URI with an exact or prefix matcher that holds `://`; others are refused: names of another kind could match" }
-            refused { oid: "ignoring it would accept other certificates" }
-        });
-        let matcher =
-            StringMatcher::from_proto(&at.field("matcher"), at.field("matcher").required(matcher)?)?;
-        let is_uri = at.field("san_type").enumeration::<SanType>(san_type)? == SanType::Uri;
-        let only_uris =
-            matches!(&matcher.pattern, Pattern::Exact(text) | Pattern::Prefix(text) if text.contains("://"));
-        if !is_uri || !only_uris {
-            let reason = "only URI with an exact or prefix matcher that holds `://` is supported";
-            return Err(at.field("san_type").reject(format!(
-                "{reason}, and ignoring the type would accept other names"
-            )));
+    verdicts!(at, proto => pb::SubjectAltNameMatcher {
+        supported { matcher }
+        partly { san_type: "but OTHER_NAME, which is refused: ignoring it would accept other certificates" }
+        refused { oid: "ignoring it would accept other certificates" }
+    });
+    let kind = match at.field("san_type").enumeration::<SanType>(san_type)? {
+        SanType::Uri => SanKind::Uri,
+        SanType::Dns => SanKind::Dns,
+        SanType::IpAddress => SanKind::Ip,
+        SanType::Email => SanKind::Email,
+        kind @ (SanType::Unspecified | SanType::OtherName) => {
+            let known = "write URI, DNS, IP_ADDRESS or EMAIL";
+            return Err(at
+                .field("san_type")
+                .reject(format!("{} has no behaviour here; {known}", kind.as_str_name())));
         }
-        matchers.push(matcher);
-    }
-    Ok(matchers)
+    };
+    let name = StringMatcher::from_proto(&at.field("matcher"), at.field("matcher").required(matcher)?)?;
+    Ok(SanMatcher {
+        kind: Some(kind),
+        name,
+    })
 }
 
 impl DataSource {

@@ -2,7 +2,7 @@
 
 use outrigger_model::matcher::{Pattern, StringMatcher};
 use outrigger_model::secret::{DataSource, ValidationContext};
-use outrigger_model::tls::{CommonTls, DownstreamTls, TlsVersion, UpstreamTls};
+use outrigger_model::tls::{CommonTls, DownstreamTls, SanMatcher, TlsVersion, UpstreamTls};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
@@ -82,9 +82,12 @@ impl Authority {
             trusted_ca: Some(DataSource::Inline(self.pem.clone().into_bytes())),
             match_subject_alt_names: sans
                 .iter()
-                .map(|pattern| StringMatcher {
-                    pattern: pattern.clone(),
-                    ignore_case: false,
+                .map(|pattern| SanMatcher {
+                    kind: None,
+                    name: StringMatcher {
+                        pattern: pattern.clone(),
+                        ignore_case: false,
+                    },
                 })
                 .collect(),
             crl: None,
