@@ -7,6 +7,7 @@ use super::finding::{Findings, Rule};
 use super::prune::{self, Pruned};
 use super::resource::{Kind, Resource, Resources};
 use crate::decode;
+use crate::document::{Segment, segments};
 use crate::dump::Descriptors;
 use crate::field::{Problem, Rejection};
 
@@ -77,12 +78,16 @@ fn sentence(path: &str, reason: String) -> String {
     let reads_on = ["is ", "has ", "must ", "needs ", "does ", "are "]
         .iter()
         .any(|verb| reason.starts_with(verb));
-    let field = path.rsplit('.').next().unwrap_or_default();
-    let field = field.split('[').next().unwrap_or_default();
-    if reads_on && !field.is_empty() {
-        format!("`{field}` {reason}")
-    } else {
-        reason
+    let field = segments(path)
+        .into_iter()
+        .rev()
+        .find_map(|segment| match segment {
+            Segment::Name(name) | Segment::Key(name) => Some(name),
+            Segment::Index(_) => None,
+        });
+    match field {
+        Some(field) if reads_on => format!("`{field}` {reason}"),
+        _ => reason,
     }
 }
 
@@ -106,7 +111,7 @@ fn bootstrap(bytes: &[u8]) -> Result<Vec<Problem>, Rejection> {
     if let Some(resources) = &mut proto.static_resources {
         let right = |kind, bytes: Vec<u8>| verdict(kind, &bytes).is_ok();
         let mut names = std::collections::HashSet::new();
-        let mut first = |kind, name: &str| names.insert((kind, name.to_owned()));
+        let mut first = |kind, name: &str| name.is_empty() || names.insert((kind, name.to_owned()));
         resources
             .listeners
             .retain(|item| first(Kind::Listener, &item.name) && right(Kind::Listener, item.encode_to_vec()));

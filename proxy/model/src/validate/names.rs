@@ -8,7 +8,8 @@ use super::resource::{Kind, Resource, Resources};
 pub(super) fn check(resources: &Resources, findings: &mut Findings) {
     let mut first: HashMap<(Kind, &str), &Resource> = HashMap::new();
     for resource in resources.current() {
-        if matches!(resource.kind, Kind::Bootstrap | Kind::NameTable) {
+        // A listener without a name gets one of its own.
+        if matches!(resource.kind, Kind::Bootstrap | Kind::NameTable) || resource.name.is_empty() {
             continue;
         }
         let earlier = *first.entry((resource.kind, &resource.name)).or_insert(resource);

@@ -116,10 +116,10 @@ pub(super) struct Resource {
 }
 
 impl Resource {
-    /// `cluster "a"`.
+    /// `cluster "a"`; without a name, `cluster`.
     pub(super) fn label(&self) -> String {
         match self.kind {
-            Kind::Bootstrap | Kind::NameTable => self.kind.name().to_owned(),
+            kind if self.name.is_empty() => kind.name().to_owned(),
             kind => format!("{} {:?}", kind.name(), self.name),
         }
     }
@@ -187,6 +187,9 @@ impl Resources {
         }
         if messages.len() > 1 {
             self.supersede(first);
+        }
+        if first == self.all.len() && !messages.is_empty() {
+            findings.add_to_file(Rule::NotChecked, file, "", "the file holds no resource");
         }
     }
 
