@@ -124,3 +124,6 @@ pub(super) fn run(command: &Validate) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(outcome.status())
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,8 +57,6 @@ pub enum Rule {
     UnusedCluster,
     /// A route table that nothing names.
     UnusedRoutes,
-    /// Two filter chains match the same connections.
-    DuplicateMatch,
     /// A filter chain that no connection can reach.
     ShadowedChain,
     /// A route that no request can reach.
@@ -69,7 +67,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in the order of [`Rule::index`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 17] = [
         Self::Unreadable,
         Self::Syntax,
         Self::Field,
@@ -84,7 +82,6 @@ impl Rule {
         Self::UnusedSecret,
         Self::UnusedCluster,
         Self::UnusedRoutes,
-        Self::DuplicateMatch,
         Self::ShadowedChain,
         Self::ShadowedRoute,
         Self::NotChecked,
@@ -170,11 +167,6 @@ impl Rule {
                 "No route, filter or other resource names this cluster.",
             ),
             Self::UnusedRoutes => ("unused-routes", Warning, "No listener names this route table."),
-            Self::DuplicateMatch => (
-                "duplicate-match",
-                Error,
-                "Two filter chains of a listener match the same connections; the listener is refused.",
-            ),
             Self::ShadowedChain => (
                 "shadowed-chain",
                 Warning,
@@ -310,6 +302,11 @@ impl Findings {
             did_you_mean: None,
         };
         self.faults(file, vec![fault]);
+    }
+
+    /// Something was found in the file.
+    pub(super) fn has_of_file(&self, file: usize) -> bool {
+        self.found.iter().any(|pending| pending.finding.file == file)
     }
 
     /// Marks the resources that a fault was found in while they were read: what is left of them would be judged wrongly. The fault

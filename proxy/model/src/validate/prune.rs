@@ -57,6 +57,10 @@ impl Pruned {
         path: &str,
     ) -> bool {
         let mut parts = segments(path);
+        // Without its condition an item would match everything: it goes with it.
+        if let Some(condition) = parts.iter().rposition(is_condition) {
+            parts.truncate(condition);
+        }
         while !parts.is_empty() {
             if remove(descriptors, message, &parts) {
                 let path = write(&parts);
@@ -67,6 +71,10 @@ impl Pruned {
         }
         false
     }
+}
+
+fn is_condition(part: &Segment) -> bool {
+    matches!(part, Segment::Name(name) if matches!(name.as_str(), "filter_chain_match" | "match"))
 }
 
 /// A path as people write it.

@@ -188,7 +188,7 @@ impl Resources {
         if messages.len() > 1 {
             self.supersede(first);
         }
-        if first == self.all.len() && !messages.is_empty() {
+        if first == self.all.len() && !findings.has_of_file(file) {
             findings.add_to_file(Rule::NotChecked, file, "", "the file holds no resource");
         }
     }

@@ -146,15 +146,20 @@ fn word(rest: &[char]) -> usize {
             end.map_or(rest.len(), |end| end + 2)
         }
         Some('{' | '[') => 1,
-        _ => rest
-            .iter()
-            .enumerate()
-            .position(|(index, letter)| match letter {
+        _ => {
+            let ends = |(index, letter): (usize, &char)| match letter {
                 ',' | '}' | ']' => true,
                 ':' => rest.get(index + 1).is_none_or(|next| next.is_whitespace()),
-                letter => letter.is_whitespace(),
-            })
-            .unwrap_or(rest.len()),
+                // A plain scalar of YAML has spaces in it, up to a comment.
+                '#' => index > 0 && rest.get(index - 1).is_some_and(|before| before.is_whitespace()),
+                _ => false,
+            };
+            let end = rest.iter().enumerate().position(ends).unwrap_or(rest.len());
+            let word = rest.get(..end).unwrap_or_default();
+            word.iter()
+                .rposition(|letter| !letter.is_whitespace())
+                .map_or(0, |last| last + 1)
+        }
     }
 }
 
