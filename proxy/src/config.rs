@@ -2,7 +2,6 @@
 //!
 //! A response goes [`ads`] → [`control::Control`] → the model → accepted or rejected, one resource at a time → warming → published by
 //! swapping one cell. Nothing here runs on a worker, and no worker waits for anything here.
-pub(crate) mod ads;
 pub(crate) mod build;
 mod clusters;
 mod connections;
@@ -11,7 +10,8 @@ mod counters;
 pub(crate) mod dial;
 mod dump;
 mod listeners;
-pub(crate) mod sds;
 mod secret_updates;
 mod secrets;
 mod store;
+pub(crate) mod streams;
+mod wishes;

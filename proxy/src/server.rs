@@ -16,21 +16,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrigger_model::bootstrap::{AdsMode, Bootstrap};
 use outrigger_model::document::DocumentError;
 use outrigger_model::field::Rejection;
 use tokio::signal::unix::{SignalKind, signal};
-use xds_client::{Client, Protocol};
 
 use self::bootstrap::Loaded;
 use self::state::ServerState;
 use self::workers::Workers;
 use crate::admin::options::{Mode, Options};
 use crate::admin::{self, AdminView as _};
-use crate::config::ads::{self, AdsHandler};
 use crate::config::build::Shared;
 use crate::config::control::Control;
-use crate::config::sds::SecretStreams;
+use crate::config::streams::Streams;
 use crate::drain::Drain;
 use crate::net::listen;
 use crate::stats::{NameRules, Registry, TagRules};
@@ -128,7 +125,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
     let admin_address = bootstrap.admin;
     let address_path = options.admin_address_path.clone();
-    let plan = Discovery::of(&bootstrap, &shared.clusters);
+    let (ads, transports) = (bootstrap.ads.clone(), bootstrap::Transports::of(&bootstrap));
     let control = Control::new(bootstrap, Bytes::from(encoded), shared.clone(), workers.handles())
         .map_err(|reason| ServerError::Static { file, reason })?;
     let control = Rc::new(RefCell::new(control));
@@ -147,7 +144,9 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
             admin_drain.watch(),
         )));
     }
-    start_discovery(plan, node, &control, &registry);
+    let clusters = shared.clusters.clone();
+    let transport_of = Box::new(move |cluster: &str| transports.get(cluster, &clusters));
+    Streams::start(&control, node, ads.as_ref(), transport_of, &registry);
     worker::spawn(housekeeping(control.clone(), state.clone(), registry.clone()));
     tracing::info!(concurrency = workers.count(), "started");
     until_stopped(&state, &shared.sinks).await?;
@@ -170,75 +169,6 @@ fn tell_address(path: &Path, address: SocketAddr) {
     if let Err(error) = std::fs::write(path, address.to_string()) {
         tracing::error!(path = %path.display(), %error, "--admin-address-path: cannot be written");
     }
-}
-
-/// What is to be asked of the control plane.
-struct Discovery {
-    ads: Option<(
-        outrigger_model::bootstrap::AdsConfig,
-        Option<xds_client::Transport>,
-    )>,
-    transports: bootstrap::Transports,
-    cds: bool,
-    lds: bool,
-}
-
-impl Discovery {
-    fn of(bootstrap: &Bootstrap, clusters: &ClusterTable) -> Self {
-        let transports = bootstrap::Transports::of(bootstrap);
-        let ads = bootstrap.ads.clone().map(|ads| {
-            let transport = transports.get(&ads.cluster, clusters);
-            (ads, transport)
-        });
-        Self {
-            ads,
-            transports,
-            cds: bootstrap.cds,
-            lds: bootstrap.lds,
-        }
-    }
-}
-
-fn start_discovery(
-    plan: Discovery,
-    node: xds_client::Node,
-    control: &Rc<RefCell<Control>>,
-    registry: &Registry,
-) {
-    let Discovery {
-        ads,
-        transports,
-        cds,
-        lds,
-    } = plan;
-    let clusters = control.borrow().shared().clusters.clone();
-    let secrets = SecretStreams::new(
-        control,
-        node.clone(),
-        Box::new(move |cluster| transports.get(cluster, &clusters)),
-    );
-    let wanted = control.borrow().wanted_secrets();
-    secrets.update(&wanted);
-    let Some((config, transport)) = ads else { return };
-    let Some(transport) = transport else {
-        tracing::error!(
-            cluster = config.cluster,
-            "ads_config names a cluster that the bootstrap does not have, or that has no address"
-        );
-        return;
-    };
-    let protocol = match config.mode {
-        AdsMode::Delta => Protocol::delta_ads(),
-        AdsMode::Sotw => Protocol::sotw_ads(),
-    };
-    let subscriptions = ads::subscriptions(cds, lds);
-    let (client, handle) = Client::new(transport, protocol, node, subscriptions, || fastrand::u64(..));
-    control.borrow_mut().count_connections(&config.cluster, handle);
-    let client = client.with_backoff(ads::reconnect());
-    let handler = AdsHandler::new(control.clone(), secrets, registry);
-    worker::spawn(async move {
-        client.run(handler).await;
-    });
 }
 
 async fn housekeeping(control: Rc<RefCell<Control>>, state: Rc<ServerState>, registry: Arc<Registry>) {

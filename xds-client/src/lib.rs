@@ -62,6 +62,7 @@ pub use client::{Client, ClientGone, Handle};
 pub use connect::{Connect, Connecting, Connection, Plain};
 pub use counters::Counters;
 pub use envoy_types::pb::envoy::config::core::v3::Node;
+pub use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 pub use envoy_types::pb::google::protobuf::Any;
 pub use handler::{ConnectionEvent, Handler, Rejection, Report, Resource, Update};
 pub use protocol::{FileSource, Method, Protocol, ReadFile, Rest, RestCodec};

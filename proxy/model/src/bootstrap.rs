@@ -28,10 +28,10 @@ pub struct Bootstrap {
     pub secrets: Vec<Secret>,
     /// The aggregated discovery service.
     pub ads: Option<AdsConfig>,
-    /// Listeners come over ADS; false: only static ones.
-    pub lds: bool,
-    /// Clusters come over ADS; false: only static ones.
-    pub cds: bool,
+    /// Who serves listeners; `None`: only static ones.
+    pub lds: Option<ConfigSource>,
+    /// Who serves clusters; `None`: only static ones.
+    pub cds: Option<ConfigSource>,
     /// Tag extraction for stats (`stats_config.stats_tags`), in order.
     pub stats_tags: Vec<StatsTag>,
     /// Which stats there are.
@@ -108,13 +108,28 @@ pub struct ConfigSource {
     pub initial_fetch_timeout: Option<Duration>,
 }
 
-/// Who serves a resource; REST is rejected by name.
+/// Who serves a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConfigServer {
     /// The ADS stream.
     Ads,
     /// A gRPC stream of its own, SotW, to a static cluster.
     Grpc(ClusterName),
-    /// A file that holds a `DiscoveryResponse`; for secrets only.
+    /// A gRPC stream of its own, delta, to a static cluster.
+    DeltaGrpc(ClusterName),
+    /// HTTP requests again and again to a static cluster.
+    Rest(RestServer),
+    /// A file that holds a `DiscoveryResponse`.
     Path(PathBuf),
+}
+
+/// A server that is polled. Source: config_source.proto `ApiType` REST.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RestServer {
+    /// Static cluster of the control plane.
+    pub cluster: ClusterName,
+    /// Between polls; above 0.
+    pub refresh_delay: Duration,
+    /// Limit of one poll; Envoy's default 1 s.
+    pub request_timeout: Duration,
 }

@@ -8,6 +8,7 @@ mod decode;
 mod json;
 mod nearest;
 mod placed;
+mod responses;
 mod scalar;
 mod secrets;
 mod shape;
@@ -34,6 +35,7 @@ pub(crate) use placed::{Segment, segments};
 use tree::Node;
 pub use write::json_as_yaml;
 
+pub use responses::{read_response, request_to_json, response_from_json};
 pub use secrets::{FileSecret, read_secrets};
 pub(crate) use untyped::{Complaint, Untyped, message_of_struct};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
+use outrigger_model::bootstrap::ConfigSource;
 use outrigger_model::cluster::{Cluster as ClusterConfig, Discovery, UpstreamTransport};
 use outrigger_model::decode;
 use outrigger_model::endpoint::LoadAssignment;
@@ -13,6 +13,7 @@ use outrigger_model::tls::UpstreamTls;
 use super::build::{self, Shared};
 use super::secrets::{self, Secrets, Wanted};
 use super::store::{Offered, Store};
+use super::wishes::ByServer;
 use crate::time::Instant;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::pool;
@@ -114,16 +115,19 @@ impl Clusters {
         Ok(())
     }
 
-    /// The service names to subscribe. Assignments that nobody wants any more are forgotten.
-    pub(super) fn wanted_endpoints(&mut self) -> BTreeSet<String> {
-        let wanted: BTreeSet<String> = self
-            .store
-            .accepted
-            .values()
-            .filter_map(|cluster| service_name(&cluster.model).map(str::to_owned))
-            .collect();
-        self.endpoints.accepted.retain(|name, _| wanted.contains(name));
-        self.endpoints.refused.retain(|name, _| wanted.contains(name));
+    /// The service names to subscribe, by server. Assignments that nobody wants any more are forgotten.
+    pub(super) fn wanted_endpoints(&mut self) -> ByServer {
+        let mut wanted = ByServer::new();
+        let mut names = BTreeSet::new();
+        for cluster in self.store.accepted.values() {
+            if let Discovery::Eds { service_name, source } = &cluster.model.discovery {
+                let of_server = wanted.entry(source.server.clone()).or_default();
+                of_server.insert(service_name.clone());
+                names.insert(service_name);
+            }
+        }
+        self.endpoints.accepted.retain(|name, _| names.contains(name));
+        self.endpoints.refused.retain(|name, _| names.contains(name));
         wanted
     }
 
@@ -196,16 +200,10 @@ pub(super) fn waited(source: &ConfigSource, since: Instant) -> bool {
         .is_some_and(|limit: Duration| since.elapsed() >= limit)
 }
 
-/// The EDS name of a cluster served over ADS.
+/// The EDS name of a cluster.
 fn service_name(config: &ClusterConfig) -> Option<&str> {
     match &config.discovery {
-        Discovery::Eds {
-            service_name,
-            source: ConfigSource {
-                server: ConfigServer::Ads,
-                ..
-            },
-        } => Some(service_name),
+        Discovery::Eds { service_name, .. } => Some(service_name),
         _ => None,
     }
 }

@@ -16,16 +16,18 @@ pub(super) struct Connections(Vec<Connection>);
 struct Connection {
     handle: Handle,
     cluster: Arc<ClusterCell>,
+    is_http2: bool,
     /// What is counted already.
     seen: Counters,
 }
 
 impl Connections {
     /// From now on what `handle`'s client does counts for `cluster`.
-    pub(super) fn count(&mut self, handle: Handle, cluster: Arc<ClusterCell>) {
+    pub(super) fn count(&mut self, handle: Handle, cluster: Arc<ClusterCell>, is_http2: bool) {
         self.0.push(Connection {
             handle,
             cluster,
+            is_http2,
             seen: Counters::default(),
         });
     }
@@ -37,20 +39,23 @@ impl Connections {
                 continue;
             };
             let now = connection.handle.counters();
-            add(&cluster.stats, &connection.seen, &now);
+            add(&cluster.stats, connection.is_http2, &connection.seen, &now);
             connection.seen = now;
         }
     }
 }
 
 /// A call is a request; it waits for its connection, so it was pending. Source: Envoy docs, cluster manager, cluster stats.
-fn add(stats: &ClusterStats, before: &Counters, now: &Counters) {
+fn add(stats: &ClusterStats, is_http2: bool, before: &Counters, now: &Counters) {
     stats
         .upstream_cx_total
         .add(now.connect_attempts.saturating_sub(before.connect_attempts));
-    stats
-        .upstream_cx_http2_total
-        .add(now.connects.saturating_sub(before.connects));
+    let of_version = if is_http2 {
+        &stats.upstream_cx_http2_total
+    } else {
+        &stats.upstream_cx_http1_total
+    };
+    of_version.add(now.connects.saturating_sub(before.connects));
     stats
         .upstream_cx_connect_fail
         .add(now.connect_failures.saturating_sub(before.connect_failures));

@@ -10,7 +10,7 @@ use outrigger_model::decode::{
     CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
 };
 use outrigger_model::secret::Secret;
-use xds_client::{Rejection, Subscriptions, Update};
+use xds_client::{Rejection, Update};
 
 use super::build::Shared;
 use super::clusters::Clusters;
@@ -20,6 +20,7 @@ use super::listeners::Listeners;
 use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
 use super::store::{Changes, Store};
+use super::wishes::Wishes;
 use crate::worker::WorkerHandle;
 
 /// All configuration, on the control thread.
@@ -38,8 +39,9 @@ pub(crate) struct Control {
     pub(super) bootstrap: Bytes,
     node: Bytes,
     pub(super) bootstrap_updated: SystemTime,
-    /// CDS and LDS are expected from the control plane.
+    /// CDS and LDS are expected from a control plane or a file.
     dynamic: (bool, bool),
+    wishes: Wishes,
     /// The first CDS and LDS responses came.
     answered: (bool, bool),
     initialized: bool,
@@ -75,7 +77,8 @@ impl Control {
             bootstrap: encoded,
             node: bootstrap.node.encoded.clone().into(),
             bootstrap_updated: SystemTime::now(),
-            dynamic: (bootstrap.cds, bootstrap.lds),
+            dynamic: (bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+            wishes: Wishes::of_bootstrap(bootstrap.cds.as_ref(), bootstrap.lds.as_ref()),
             answered: (false, false),
             initialized: false,
         };
@@ -92,20 +95,17 @@ impl Control {
             let workers = control.workers.len();
             control.listeners.add_static(listener, Bytes::new(), workers)?;
         }
-        control.want_secret_files(&control.wanted_secrets());
+        control.wish(CLUSTER_TYPE);
+        control.wish(LISTENER_TYPE);
         control.settle();
         Ok(control)
     }
 
-    /// Applies one response of the ADS stream, resource by resource, and says what to subscribe now.
+    /// Applies one response of a server, resource by resource. What is wanted now is in [`Self::wishes`].
     ///
     /// # Errors
     /// The resources that were rejected; all others are in force.
-    pub(crate) fn apply(
-        &mut self,
-        update: Update,
-        subscriptions: &mut Subscriptions,
-    ) -> Result<(), Vec<Rejection>> {
+    pub(crate) fn apply(&mut self, server: &ConfigServer, update: Update) -> Result<(), Vec<Rejection>> {
         let since = Instant::now();
         let Update {
             type_url,
@@ -117,7 +117,7 @@ impl Control {
         let mut rejections = Vec::new();
         for resource in added {
             let bytes = Bytes::from(resource.any.value);
-            if let Err(reason) = self.offer(&type_url, &resource.name, &version, bytes) {
+            if let Err(reason) = self.offer(server, &type_url, &resource.name, &version, bytes) {
                 tracing::warn!(
                     resource = resource.name,
                     reason,
@@ -134,8 +134,7 @@ impl Control {
         }
         let accepted = rejections.is_empty();
         self.answered(&type_url, &version);
-        let mut wanted = self.wanted_secrets();
-        self.want_secret_files(&wanted);
+        self.wish(&type_url);
         self.settle();
         if let Some(stats) = self.stats_of(&type_url) {
             if accepted {
@@ -144,20 +143,40 @@ impl Control {
                 stats.rejected()
             }
         }
-        if *type_url == *CLUSTER_TYPE {
-            subscriptions.set_names(LOAD_ASSIGNMENT_TYPE, self.clusters.wanted_endpoints());
-        }
-        if *type_url == *LISTENER_TYPE {
-            subscriptions.set_names(ROUTE_TABLE_TYPE, self.listeners.wanted_routes());
-        }
-        let from_ads = wanted.remove(&ConfigServer::Ads).unwrap_or_default();
-        if !from_ads.is_empty() || subscriptions.names(SECRET_TYPE).is_some() {
-            subscriptions.set_names(SECRET_TYPE, from_ads);
-        }
         if accepted { Ok(()) } else { Err(rejections) }
     }
 
-    fn offer(&mut self, type_url: &str, name: &str, version: &str, bytes: Bytes) -> Result<(), String> {
+    /// What is wanted now.
+    pub(crate) fn wishes(&self) -> &Wishes {
+        &self.wishes
+    }
+
+    /// Finds out what is wanted after a change of resources of this type.
+    fn wish(&mut self, type_url: &str) {
+        match type_url {
+            CLUSTER_TYPE => {
+                let wanted = self.clusters.wanted_endpoints();
+                self.wishes.set(LOAD_ASSIGNMENT_TYPE, wanted);
+            }
+            LISTENER_TYPE => {
+                let wanted = self.listeners.wanted_routes();
+                self.wishes.set(ROUTE_TABLE_TYPE, wanted);
+            }
+            _ => return,
+        }
+        let wanted = self.wanted_secrets();
+        self.want_secret_files(&wanted);
+        self.wishes.set(SECRET_TYPE, wanted);
+    }
+
+    fn offer(
+        &mut self,
+        server: &ConfigServer,
+        type_url: &str,
+        name: &str,
+        version: &str,
+        bytes: Bytes,
+    ) -> Result<(), String> {
         match type_url {
             CLUSTER_TYPE => self.clusters.offer(name, version, bytes),
             LOAD_ASSIGNMENT_TYPE => {
@@ -166,7 +185,7 @@ impl Control {
             }
             LISTENER_TYPE => self.listeners.offer(name, version, bytes, self.workers.len()),
             ROUTE_TABLE_TYPE => self.listeners.offer_routes(name, version, bytes, &self.shared),
-            SECRET_TYPE => self.offer_secret(&ConfigServer::Ads, name, version, bytes),
+            SECRET_TYPE => self.offer_secret(server, name, version, bytes),
             // Nobody asked for it: ignored, as xds-client does with whole responses.
             _ => Ok(()),
         }
@@ -203,13 +222,12 @@ impl Control {
         }
     }
 
-    /// The control plane's stream ended, or could not be opened.
-    pub(crate) fn unreachable(&self) {
-        if self.dynamic.0 {
-            self.stats.cds.unreachable();
-        }
-        if self.dynamic.1 {
-            self.stats.lds.unreachable();
+    /// A server's stream ended, or could not be opened; or a poll failed, or a file cannot be read.
+    pub(crate) fn unreachable(&self, server: &ConfigServer) {
+        for (_, type_url, _) in self.wishes.iter().filter(|(from, _, _)| *from == server) {
+            if let Some(stats) = self.stats_of(type_url) {
+                stats.unreachable();
+            }
         }
     }
 
@@ -251,8 +269,9 @@ impl Control {
     }
 
     /// What this client does counts for the static cluster that it connects to.
-    pub(crate) fn count_connections(&mut self, cluster: &str, client: xds_client::Handle) {
-        self.connections.count(client, self.shared.clusters.cell(cluster));
+    pub(crate) fn count_connections(&mut self, cluster: &str, client: xds_client::Handle, is_http2: bool) {
+        self.connections
+            .count(client, self.shared.clusters.cell(cluster), is_http2);
     }
 
     /// Counts what drains still, and what the connections to control planes did.
@@ -282,7 +301,7 @@ impl Control {
     }
 
     /// The secrets wanted now, by server.
-    pub(crate) fn wanted_secrets(&self) -> Wanted {
+    fn wanted_secrets(&self) -> Wanted {
         let mut wanted = Wanted::new();
         self.clusters.want_secrets(&mut wanted);
         self.listeners.want_secrets(&mut wanted);

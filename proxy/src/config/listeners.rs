@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
+use outrigger_model::bootstrap::ConfigSource;
 use outrigger_model::decode;
 use outrigger_model::filter_chain::{FilterChain, TerminalFilter};
 use outrigger_model::hcm::RouteSource;
@@ -16,6 +16,7 @@ use super::clusters::waited;
 use super::counters::ListenerChanges;
 use super::secrets::{self, Secrets, Wanted};
 use super::store::{Offered, Pending, Store};
+use super::wishes::ByServer;
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::listener::accept;
 use crate::listener::runtime::ListenerCell;
@@ -198,18 +199,19 @@ impl Listeners {
         Ok(())
     }
 
-    /// The route tables to subscribe. Those that nobody wants any more are forgotten.
-    pub(super) fn wanted_routes(&mut self) -> BTreeSet<String> {
-        let wanted: BTreeSet<String> = self
-            .store
-            .accepted
-            .values()
-            .flat_map(|listener| rds_names(&listener.model))
-            .map(|(name, _)| name)
-            .collect();
-        self.routes.accepted.retain(|name, _| wanted.contains(name));
-        self.routes.refused.retain(|name, _| wanted.contains(name));
-        self.route_cells.retain(|name, _| wanted.contains(name));
+    /// The route tables to subscribe, by server. Those that nobody wants any more are forgotten.
+    pub(super) fn wanted_routes(&mut self) -> ByServer {
+        let mut wanted = ByServer::new();
+        let mut names = BTreeSet::new();
+        for listener in self.store.accepted.values() {
+            for (name, source) in rds_names(&listener.model) {
+                wanted.entry(source.server).or_default().insert(name.clone());
+                names.insert(name);
+            }
+        }
+        self.routes.accepted.retain(|name, _| names.contains(name));
+        self.routes.refused.retain(|name, _| names.contains(name));
+        self.route_cells.retain(|name, _| names.contains(name));
         wanted
     }
 
@@ -364,9 +366,7 @@ fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {
 fn rds_names(config: &ListenerConfig) -> impl Iterator<Item = (String, ConfigSource)> {
     chains(config).filter_map(|chain| match &chain.terminal {
         TerminalFilter::Http(http) => match &http.routes {
-            RouteSource::Rds { name, source } if source.server == ConfigServer::Ads => {
-                Some((name.clone(), source.clone()))
-            }
+            RouteSource::Rds { name, source } => Some((name.clone(), source.clone())),
             _ => None,
         },
         TerminalFilter::TcpProxy(_) => None,

@@ -2,7 +2,7 @@
 mod files;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -14,6 +14,7 @@ pub(super) use self::watch::Watch;
 
 use self::files::{Loaded, OnDisk};
 use super::clusters::waited;
+use super::wishes::ByServer;
 use crate::listener::runtime::ServerTlsCell;
 use crate::time::Instant;
 use crate::tls::verify::combine;
@@ -376,7 +377,7 @@ fn written(common: &CommonTls) -> impl Iterator<Item = SecretKind> {
 }
 
 /// The secrets wanted from each server.
-pub(super) type Wanted = BTreeMap<ConfigServer, BTreeSet<String>>;
+pub(super) type Wanted = ByServer;
 
 /// Adds the secrets of a TLS context; those of the bootstrap are asked of nobody.
 pub(super) fn want(common: &CommonTls, wanted: &mut Wanted) {

@@ -6,12 +6,15 @@ use envoy_types::pb::envoy::config::core::v3::{
     self as pb, api_config_source::ApiType, config_source::ConfigSourceSpecifier, grpc_service,
 };
 
-use super::{AdsConfig, AdsMode, ConfigServer, ConfigSource};
+use super::{AdsConfig, AdsMode, ConfigServer, ConfigSource, RestServer};
 use crate::cluster::ClusterName;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 
 /// `ConfigSource.initial_fetch_timeout` when unset.
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// `ApiConfigSource.request_timeout` when unset.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl ConfigSource {
     /// Converts a source that must be there.
@@ -22,11 +25,10 @@ impl ConfigSource {
             unsupported { authorities }
         });
         choices!(ConfigSourceSpecifier {
-            supported { Ads }
+            supported { Ads, ApiConfigSource }
             partly {
-                ApiConfigSource: "for secrets; listeners, clusters, routes and endpoints come from ads, and another source of them is refused",
-                Path: "for secrets, as api_config_source; the file may appear later, and may hold other secrets as well, where Envoy refuses both",
-                PathConfigSource: "for secrets, as api_config_source; the file may appear later, and may hold other secrets as well, where Envoy refuses both",
+                Path: "the file may appear later, and may hold other resources as well, where Envoy refuses both",
+                PathConfigSource: "the file may appear later, and may hold other resources as well, where Envoy refuses both",
             }
             refused {
                 Self_: "the server of the resource itself as a source has no behaviour here",
@@ -42,7 +44,7 @@ impl ConfigSource {
                 ConfigServer::Ads
             }
             Some(ConfigSourceSpecifier::ApiConfigSource(proto)) => {
-                ConfigServer::Grpc(grpc_source(&at.field("api_config_source"), proto)?)
+                api_source(&at.field("api_config_source"), proto)?
             }
             Some(ConfigSourceSpecifier::Path(path)) => {
                 ConfigServer::Path(PathBuf::from(at.field("path").not_empty(path)?))
@@ -61,30 +63,6 @@ impl ConfigSource {
             server,
             initial_fetch_timeout: timeout,
         })
-    }
-}
-
-impl ConfigSource {
-    /// Converts the source of a resource that only comes over ADS.
-    pub(crate) fn ads_from_proto(
-        at: &FieldPath<'_>,
-        proto: Option<pb::ConfigSource>,
-    ) -> Result<Self, Rejection> {
-        use ConfigSourceSpecifier::{ApiConfigSource, Path, PathConfigSource};
-        let specifier = proto
-            .as_ref()
-            .and_then(|proto| proto.config_source_specifier.as_ref());
-        let for_secrets = match specifier {
-            Some(ApiConfigSource(_)) => Some("api_config_source"),
-            Some(PathConfigSource(_)) => Some("path_config_source"),
-            Some(Path(_)) => Some("path"),
-            _ => None,
-        };
-        let source = Self::from_proto(at, proto)?;
-        match for_secrets {
-            None => Ok(source),
-            Some(field) => Err(at.field(field).reject("is only supported for secrets; write ads")),
-        }
     }
 }
 
@@ -108,30 +86,58 @@ fn path_source(at: &FieldPath<'_>, proto: pb::PathConfigSource) -> Result<PathBu
     Ok(PathBuf::from(at.field("path").not_empty(path)?))
 }
 
-/// The cluster of a stream of its own.
-fn grpc_source(at: &FieldPath<'_>, proto: pb::ApiConfigSource) -> Result<ClusterName, Rejection> {
+/// A server of its own.
+fn api_source(at: &FieldPath<'_>, proto: pb::ApiConfigSource) -> Result<ConfigServer, Rejection> {
     verdicts!(at, proto => pb::ApiConfigSource {
-        supported { grpc_services }
-        partly {
-            api_type: "GRPC only; others are refused",
-            transport_api_version: "V3 only; others are refused, as in Envoy",
-        }
-        inert {
-            set_node_on_first_message_only: "the first message of a stream, which identifies it, has the node either way",
-            cluster_names: "are for REST, which is refused",
-            refresh_delay: "is for REST, which is refused",
-            request_timeout: "is for REST, which is refused",
-        }
+        supported { api_type, grpc_services, cluster_names, refresh_delay, request_timeout }
+        partly { transport_api_version: "V3 only; others are refused, as in Envoy" }
+        inert { set_node_on_first_message_only: "the first message of a stream, which identifies it, has the node either way" }
         unsupported { rate_limit_settings, config_validators }
     });
     check_version(&at.field("transport_api_version"), transport_api_version)?;
-    match at.field("api_type").enumeration(api_type)? {
-        ApiType::Grpc => grpc_cluster(at, grpc_services),
-        other => Err(not_grpc(&at.field("api_type"), other, &[ApiType::Grpc])),
+    let kind = at.field("api_type").enumeration(api_type)?;
+    if kind != ApiType::Rest && !cluster_names.is_empty() {
+        return Err(at
+            .field("cluster_names")
+            .reject("are for REST; write grpc_services"));
+    }
+    match kind {
+        ApiType::Grpc => grpc_cluster(at, grpc_services).map(ConfigServer::Grpc),
+        ApiType::DeltaGrpc => grpc_cluster(at, grpc_services).map(ConfigServer::DeltaGrpc),
+        ApiType::Rest if !grpc_services.is_empty() => Err(at
+            .field("grpc_services")
+            .reject("are not for REST; write cluster_names")),
+        ApiType::Rest => {
+            let delay = at.field("refresh_delay");
+            let refresh_delay = delay.duration(refresh_delay)?;
+            Ok(ConfigServer::Rest(RestServer {
+                cluster: rest_cluster(&at.field("cluster_names"), cluster_names)?,
+                refresh_delay: refresh_delay
+                    .filter(|delay| !delay.is_zero())
+                    .ok_or_else(|| delay.reject("must be given for REST, and above 0"))?,
+                request_timeout: at
+                    .field("request_timeout")
+                    .duration(request_timeout)?
+                    .unwrap_or(REQUEST_TIMEOUT),
+            }))
+        }
+        other => Err(not_one_of(
+            &at.field("api_type"),
+            other,
+            &[ApiType::Grpc, ApiType::DeltaGrpc, ApiType::Rest],
+        )),
     }
 }
 
-fn not_grpc(at: &FieldPath<'_>, found: ApiType, valid: &[ApiType]) -> Rejection {
+fn rest_cluster(at: &FieldPath<'_>, names: Vec<ClusterName>) -> Result<ClusterName, Rejection> {
+    let count = names.len();
+    match (names.into_iter().next(), count) {
+        (Some(name), 1) => at.index(0).not_empty(name),
+        _ => Err(at.reject(format!("needs exactly one server, not {count}"))),
+    }
+}
+
+fn not_one_of(at: &FieldPath<'_>, found: ApiType, valid: &[ApiType]) -> Rejection {
     let name = found.as_str_name();
     at.reject_name(
         format!("{name} is not supported"),
@@ -148,9 +154,9 @@ impl AdsConfig {
             partly { transport_api_version: "V3 only; others are refused, as in Envoy" }
             inert {
                 set_node_on_first_message_only: "the first message of a stream, which identifies it, has the node either way",
-                cluster_names: "are for REST, which is refused",
-                refresh_delay: "is for REST, which is refused",
-                request_timeout: "is for REST, which is refused",
+                cluster_names: "are for REST, which is refused here, as in Envoy",
+                refresh_delay: "is for REST, which is refused here, as in Envoy",
+                request_timeout: "is for REST, which is refused here, as in Envoy",
             }
             unsupported { rate_limit_settings, config_validators }
         });
@@ -159,7 +165,7 @@ impl AdsConfig {
             ApiType::Grpc => AdsMode::Sotw,
             ApiType::DeltaGrpc => AdsMode::Delta,
             other => {
-                return Err(not_grpc(
+                return Err(not_one_of(
                     &at.field("api_type"),
                     other,
                     &[ApiType::Grpc, ApiType::DeltaGrpc],

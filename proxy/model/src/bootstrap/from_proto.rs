@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3::{self as pb, bootstrap, runti
 use envoy_types::pb::envoy::config::core::v3 as core;
 
 use super::stats::Stats;
-use super::{AdsConfig, Bootstrap, ConfigSource};
+use super::{AdsConfig, Bootstrap, ConfigServer, ConfigSource};
 use crate::access_log::AccessLog;
 use crate::address::{Address, Names};
 use crate::cluster::Cluster;
@@ -128,8 +128,8 @@ fn unique<'n>(at: FieldPath<'_>, names: impl Iterator<Item = &'n str>) -> Result
 #[derive(Default)]
 struct Dynamic {
     ads: Option<AdsConfig>,
-    lds: bool,
-    cds: bool,
+    lds: Option<ConfigSource>,
+    cds: Option<ConfigSource>,
 }
 
 impl Dynamic {
@@ -145,30 +145,31 @@ impl Dynamic {
             .map(|proto| AdsConfig::from_proto(&at.field("ads_config"), proto))
             .transpose()?;
         Ok(Self {
-            lds: over_ads(&at.field("lds_config"), lds_config, ads.is_some())?,
-            cds: over_ads(&at.field("cds_config"), cds_config, ads.is_some())?,
+            lds: source(&at.field("lds_config"), lds_config, ads.is_some())?,
+            cds: source(&at.field("cds_config"), cds_config, ads.is_some())?,
             ads,
         })
     }
 }
 
-/// Whether a kind of resource comes over ADS. Until it has come the process is not ready, however long that takes.
-fn over_ads(at: &FieldPath<'_>, proto: Option<core::ConfigSource>, has_ads: bool) -> Result<bool, Rejection> {
-    if proto.is_none() {
-        return Ok(false);
-    }
-    let timeout = proto
-        .as_ref()
-        .is_some_and(|proto| proto.initial_fetch_timeout.is_some());
-    let source = ConfigSource::ads_from_proto(at, proto)?;
+/// Who serves a kind of resource. Until it has come the process is not ready, however long that takes.
+fn source(
+    at: &FieldPath<'_>,
+    proto: Option<core::ConfigSource>,
+    has_ads: bool,
+) -> Result<Option<ConfigSource>, Rejection> {
+    let Some(proto) = proto else { return Ok(None) };
+    let timeout = proto.initial_fetch_timeout.is_some();
+    let source = ConfigSource::from_proto(at, Some(proto))?;
     if timeout && source.initial_fetch_timeout.is_some() {
         at.field("initial_fetch_timeout")
             .problem("has no effect here: the process waits for its first listeners and clusters for ever");
     }
-    if !has_ads {
+    if source.server == ConfigServer::Ads && !has_ads {
         at.field("ads").problem("has no effect: there is no ads_config");
+        return Ok(None);
     }
-    Ok(has_ads)
+    Ok(Some(source))
 }
 
 fn check_cluster_manager(at: &FieldPath<'_>, proto: Option<pb::ClusterManager>) {

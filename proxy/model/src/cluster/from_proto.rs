@@ -192,7 +192,7 @@ fn discovery(
         cluster::DiscoveryType::Eds => {
             let at = at.field("eds_cluster_config");
             verdicts!(at, at.required(eds)? => cluster::EdsClusterConfig { supported { eds_config, service_name } });
-            let source = ConfigSource::ads_from_proto(&at.field("eds_config"), eds_config)?;
+            let source = ConfigSource::from_proto(&at.field("eds_config"), eds_config)?;
             Discovery::Eds {
                 service_name: if service_name.is_empty() {
                     name.to_owned()

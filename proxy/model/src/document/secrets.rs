@@ -1,21 +1,15 @@
-//! Files of secrets: a `DiscoveryResponse`, as Envoy reads it for `path_config_source`.
-//!
-//! The file name says what it holds: `.pb` the binary encoding, `.json` and `.yaml` text. A field that the messages do not have is
-//! refused: Envoy passes over it, and a misspelt `trusted_ca` would then admit everybody.
-//! Source: envoy/service/discovery/v3/discovery.proto; source/common/protobuf/utility.cc `loadFromFile`.
-use std::io;
+//! Files of secrets: a `DiscoveryResponse`, as Envoy reads it for `path_config_source`; see [`super::responses`].
 use std::path::Path;
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryResponse, Resource};
+use envoy_types::pb::envoy::service::discovery::v3::Resource;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message as _;
 
-use super::{DocumentError, Format, Refusal, Source, UnknownFields, merged, read, too_deep};
+use super::responses::{read_regular, response};
+use super::{DocumentError, UnknownFields};
 use crate::decode::SECRET_TYPE;
-use crate::dump::Descriptors;
 
-const RESPONSE: &str = "envoy.service.discovery.v3.DiscoveryResponse";
 const RESOURCE: &str = "envoy.service.discovery.v3.Resource";
 
 /// One secret of a file.
@@ -35,11 +29,7 @@ pub struct FileSecret {
 /// [`DocumentError`]: with line, column and field path for text; [`DocumentError::Read`] for anything that is no regular file.
 pub fn read_secrets(path: &Path) -> Result<Vec<FileSecret>, DocumentError> {
     let file = path.display().to_string();
-    let content = read_regular(path).map_err(|source| DocumentError::Read {
-        file: file.clone(),
-        source,
-    })?;
-    let response = response(&file, &content)?;
+    let response = response(&file, &read_regular(path)?, UnknownFields::Refuse, false)?;
     let version = response.version_info;
     let resources = response.resources.into_iter().enumerate();
     resources
@@ -51,37 +41,6 @@ pub fn read_secrets(path: &Path) -> Result<Vec<FileSecret>, DocumentError> {
             })
         })
         .collect()
-}
-
-/// Opening a pipe would wait for a writer.
-fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    if std::fs::metadata(path)?.is_file() {
-        read(path)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-    }
-}
-
-fn response(file: &str, content: &[u8]) -> Result<DiscoveryResponse, DocumentError> {
-    if file.ends_with(".pb") {
-        return DiscoveryResponse::decode(content).map_err(|error| DocumentError::Read {
-            file: file.to_owned(),
-            source: io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("no encoded DiscoveryResponse: {error}"),
-            ),
-        });
-    }
-    let source = Source::new(file, content, Format::of(file, content))?;
-    // Whatever is not in this set is no secret; the large one would cost 17 MB to say so.
-    let encoded = merged(
-        &Descriptors::secrets()?,
-        RESPONSE,
-        &[source],
-        UnknownFields::Refuse,
-    )
-    .map_err(Refusal::into_error)?;
-    DiscoveryResponse::decode(encoded.as_slice()).map_err(|error| too_deep(file, &error))
 }
 
 fn secret(mut any: Any, version: &str) -> Result<FileSecret, String> {
@@ -110,6 +69,8 @@ fn message_name(any: &Any) -> &str {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
 
     use super::*;
 

@@ -215,7 +215,7 @@ impl RouteSource {
                 let name = at.field("route_config_name").not_empty(route_config_name)?;
                 Ok(Self::Rds {
                     name,
-                    source: ConfigSource::ads_from_proto(&at.field("config_source"), config_source)?,
+                    source: ConfigSource::from_proto(&at.field("config_source"), config_source)?,
                 })
             }
             Some(RouteSpecifier::ScopedRoutes(_)) => {

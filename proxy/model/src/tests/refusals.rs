@@ -311,45 +311,6 @@ fn manager_with(change: impl Fn(&mut hcm::HttpConnectionManager)) -> Vec<u8> {
 }
 
 #[test]
-fn routes_come_over_ads_only() {
-    use envoy_types::pb::envoy::config::core::v3 as core;
-    let bytes = manager_with(|manager| {
-        let envoy = core::grpc_service::EnvoyGrpc {
-            cluster_name: "own".to_owned(),
-            ..Default::default()
-        };
-        let service = core::GrpcService {
-            target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(envoy)),
-            ..Default::default()
-        };
-        let server = core::ApiConfigSource {
-            api_type: core::api_config_source::ApiType::Grpc.into(),
-            transport_api_version: core::ApiVersion::V3.into(),
-            grpc_services: vec![service],
-            ..Default::default()
-        };
-        let source = core::ConfigSource {
-            resource_api_version: core::ApiVersion::V3.into(),
-            config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::ApiConfigSource(
-                server,
-            )),
-            ..Default::default()
-        };
-        let rds = hcm::Rds {
-            config_source: Some(source),
-            route_config_name: "r".to_owned(),
-        };
-        manager.route_specifier = Some(hcm::http_connection_manager::RouteSpecifier::Rds(rds));
-    });
-    let rejection = decode::listener(&bytes).unwrap_err();
-    assert!(
-        rejection.path.ends_with("rds.config_source.api_config_source"),
-        "{rejection}"
-    );
-    assert_eq!(rejection.reason, "is only supported for secrets; write ads");
-}
-
-#[test]
 fn a_request_timeout_is_listed_unless_it_means_none() {
     let listed = |seconds| {
         let bytes = manager_with(|manager| {

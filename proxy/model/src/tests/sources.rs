@@ -1,5 +1,7 @@
-//! Where secrets come from, and where nothing else does.
-use crate::bootstrap::ConfigServer;
+//! Where resources come from.
+use std::time::Duration;
+
+use crate::bootstrap::{ConfigServer, RestServer};
 use crate::decode;
 use crate::document::{UnknownFields, parse_bootstrap};
 use crate::tls::CertificateSource;
@@ -41,30 +43,93 @@ static_resources:
     }
 }
 
+/// The CDS source of a bootstrap without ADS.
+fn clusters(cds: &str) -> Result<Option<ConfigServer>, String> {
+    let text = format!(
+        "node: {{ id: a, cluster: a }}\ndynamic_resources: {{ cds_config: {{ resource_api_version: V3, {cds} }} }}\n"
+    );
+    let parsed = parse_bootstrap("b.yaml", text.as_bytes(), None, UnknownFields::Refuse);
+    let (message, _) = parsed.map_err(|error| error.to_string())?;
+    let bootstrap = decode::bootstrap(message).map_err(|rejection| rejection.to_string())?;
+    Ok(bootstrap.value.cds.map(|source| source.server))
+}
+
+const GRPC: &str = "grpc_services: [ envoy_grpc: { cluster_name: c } ]";
+
+fn api(kind: &str, fields: &str) -> String {
+    format!("api_config_source: {{ api_type: {kind}, transport_api_version: V3, {fields} }}")
+}
+
 #[test]
-fn secrets_come_from_files_and_nothing_else_does() {
+fn a_source_is_ads_a_stream_of_its_own_polls_or_a_file() {
     let file = ConfigServer::Path("/s.yaml".into());
     let watched = "path_config_source: { path: /s.yaml, watched_directory: { path: / } }";
     assert_eq!(sources("ads: {}", watched).as_ref(), Ok(&file));
     assert_eq!(sources("ads: {}", "path: /s.yaml").as_ref(), Ok(&file));
-    let check = |cds: &str, sds: &str, end: &str| {
-        let refused = sources(cds, sds).unwrap_err();
+    let check = |cds: &str, server: Option<ConfigServer>| assert_eq!(clusters(cds), Ok(server), "{cds}");
+    check(watched, Some(file.clone()));
+    check("path: /s.yaml", Some(file));
+    check("ads: {}", None); // there is no ads_config
+    check(&api("GRPC", GRPC), Some(ConfigServer::Grpc("c".to_owned())));
+    check(
+        &api("DELTA_GRPC", GRPC),
+        Some(ConfigServer::DeltaGrpc("c".to_owned())),
+    );
+    let polled = |request_timeout| {
+        Some(ConfigServer::Rest(RestServer {
+            cluster: "c".to_owned(),
+            refresh_delay: Duration::from_millis(500),
+            request_timeout,
+        }))
+    };
+    let rest = api("REST", "cluster_names: [ c ], refresh_delay: 0.5s");
+    check(&rest, polled(Duration::from_secs(1)));
+    let rest = api(
+        "REST",
+        "cluster_names: [ c ], refresh_delay: 0.5s, request_timeout: 3s",
+    );
+    check(&rest, polled(Duration::from_secs(3)));
+}
+
+#[test]
+fn a_source_that_cannot_be_asked_is_refused_with_what_to_write() {
+    let check = |cds: &str, end: &str| {
+        let refused = clusters(cds).unwrap_err();
         assert!(refused.ends_with(end), "{refused}");
     };
-    let end = "cds_config.path_config_source: is only supported for secrets; write ads";
-    check("path_config_source: { path: /c }", watched, end);
+    let at = "cds_config.api_config_source";
     check(
-        "path: /c",
-        watched,
-        "cds_config.path: is only supported for secrets; write ads",
+        &api("GRPC", "cluster_names: [ c ]"),
+        &format!("{at}.cluster_names: are for REST; write grpc_services"),
     );
     check(
-        "ads: {}",
+        &api("REST", &format!("{GRPC}, refresh_delay: 1s")),
+        &format!("{at}.grpc_services: are not for REST; write cluster_names"),
+    );
+    check(
+        &api("REST", "cluster_names: [ c, d ], refresh_delay: 1s"),
+        &format!("{at}.cluster_names: needs exactly one server, not 2"),
+    );
+    check(
+        &api("REST", "cluster_names: [ c ]"),
+        &format!("{at}.refresh_delay: must be given for REST, and above 0"),
+    );
+    check(
+        &api("GRPC", ""),
+        &format!("{at}.grpc_services: needs exactly one server, not 0"),
+    );
+    let refused = clusters(&api("AGGREGATED_GRPC", GRPC)).unwrap_err();
+    assert!(refused.contains("AGGREGATED_GRPC is not supported"), "{refused}");
+    check(
         "path_config_source: { path: '' }",
-        "sds_config.path_config_source.path: must not be empty",
+        "cds_config.path_config_source.path: must not be empty",
     );
-    let end = "sds_config.self: is not supported; write ads, api_config_source or path_config_source";
-    check("ads: {}", "self: {}", end);
-    let end = "sds_config: has none of ads, api_config_source and path_config_source";
-    check("ads: {}", "initial_fetch_timeout: 1s", end);
+    check(
+        "self: {}",
+        "cds_config.self: is not supported; write ads, api_config_source or path_config_source",
+    );
+    check(
+        "initial_fetch_timeout: 1s",
+        "cds_config: has none of ads, api_config_source and path_config_source",
+    );
 }
