@@ -7,6 +7,7 @@
 pub mod delta;
 mod intake;
 mod machine;
+mod pacing;
 pub mod sotw;
 mod ttl;
 
@@ -46,7 +47,8 @@ pub trait Session {
     /// Whether [`next_request`](Session::next_request) is worth a call. It may still find nothing to say.
     fn wants_to_send(&self) -> bool;
 
-    /// The next message: answers first, in order of the responses, then changes of subscriptions.
+    /// The next message: answers first, in order of the responses of a type, then changes of subscriptions, then reports. A second
+    /// refusal in a row waits, and the type with it: up to a second, so that no loop comes of it.
     fn next_request(&mut self) -> Option<Self::Request>;
 
     /// Takes a response: the handler sees what was asked for, and exactly one answer is queued.
@@ -56,11 +58,12 @@ pub trait Session {
     fn report(&mut self, report: Report);
 
     /// Tells the time, counted from any moment that stays the same, and what it ends: resources whose time to live is
-    /// over are removed, connected or not. To be called before each response and at [`next_expiry`](Session::next_expiry).
+    /// over are removed, connected or not. To be called before each response and at [`next_deadline`](Session::next_deadline).
     fn advance<H: Handler + ?Sized>(&mut self, now: Duration, handler: &mut H);
 
-    /// When the next resource expires, if nothing prolongs its life.
-    fn next_expiry(&mut self) -> Option<Duration>;
+    /// When [`advance`](Session::advance) has something to do next: the end of a resource's life, or the time of an answer that is
+    /// held because the one before it was a refusal too.
+    fn next_deadline(&mut self) -> Option<Duration>;
 
     /// Answers that wait to be taken; the driver stops reading when they become too many.
     fn waiting_answers(&self) -> usize;

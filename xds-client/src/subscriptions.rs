@@ -73,10 +73,15 @@ impl Subscriptions {
         self.interests.iter().find(|i| &*i.type_url == type_url)
     }
 
+    pub(crate) fn interests(&self) -> &[Interest] {
+        &self.interests
+    }
+
     pub(crate) fn interests_mut(&mut self) -> &mut [Interest] {
         &mut self.interests
     }
 
+    #[cfg(test)]
     pub(crate) fn any_changed(&self) -> bool {
         self.interests.iter().any(|i| i.changed)
     }

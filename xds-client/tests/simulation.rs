@@ -15,6 +15,8 @@ mod simulation {
     pub(crate) mod world;
 }
 
+use std::time::Duration;
+
 use simulation::owner::Owner;
 use simulation::world::{CLUSTERS, ENDPOINTS, SECRETS, World};
 use xds_client::{DeltaSession, Node, Session, SotwSession, Subscriptions};
@@ -53,7 +55,10 @@ fn simulate<P: Plane>(seed: u64, new: fn(Node, Subscriptions) -> P::Session) {
     );
     let versions = random.bool();
     let mut stream: Option<(P, Vec<_>)> = None;
+    let mut now = Duration::ZERO;
     for _ in 0..STEPS {
+        now += Duration::from_millis(random.u64(..40));
+        session.advance(now, &mut owner);
         let Some((plane, upstream)) = &mut stream else {
             match random.u8(..4) {
                 0 => world.change(&mut random),
@@ -95,9 +100,12 @@ fn simulate<P: Plane>(seed: u64, new: fn(Node, Subscriptions) -> P::Session) {
             round < 1_000,
             "seed {seed}: the session and the control plane never come to rest"
         );
+        // Whatever is held back may go now.
+        now += Duration::from_secs(2);
+        session.advance(now, &mut owner);
         plane.push(&world, &mut random);
         upstream.extend(std::iter::from_fn(|| session.next_request()));
-        let mut quiet = upstream.is_empty();
+        let mut quiet = upstream.is_empty() && session.next_deadline().is_none();
         for request in upstream.drain(..) {
             plane.receive(request, &world);
         }

@@ -48,16 +48,16 @@ impl Upkeep {
         session.advance(self.epoch.elapsed(), handler);
     }
 
-    /// Waits for a command or the end of a resource's life, and carries it out. True: a command. Nothing is lost if it is
+    /// Waits for a command or the session's deadline, and carries it out. True: a command. Nothing is lost if it is
     /// dropped before it is done.
     pub(super) async fn one_turn<S: Session, H: Handler>(
         &mut self,
         session: &mut S,
         handler: &mut H,
     ) -> bool {
-        let expiry = session.next_expiry();
-        let expired = async {
-            match expiry.and_then(|at| self.epoch.checked_add(at)) {
+        let deadline = session.next_deadline();
+        let due = async {
+            match deadline.and_then(|at| self.epoch.checked_add(at)) {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
@@ -65,7 +65,7 @@ impl Upkeep {
         let command = tokio::select! {
             biased;
             Some(command) = self.commands.recv() => Some(command),
-            () = expired => None,
+            () = due => None,
         };
         match command {
             Some(command) => {

@@ -49,12 +49,13 @@ impl DeltaSession {
 
     fn answer(&mut self, type_url: String, nonce: String, outcome: Option<&Outcome>) {
         let rejections = outcome.map(|o| o.rejections.as_slice()).unwrap_or_default();
-        self.machine.answers.push_back(DeltaDiscoveryRequest {
-            type_url,
+        let request = DeltaDiscoveryRequest {
+            type_url: type_url.clone(),
             response_nonce: nonce,
             error_detail: (!rejections.is_empty()).then(|| error_detail(rejections)),
             ..DeltaDiscoveryRequest::default()
-        });
+        };
+        self.machine.answer(&type_url, request, !rejections.is_empty());
     }
 }
 
@@ -159,8 +160,8 @@ impl Session for DeltaSession {
         self.machine.advance(now, handler);
     }
 
-    fn next_expiry(&mut self) -> Option<Duration> {
-        self.machine.next_expiry()
+    fn next_deadline(&mut self) -> Option<Duration> {
+        self.machine.next_deadline()
     }
 
     fn waiting_answers(&self) -> usize {

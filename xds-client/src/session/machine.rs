@@ -2,7 +2,7 @@
 //!
 //! A protocol brings its state of one type ([`PerType`]) and reads its own responses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use envoy_types::pb::google::rpc::Status;
 
 use super::error_detail;
 use super::intake::Outcome;
+use super::pacing::Answers;
 use super::ttl::Expiries;
 use crate::subscriptions::{Interest, WILDCARD};
 use crate::{Counters, Handler, Rejection, Report, Subscriptions, Update};
@@ -58,7 +59,7 @@ pub(super) struct Machine<T: PerType> {
     node: Node,
     pub(super) subscriptions: Subscriptions,
     pub(super) types: HashMap<Arc<str>, T>,
-    pub(super) answers: VecDeque<T::Request>,
+    pub(super) answers: Answers<T::Request>,
     stream_open: bool,
     node_sent: bool,
     reports: Vec<Said>,
@@ -72,7 +73,7 @@ impl<T: PerType> Machine<T> {
             node,
             subscriptions,
             types: HashMap::new(),
-            answers: VecDeque::new(),
+            answers: Answers::default(),
             stream_open: false,
             node_sent: false,
             reports: Vec::new(),
@@ -114,7 +115,19 @@ impl<T: PerType> Machine<T> {
 
     pub(super) fn wants_to_send(&self) -> bool {
         self.stream_open
-            && (!self.answers.is_empty() || self.subscriptions.any_changed() || self.due_report().is_some())
+            && (self.answers.any_due(self.now) || self.has_changes() || self.due_report().is_some())
+    }
+
+    fn has_changes(&self) -> bool {
+        self.subscriptions
+            .interests()
+            .iter()
+            .any(|i| i.changed && !self.answers.holds(&i.type_url))
+    }
+
+    /// Queues the answer to a response.
+    pub(super) fn answer(&mut self, type_url: &str, request: T::Request, is_refusal: bool) {
+        self.answers.push(type_url, request, is_refusal, self.now);
     }
 
     /// Replaces what was said of the same type before.
@@ -148,16 +161,26 @@ impl<T: PerType> Machine<T> {
         Some(T::report(type_url.clone(), detail))
     }
 
-    pub(super) fn next_expiry(&mut self) -> Option<Duration> {
-        self.types
+    /// An expiry, or an answer that is held.
+    pub(super) fn next_deadline(&mut self) -> Option<Duration> {
+        let held = self.answers.next_due().filter(|due| *due > self.now);
+        let expiries = self
+            .types
             .values_mut()
-            .filter_map(|state| state.expiries().next())
-            .min()
+            .filter_map(|state| state.expiries().next());
+        expiries.chain(held).min()
     }
 
     /// Tells the owner of everything whose time to live is over.
     pub(super) fn advance<H: Handler + ?Sized>(&mut self, now: Duration, handler: &mut H) {
         self.now = now;
+        let mut next = self
+            .types
+            .values_mut()
+            .filter_map(|state| state.expiries().next());
+        if !next.any(|at| at <= now) {
+            return;
+        }
         self.forget_dropped();
         let due = |(type_url, state): (&Arc<str>, &mut T)| {
             let names = state.expiries().take_due(now);
@@ -187,16 +210,17 @@ impl<T: PerType> Machine<T> {
         if !self.stream_open {
             return None;
         }
-        if let Some(answer) = self.answers.pop_front() {
+        if let Some(answer) = self.answers.pop(self.now) {
             return Some(self.stamp(answer));
         }
         self.forget_dropped();
-        let types = &mut self.types;
+        let (types, answers) = (&mut self.types, &self.answers);
         let request = self
             .subscriptions
             .interests_mut()
             .iter_mut()
-            .filter(|i| i.changed)
+            // It would be read as the answer that waits.
+            .filter(|i| i.changed && !answers.holds(&i.type_url))
             .find_map(|interest| {
                 types
                     .entry(interest.type_url.clone())

@@ -138,7 +138,7 @@ impl Session for SotwSession {
                 Some(state) => state.answer(&type_url, version_info, nonce, &[]),
                 None => TypeState::default().answer(&type_url, version_info, nonce, &[]),
             };
-            return machine.answers.push_back(answer);
+            return machine.answer(&type_url, answer, false);
         };
         let state = machine.types.entry(interest.type_url.clone()).or_default();
         let offers: Vec<Offer> = resources
@@ -198,11 +198,11 @@ impl Session for SotwSession {
         }
         outcome.count(&mut machine.counters);
         let answer = state.answer(&type_url, version_info, nonce, &outcome.rejections);
-        machine.answers.push_back(answer);
         state.repeat |= !outcome.is_accepted() && unanswered;
         if state.repeat || !state.held.renewing.is_empty() {
             machine.subscriptions.mark_changed(&type_url);
         }
+        machine.answer(&type_url, answer, !outcome.is_accepted());
     }
 
     fn report(&mut self, report: Report) {
@@ -213,8 +213,8 @@ impl Session for SotwSession {
         self.machine.advance(now, handler);
     }
 
-    fn next_expiry(&mut self) -> Option<Duration> {
-        self.machine.next_expiry()
+    fn next_deadline(&mut self) -> Option<Duration> {
+        self.machine.next_deadline()
     }
 
     fn waiting_answers(&self) -> usize {

@@ -398,7 +398,7 @@ fn a_resource_goes_when_its_time_to_live_is_over_and_no_heartbeat_came() {
     session.on_response(heartbeat("2", "a", 10), &mut owner);
     session.on_response(living("3", &[("b", None)]), &mut owner); // lives for ever from now on
     session.on_response(heartbeat("4", "never-seen", 1), &mut owner);
-    assert_eq!(session.next_expiry(), Some(at(10)));
+    assert_eq!(session.next_deadline(), Some(at(10)));
     owner.updates.clear();
     session.stream_closed(); // the control plane is not needed for that
     session.advance(at(10), &mut owner);
@@ -412,7 +412,7 @@ fn a_resource_goes_when_its_time_to_live_is_over_and_no_heartbeat_came() {
     session.advance(at(18), &mut owner);
     assert_eq!(owner.updates[1].removed, ["a"]);
     assert_eq!(
-        (session.next_expiry(), session.machine.counters.expired),
+        (session.next_deadline(), session.machine.counters.expired),
         (None, 2)
     );
     // What expired is not claimed to be here.
@@ -428,7 +428,7 @@ fn a_refused_update_does_not_touch_the_life_of_the_version_before() {
     owner.rejects = vec!["a"];
     session.on_response(living("2", &[("a", Some(99))]), &mut owner);
     session.on_response(living("3", &[("a", None)]), &mut owner);
-    assert_eq!(session.next_expiry(), Some(at(10)));
+    assert_eq!(session.next_deadline(), Some(at(10)));
 }
 
 #[test]
