@@ -37,6 +37,18 @@ fn a_wrong_name_is_placed_and_the_right_one_suggested() {
 }
 
 #[test]
+fn a_duration_may_be_written_as_the_message_that_it_is() {
+    let read = |text: &str| {
+        let bootstrap = parse(&format!("{{stats_flush_interval: {text}}}")).unwrap();
+        let interval = bootstrap.stats_flush_interval.unwrap();
+        (interval.seconds, interval.nanos)
+    };
+    assert_eq!(read("{nanos: 500000000}"), (0, 500_000_000));
+    assert_eq!(read("{seconds: 3}"), (3, 0));
+    assert_eq!(read("3.5s"), (3, 500_000_000));
+}
+
+#[test]
 fn a_wrong_value_is_placed() {
     for (cluster, wanted) in [
         (

@@ -19,6 +19,8 @@ impl Decoder<'_> {
         let kind = descriptor.full_name().strip_prefix("google.protobuf.")?;
         let plain = match kind {
             "Any" => return Some(self.any(node, descriptor)),
+            // Envoy reads both; go-control-plane's samples have `{ nanos: 500000000 }`.
+            "Duration" if matches!(node.value, Tree::Object(_)) => return None,
             "Duration" => self
                 .text(node, "a duration as \"1.5s\"", duration)
                 .map(|value| value.encode_to_vec()),
