@@ -87,6 +87,9 @@ fn shown(bytes: &[u8]) -> String {
         .to_string()
 }
 
+/// Longer than this no sleep is late; it was something else.
+const SLEPT_TOO_LONG: Duration = Duration::from_millis(4);
+
 /// Connections that are ready to speak.
 pub struct Client {
     poll: Poll,
@@ -202,6 +205,41 @@ impl Client {
             self.send_due()?;
             // Not asleep until the next one is due: a sleep ends late, and the wait would count as a response time.
             self.turn(Duration::ZERO)?;
+        }
+        self.finish()?;
+        Ok(self.pace.take().map(|pace| pace.latencies).unwrap_or_default())
+    }
+
+    /// As [`Self::run_paced`], but asleep between requests, so that others may use the core: late by what a sleep is late. The time is
+    /// taken from the moment of sending, or from the intended one when all connections are busy then.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_calmly(&mut self, every: Duration, duration: Duration) -> anyhow::Result<Vec<Duration>> {
+        self.finish()?;
+        let start = Instant::now();
+        self.pace = Some(Pace {
+            every,
+            next: start,
+            waiting: VecDeque::new(),
+            latencies: Vec::new(),
+        });
+        while start.elapsed() < duration {
+            let is_busy = self
+                .connections
+                .iter()
+                .all(|connection| connection.began.is_some());
+            if let Some(pace) = self.pace.as_mut().filter(|_| !is_busy) {
+                // What is overdue now was late because of the sleep.
+                let now = Instant::now();
+                let due = now.saturating_duration_since(pace.next);
+                if pace.waiting.is_empty() && due < SLEPT_TOO_LONG && pace.next <= now {
+                    pace.next = now;
+                }
+            }
+            self.send_due()?;
+            let next = self.pace.as_ref().map_or(start, |pace| pace.next);
+            self.turn(next.saturating_duration_since(Instant::now()))?;
         }
         self.finish()?;
         Ok(self.pace.take().map(|pace| pace.latencies).unwrap_or_default())

@@ -10,6 +10,7 @@ mod counters;
 pub(crate) mod dial;
 mod dump;
 mod listeners;
+mod recipe;
 mod secret_updates;
 mod secrets;
 mod store;

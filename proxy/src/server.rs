@@ -122,6 +122,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         registry: registry.clone(),
         drain_time: options.drain_time,
     });
+    registry.add_source(&shared.clusters);
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
     let admin_address = bootstrap.admin;
     let address_path = options.admin_address_path.clone();

@@ -21,6 +21,7 @@ mod inclusion;
 mod render;
 mod response_codes;
 mod slots;
+mod source;
 mod tagged;
 mod tags;
 
@@ -29,13 +30,14 @@ pub(crate) use inclusion::NameRules;
 pub(crate) use render::{json, prometheus, text};
 pub(crate) use response_codes::ResponseCodes;
 pub(crate) use slots::WorkerStats;
+pub(crate) use source::{Source, Unregistered};
 pub(crate) use tagged::Tags;
 pub(crate) use tags::TagRules;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use histogram::Snapshot;
 use ids::{CellEntry, HistogramEntry, Kind};
@@ -47,6 +49,7 @@ pub(crate) struct Registry {
     tags: TagRules,
     rules: NameRules,
     names: Mutex<Names>,
+    sources: Mutex<Vec<Weak<dyn Source>>>,
 }
 
 /// What is registered, sorted by full name as every output needs it.
@@ -58,6 +61,14 @@ struct Names {
     texts: BTreeMap<Arc<str>, String>,
 }
 
+impl Names {
+    fn has(&self, name: &str) -> bool {
+        self.counters.contains_key(name)
+            || self.gauges.contains_key(name)
+            || self.histograms.contains_key(name)
+    }
+}
+
 impl Registry {
     /// An empty registry for the stats that `rules` include.
     pub(crate) fn with_rules(tags: TagRules, rules: NameRules) -> Arc<Registry> {
@@ -66,7 +77,15 @@ impl Registry {
             tags,
             rules,
             names: Mutex::default(),
+            sources: Mutex::default(),
         })
+    }
+
+    /// Shows what `source` has in every output, as long as it lives.
+    pub(crate) fn add_source<S: Source + 'static>(&self, source: &Arc<S>) {
+        let source: Arc<dyn Source> = source.clone();
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.push(Arc::downgrade(&source));
     }
 
     /// The counter of this name; the same id each time until it is removed.

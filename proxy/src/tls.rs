@@ -13,6 +13,7 @@
 
 pub(crate) mod client;
 pub(crate) mod client_hello;
+pub(crate) mod cluster;
 pub(crate) mod distinguished_name;
 pub(crate) mod error;
 pub(crate) mod info;
@@ -26,7 +27,7 @@ pub(crate) mod verify;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::ClientContext;
+pub(crate) use cluster::{ClientMaterial, ClientSecrets, ClientTls};
 pub(crate) use error::{ContextError, SslCounter};
 pub(crate) use info::TlsInfo;
 pub(crate) use secret::CertifiedMaterial;

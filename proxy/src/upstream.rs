@@ -8,5 +8,6 @@ pub(crate) mod connect;
 pub(crate) mod endpoint;
 pub(crate) mod lb;
 pub(crate) mod pool;
+pub(crate) mod slot;
 pub(crate) mod stats;
 pub(crate) mod weighted;

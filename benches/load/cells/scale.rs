@@ -150,17 +150,17 @@ fn changes(
     plane.push(subject.proxy, LISTENER, vec![churn::listener(listens)])?;
     let streams = subject.connect(listens)?;
     let mut client = Client::new(streams, Speech::get("churn", "/", body()))?;
-    client.run_paced(REQUEST_EVERY, Duration::from_secs(1))?;
+    client.run_calmly(REQUEST_EVERY, Duration::from_secs(1))?;
     for _ in 0..extent.turns {
         let quiet = extent.changing / 2;
-        let (quiet_cpu, latencies) = subject.cpu_of(|| client.run_paced(REQUEST_EVERY, quiet))?;
+        let (quiet_cpu, latencies) = subject.cpu_of(|| client.run_calmly(REQUEST_EVERY, quiet))?;
         row.quiet_p99_us.push(p99(&latencies));
         let mut pushes = 0;
         let (cpu, latencies) = subject.cpu_of(|| {
             std::thread::scope(|scope| {
                 let (ends, service) = (Instant::now() + extent.changing, &mut service);
                 let pushing = scope.spawn(move || push_until(ends, plane, subject.proxy, service));
-                let latencies = client.run_paced(REQUEST_EVERY, extent.changing);
+                let latencies = client.run_calmly(REQUEST_EVERY, extent.changing);
                 pushes = pushing.join().unwrap_or_default();
                 latencies
             })

@@ -1,9 +1,14 @@
 //! Endpoints of a cluster. Source: envoy/config/endpoint/v3/{endpoint,endpoint_components}.proto.
 mod from_proto;
+mod remembered;
+
+use std::sync::Arc;
 
 use crate::address::Address;
 use crate::metadata::Metadata;
 use crate::node::Locality;
+
+pub use remembered::Remembered;
 
 /// All endpoints of one cluster (`ClusterLoadAssignment`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,8 +26,8 @@ pub struct LocalityEndpoints {
     pub locality: Locality,
     /// 0 is the most wanted.
     pub priority: u32,
-    /// The endpoints.
-    pub endpoints: Vec<Endpoint>,
+    /// The endpoints; those that did not change may be shared with an earlier assignment.
+    pub endpoints: Vec<Arc<Endpoint>>,
 }
 
 /// One endpoint.

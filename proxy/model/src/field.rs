@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 /// A field that is set, has no behaviour here, and whose absence admits nothing that was not asked for. Accepted, counted, listed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
     /// `filter_chains[2].filters[0].typed_config.stat_prefix`.
     pub path: String,

@@ -135,7 +135,7 @@ fn text_host(out: &mut String, cluster: &str, host: &Host) {
     for (name, value) in stats {
         line(name, &value);
     }
-    line("hostname", &host.hostname);
+    line("hostname", &host.config.hostname);
     line("health_flags", &health_flags(host.health));
     line("weight", &host.weight);
     line("region", &host.locality.region);
@@ -187,7 +187,8 @@ fn eds_health_status(health: Health) -> &'static str {
 }
 
 fn is_canary(host: &Host) -> bool {
-    host.metadata
+    host.config
+        .metadata
         .0
         .get("envoy.lb")
         .and_then(|labels| labels.get("canary"))
@@ -318,7 +319,7 @@ impl HostStatus {
                 eds_health_status: eds_health_status(host.health),
             },
             weight: host.weight,
-            hostname: host.hostname.clone(),
+            hostname: host.config.hostname.clone(),
             priority: host.priority,
             locality: Locality {
                 region: host.locality.region.clone(),

@@ -19,6 +19,7 @@ use super::options::Mode;
 use super::query::Query;
 use super::*;
 use crate::stats::TagRules;
+use crate::tls::ClientTls;
 use crate::upstream::stats::ClusterStats;
 
 macro_rules! golden {
@@ -49,7 +50,9 @@ impl Fake {
         let registry = Registry::new(TagRules::new(&[], true).unwrap());
         let cluster = |config: outrigger_model::cluster::Cluster| {
             let stats = ClusterStats::new(&registry, &config.stat_name);
-            let cluster = Cluster::new(Arc::new(config), stats, None, |_| Arc::default());
+            let cluster = Cluster::new(Arc::new(config), stats, None, |tls| {
+                Arc::new(ClientTls::new(tls.clone(), Arc::default()))
+            });
             ListedCluster {
                 cluster: Arc::new(cluster),
                 added_via_api: false,

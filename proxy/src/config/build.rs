@@ -9,6 +9,8 @@ use outrigger_model::filter_chain::{FilterChain, NetworkFilter, TerminalFilter};
 use outrigger_model::hcm::{HttpConnectionManager, RouteSource};
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 
+use super::clusters::Kept;
+use super::recipe;
 use super::secrets::Secrets;
 use crate::drain::Drain;
 use crate::http::manager::{ConnectionManager, Parts};
@@ -57,15 +59,18 @@ pub(super) enum BuildError {
     Address(String),
 }
 
-/// The runtime cluster.
+/// The runtime cluster of a configuration that is at hand; see [`super::recipe`] for others.
 pub(super) fn cluster(
     shared: &Shared,
-    secrets: &mut Secrets,
     config: &Arc<ClusterConfig>,
+    kept: &Kept,
     previous: Option<&Cluster>,
 ) -> Cluster {
     let stats = ClusterStats::new(&shared.registry, &config.stat_name);
-    Cluster::new(config.clone(), stats, previous, |tls| secrets.client_cell(tls))
+    let mut secrets = kept.tls.iter().map(|needs| needs.secrets.clone());
+    Cluster::new(config.clone(), stats, previous, |tls| {
+        recipe::client_tls(tls, secrets.next().unwrap_or_default(), previous)
+    })
 }
 
 /// The runtime listener. `rds` gives the cell of a route table by name. Chains that `previous` has too are taken over.

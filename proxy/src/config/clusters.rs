@@ -1,5 +1,5 @@
 //! Clusters and their endpoints: what was accepted, what waits for endpoints or secrets, what is in use.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,27 +7,64 @@ use bytes::Bytes;
 use outrigger_model::bootstrap::ConfigSource;
 use outrigger_model::cluster::{Cluster as ClusterConfig, Discovery, UpstreamTransport};
 use outrigger_model::decode;
-use outrigger_model::endpoint::LoadAssignment;
+use outrigger_model::endpoint::Remembered;
 use outrigger_model::tls::UpstreamTls;
 
 use super::build::{self, Shared};
-use super::secrets::{self, Secrets, Wanted};
+use super::recipe::Encoded;
+use super::secrets::{self, ClientNeeds, Secrets, Wanted};
 use super::store::{Offered, Store};
 use super::wishes::ByServer;
 use crate::time::Instant;
+use crate::tls::ClientTls;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::pool;
+use crate::upstream::slot::{Members, Slot};
 use crate::worker::WorkerHandle;
+
+/// A cluster with more hosts is made when they come, not at its first use: nobody should wait for so many.
+const MANY_HOSTS: u64 = 500;
+
+/// What is kept of an accepted cluster beside its bytes.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) stat_name: Arc<str>,
+    /// Where its endpoints come from; `None`: it has them, or needs none.
+    endpoints: Option<Endpoints>,
+    /// Of its TLS transports, in the order of `Cluster::transports`.
+    pub(super) tls: Box<[ClientNeeds]>,
+    /// The whole, for a cluster that is made at once.
+    eager: Option<Arc<ClusterConfig>>,
+}
+
+#[derive(Debug)]
+struct Endpoints {
+    service: Box<str>,
+    source: ConfigSource,
+}
+
+/// What is kept of endpoints beside their bytes.
+#[derive(Debug)]
+pub(super) struct KeptEndpoints {
+    pub(super) members: Members,
+    /// Of many endpoints, so that the next assignment costs what has changed.
+    remembered: Option<Remembered>,
+}
+
+/// Assignments from this size on are remembered: about a hundred endpoints.
+const REMEMBERED_BYTES: usize = 8 << 10;
 
 /// All clusters.
 #[derive(Debug, Default)]
 pub(super) struct Clusters {
     /// CDS and the bootstrap's.
-    pub(super) store: Store<ClusterConfig>,
+    pub(super) store: Store<Kept>,
     /// EDS.
-    pub(super) endpoints: Store<LoadAssignment>,
+    pub(super) endpoints: Store<KeptEndpoints>,
     /// Accepted, not in use yet: name and when waiting began.
     pub(super) warming: BTreeMap<String, Instant>,
+    /// Clusters whose service has another name, by that.
+    aliases: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
 impl Clusters {
@@ -35,44 +72,62 @@ impl Clusters {
     ///
     /// # Errors
     /// Why it is rejected.
-    pub(super) fn offer(&mut self, name: &str, version: &str, bytes: Bytes) -> Result<(), String> {
+    pub(super) fn offer(
+        &mut self,
+        name: &str,
+        version: &str,
+        bytes: Bytes,
+        secrets: &mut Secrets,
+    ) -> Result<(), String> {
         if self.store.accepted.get(name).is_some_and(|known| known.is_static) {
             let reason =
                 format!("cluster {name:?} is one of the bootstrap; dynamic clusters need other names");
             self.store.refuse(name, version, bytes, &reason);
             return Err(reason);
         }
-        if let Offered::Changed(pending) = self.store.offer(name, version, bytes, decode::cluster)? {
-            self.store.accept(name, pending);
-            self.warming.insert(name.to_owned(), Instant::now());
+        let Offered::Changed(pending) = self.store.offer(name, version, bytes, decode::cluster)? else {
+            return Ok(());
+        };
+        if let Some(error) = tls_of(&pending.model).find_map(|tls| ClientTls::check(tls).err()) {
+            let reason = format!("cluster {name:?}: transport_socket: {error}");
+            self.store.refuse(name, version, pending.bytes().clone(), &reason);
+            return Err(reason);
         }
+        let kept = Kept::of(&pending.model, secrets);
+        self.forget_alias(name);
+        self.note_alias(name, &kept);
+        self.store.accept(name, pending.keep(|config| kept.with(config)));
+        self.warming.insert(name.to_owned(), Instant::now());
         Ok(())
     }
 
     /// A cluster of the bootstrap.
-    pub(super) fn add_static(&mut self, config: ClusterConfig, bytes: Bytes) {
+    pub(super) fn add_static(&mut self, config: ClusterConfig, bytes: Bytes, secrets: &mut Secrets) {
         let name = config.name.clone();
-        self.store.accept_static(&name, bytes, Arc::new(config));
+        let kept = Kept {
+            eager: Some(Arc::new(config.clone())),
+            ..Kept::of(&config, secrets)
+        };
+        self.note_alias(&name, &kept);
+        self.store.accept_static(&name, bytes, Arc::new(kept));
         self.warming.insert(name, Instant::now());
     }
 
     /// A cluster that the control plane took back.
     pub(super) fn remove(&mut self, name: &str, shared: &Shared, workers: &[WorkerHandle]) {
         self.warming.remove(name);
-        if self.store.remove(name)
-            && let Some(old) = shared.clusters.remove(name)
-        {
+        self.forget_alias(name);
+        let stat_name = self.store.get(name).map(|kept| kept.stat_name.clone());
+        if !self.store.remove(name) {
+            return;
+        }
+        if let Some(old) = shared.clusters.remove(name) {
             retire(&old, workers);
-            if !self
-                .store
-                .accepted
-                .values()
-                .any(|other| other.model.stat_name == *old.stat_name)
-            {
-                shared
-                    .registry
-                    .remove_prefix(&format!("cluster.{}.", old.stat_name));
-            }
+        }
+        let Some(stat_name) = stat_name else { return };
+        let mut others = self.store.accepted.values();
+        if !others.any(|other| other.model.stat_name == stat_name) {
+            shared.registry.remove_prefix(&format!("cluster.{stat_name}."));
         }
     }
 
@@ -88,108 +143,218 @@ impl Clusters {
         shared: &Shared,
         workers: &[WorkerHandle],
     ) -> Result<(), String> {
-        let Offered::Changed(pending) =
-            self.endpoints
-                .offer(name, version, bytes, decode::load_assignment)?
-        else {
+        let before = self.endpoints.get(name).cloned();
+        let mut remembered = None;
+        let encoded = bytes.clone();
+        let decode = |bytes: &[u8]| {
+            if bytes.len() < REMEMBERED_BYTES {
+                return decode::load_assignment(bytes);
+            }
+            let nothing = Remembered::default();
+            let before = before.as_ref().and_then(|before| before.remembered.as_ref());
+            let (converted, now) = before.unwrap_or(&nothing).load_assignment(&encoded)?;
+            remembered = Some(now);
+            Ok(converted)
+        };
+        let Offered::Changed(pending) = self.endpoints.offer(name, version, bytes, decode)? else {
             return Ok(());
         };
-        self.endpoints.accept(name, pending);
-        let Some(assignment) = self.endpoints.get(name) else {
-            return Ok(());
-        };
-        for cluster in shared.clusters.all() {
-            if service_name(&cluster.config) == Some(name) {
-                cluster.stats.update_success.inc();
-                if assignment
-                    .localities
-                    .iter()
-                    .all(|group| group.endpoints.is_empty())
-                {
-                    cluster.stats.update_empty.inc();
-                }
-                cluster.set_endpoints(assignment, None);
+        let members = Members::of(&pending.model);
+        for cluster in self.of_service(name) {
+            let Some(slot) = shared.clusters.cell(cluster).slot() else {
+                continue;
+            };
+            let mut used = slot.set_endpoints(&encoded, &pending.model, members);
+            if members.total > MANY_HOSTS && used.is_none() {
+                used = slot.get();
+            }
+            if let Some(cluster) = used {
                 drop_gone_hosts(&cluster, workers);
             }
         }
+        self.endpoints
+            .accept(name, pending.keep(|_| KeptEndpoints { members, remembered }));
         Ok(())
+    }
+
+    /// The clusters with endpoints of this service.
+    fn of_service<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a str> {
+        let is_own = self
+            .store
+            .get(service)
+            .is_some_and(|kept| kept.service() == Some(service));
+        let others = self.aliases.get(service).into_iter().flatten();
+        is_own
+            .then_some(service)
+            .into_iter()
+            .chain(others.map(|name| &**name))
+    }
+
+    fn note_alias(&mut self, name: &str, kept: &Kept) {
+        if let Some(service) = kept.service().filter(|service| *service != name) {
+            self.aliases
+                .entry(service.into())
+                .or_default()
+                .insert(name.into());
+        }
+    }
+
+    fn forget_alias(&mut self, name: &str) {
+        let Some(service) = self.store.get(name).and_then(|kept| kept.service()) else {
+            return;
+        };
+        if let Some(names) = self.aliases.get_mut(service) {
+            names.remove(name);
+            if names.is_empty() {
+                self.aliases.remove(service);
+            }
+        }
     }
 
     /// The service names to subscribe, by server. Assignments that nobody wants any more are forgotten.
     pub(super) fn wanted_endpoints(&mut self) -> ByServer {
         let mut wanted = ByServer::new();
-        let mut names = BTreeSet::new();
-        for cluster in self.store.accepted.values() {
-            if let Discovery::Eds { service_name, source } = &cluster.model.discovery {
-                let of_server = wanted.entry(source.server.clone()).or_default();
-                of_server.insert(service_name.clone());
-                names.insert(service_name);
+        let mut names: HashSet<&str> = HashSet::new();
+        let clusters = self.store.accepted.values();
+        for Endpoints { service, source } in clusters.filter_map(|cluster| cluster.model.endpoints.as_ref()) {
+            if !wanted.contains_key(&source.server) {
+                wanted.insert(source.server.clone(), BTreeSet::new());
             }
+            if let Some(of_server) = wanted.get_mut(&source.server) {
+                of_server.insert(service.to_string());
+            }
+            names.insert(service);
         }
-        self.endpoints.accepted.retain(|name, _| names.contains(name));
-        self.endpoints.refused.retain(|name, _| names.contains(name));
+        self.endpoints.accepted.retain(|name, _| names.contains(&**name));
+        self.endpoints.refused.retain(|name, _| names.contains(&**name));
         wanted
     }
 
     /// The secrets of all clusters, by server.
     pub(super) fn want_secrets(&self, wanted: &mut Wanted) {
-        for tls in self
+        let mut seen: Vec<*const _> = Vec::new();
+        let needs = self
             .store
             .accepted
             .values()
-            .flat_map(|cluster| tls_of(&cluster.model))
-        {
-            secrets::want(&tls.common, wanted);
+            .flat_map(|cluster| &cluster.model.tls);
+        for needs in needs {
+            // Thousands of clusters share a few lists.
+            let list = Arc::as_ptr(&needs.names);
+            if !seen.contains(&list) {
+                seen.push(list);
+                secrets::want_each(needs.names.iter(), wanted);
+            }
         }
     }
 
     /// Puts in use whatever has everything it waits for, or has waited long enough. Returns how many went in use.
     pub(super) fn publish_warm(
         &mut self,
-        secrets: &mut Secrets,
-        shared: &Shared,
+        secrets: &Secrets,
+        shared: &Arc<Shared>,
         workers: &[WorkerHandle],
     ) -> usize {
-        let ready: Vec<String> = self
-            .warming
-            .iter()
-            .filter(|(name, since)| {
-                self.store
-                    .get(name)
-                    .is_none_or(|config| self.is_warm(config, **since, secrets))
-            })
+        let is_ready = |name: &str, since: Instant| {
+            let kept = self.store.get(name);
+            kept.is_none_or(|kept| self.is_warm(kept, since, secrets))
+        };
+        let waiting = self.warming.iter();
+        let ready: Vec<String> = waiting
+            .filter(|(name, since)| is_ready(name, **since))
             .map(|(name, _)| name.clone())
             .collect();
         for name in &ready {
             self.warming.remove(name);
-            self.publish(name, secrets, shared, workers);
+            self.publish(name, shared, workers);
         }
         ready.len()
     }
 
-    fn publish(&self, name: &str, secrets: &mut Secrets, shared: &Shared, workers: &[WorkerHandle]) {
-        let Some(config) = self.store.get(name) else {
+    fn publish(&self, name: &str, shared: &Arc<Shared>, workers: &[WorkerHandle]) {
+        let Some(accepted) = self.store.accepted.get(name) else {
             return;
         };
-        let previous = shared.clusters.cell(name).load();
-        let cluster = build::cluster(shared, secrets, config, previous.as_deref());
-        if let Some(assignment) = service_name(config).and_then(|service| self.endpoints.get(service)) {
-            cluster.set_endpoints(assignment, previous.as_ref().map(|old| old.hosts()).as_deref());
-        }
+        let kept = &accepted.model;
+        let endpoints = kept
+            .service()
+            .and_then(|service| self.endpoints.accepted.get(service));
+        let members = endpoints.map(|endpoints| endpoints.model.members);
+        let encoded = endpoints.map(|endpoints| endpoints.bytes.clone());
+        let previous = shared.clusters.cell(name).slot().and_then(|slot| slot.used());
+        let recipe = Encoded::new(accepted.bytes.clone(), kept, shared);
+        let is_used = previous.is_some() || members.is_some_and(|members| members.total > MANY_HOSTS);
+        let slot = match &kept.eager {
+            Some(config) => Slot::made(Arc::new(build::cluster(
+                shared,
+                config,
+                kept,
+                previous.as_deref(),
+            ))),
+            None if is_used => match recipe.make_after(encoded.as_ref(), previous.as_deref()) {
+                Some(cluster) => Slot::made(Arc::new(cluster)),
+                None => return,
+            },
+            None => {
+                let slot = Slot::unused(kept.stat_name.clone(), Box::new(recipe));
+                if let (Some(encoded), Some(members)) = (encoded, members) {
+                    slot.begin_with(encoded, members);
+                }
+                slot
+            }
+        };
         tracing::debug!(cluster = name, "in use");
-        if let Some(old) = shared.clusters.set(Arc::new(cluster)) {
+        if let Some(old) = shared.clusters.set(name, slot) {
             retire(&old, workers);
         }
     }
 
-    fn is_warm(&self, config: &ClusterConfig, since: Instant, secrets: &Secrets) -> bool {
+    fn is_warm(&self, kept: &Kept, since: Instant, secrets: &Secrets) -> bool {
+        let endpoints = kept
+            .endpoints
+            .as_ref()
+            .is_none_or(|Endpoints { service, source }| {
+                self.endpoints.get(service).is_some() || waited(source, since)
+            });
+        endpoints
+            && kept
+                .tls
+                .iter()
+                .all(|needs| secrets.are_there(needs.names.iter(), since))
+    }
+}
+
+impl Kept {
+    fn of(config: &ClusterConfig, secrets: &mut Secrets) -> Self {
         let endpoints = match &config.discovery {
-            Discovery::Eds { service_name, source } => {
-                self.endpoints.get(service_name).is_some() || waited(source, since)
-            }
-            _ => true,
+            Discovery::Eds { service_name, source } => Some(Endpoints {
+                service: service_name.as_str().into(),
+                source: source.clone(),
+            }),
+            _ => None,
         };
-        endpoints && tls_of(config).all(|tls| secrets.is_warm(&tls.common, since))
+        Self {
+            stat_name: config.stat_name.as_str().into(),
+            endpoints,
+            tls: tls_of(config)
+                .map(|tls| secrets.client_needs(&tls.common))
+                .collect(),
+            eager: None,
+        }
+    }
+
+    /// With the whole configuration, if that is needed.
+    fn with(self, config: ClusterConfig) -> Self {
+        let is_eager = self.endpoints.is_none();
+        Self {
+            eager: is_eager.then(|| Arc::new(config)),
+            ..self
+        }
+    }
+
+    /// The EDS name.
+    fn service(&self) -> Option<&str> {
+        self.endpoints.as_ref().map(|endpoints| &*endpoints.service)
     }
 }
 
@@ -198,14 +363,6 @@ pub(super) fn waited(source: &ConfigSource, since: Instant) -> bool {
     source
         .initial_fetch_timeout
         .is_some_and(|limit: Duration| since.elapsed() >= limit)
-}
-
-/// The EDS name of a cluster.
-fn service_name(config: &ClusterConfig) -> Option<&str> {
-    match &config.discovery {
-        Discovery::Eds { service_name, .. } => Some(service_name),
-        _ => None,
-    }
 }
 
 fn tls_of(config: &ClusterConfig) -> impl Iterator<Item = &UpstreamTls> {
@@ -220,9 +377,9 @@ fn tls_of(config: &ClusterConfig) -> impl Iterator<Item = &UpstreamTls> {
         })
 }
 
-/// The cluster object is replaced or gone: its idle connections close on every worker.
-fn retire(cluster: &Arc<Cluster>, workers: &[WorkerHandle]) {
-    cluster.retire();
+/// The cluster is replaced or gone: its idle connections close on every worker.
+fn retire(slot: &Slot, workers: &[WorkerHandle]) {
+    let Some(cluster) = slot.retire() else { return };
     for worker in workers {
         let id = cluster.id;
         worker.run(move || pool::retain(id, |_| false));

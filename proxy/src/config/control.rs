@@ -89,7 +89,9 @@ impl Control {
                 .map_err(|error| format!("static_resources.secrets: {error}"))?;
         }
         for cluster in bootstrap.clusters {
-            control.clusters.add_static(cluster, Bytes::new());
+            control
+                .clusters
+                .add_static(cluster, Bytes::new(), &mut control.secrets);
         }
         for listener in bootstrap.listeners {
             let workers = control.workers.len();
@@ -178,7 +180,7 @@ impl Control {
         bytes: Bytes,
     ) -> Result<(), String> {
         match type_url {
-            CLUSTER_TYPE => self.clusters.offer(name, version, bytes),
+            CLUSTER_TYPE => self.clusters.offer(name, version, bytes, &mut self.secrets),
             LOAD_ASSIGNMENT_TYPE => {
                 self.clusters
                     .offer_endpoints(name, version, bytes, &self.shared, &self.workers)
@@ -235,7 +237,7 @@ impl Control {
     /// clusters have, so that no connection finds its cluster missing while the process starts (as Envoy's init manager).
     pub(crate) fn settle(&mut self) {
         self.clusters
-            .publish_warm(&mut self.secrets, &self.shared, &self.workers);
+            .publish_warm(&self.secrets, &self.shared, &self.workers);
         let clusters_ready = !self.dynamic.0 || (self.answered.0 && self.clusters.warming.is_empty());
         if clusters_ready || self.initialized {
             self.listeners
@@ -244,9 +246,7 @@ impl Control {
             self.initialized |= clusters_ready && listeners_ready && self.listeners.warming.is_empty();
         }
         let count = |number: usize| number as u64;
-        self.stats
-            .active_clusters
-            .set(count(self.shared.clusters.all().len()));
+        self.stats.active_clusters.set(count(self.shared.clusters.len()));
         self.stats
             .warming_clusters
             .set(count(self.clusters.warming.len()));
@@ -263,7 +263,8 @@ impl Control {
         self.read_secret_files();
         self.settle();
         self.refresh_stats();
-        for cluster in self.shared.clusters.all() {
+        self.shared.clusters.sweep();
+        for cluster in self.shared.clusters.used() {
             cluster.forget_unused_dialled_hosts();
         }
     }

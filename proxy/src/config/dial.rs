@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use xds_client::{Address, Connect, Connecting, Connection, Plain};
 
-use crate::upstream::cluster::{ClientTlsCell, Cluster, TransportSocket};
+use crate::tls::ClientTls;
+use crate::upstream::cluster::{Cluster, TransportSocket};
 use crate::upstream::cluster_table::ClusterCell;
 
 /// gRPC is HTTP/2. Envoy too offers it where the TLS context names no protocols.
@@ -23,10 +24,10 @@ impl ClusterDial {
         Self { cluster }
     }
 
-    fn tls(&self) -> Option<(ClientTlsCell, Arc<Cluster>)> {
+    fn tls(&self) -> Option<(Arc<ClientTls>, Arc<Cluster>)> {
         let cluster = self.cluster.load()?;
         match &cluster.transports.last()?.socket {
-            TransportSocket::Tls(cell) => Some((cell.clone(), cluster)),
+            TransportSocket::Tls(tls) => Some((tls.clone(), cluster)),
             TransportSocket::RawBuffer => None,
         }
     }
@@ -35,11 +36,11 @@ impl ClusterDial {
 impl Connect for ClusterDial {
     fn connect(&self, address: &Address) -> Connecting {
         let plain = Plain.connect(address);
-        let Some((cell, cluster)) = self.tls() else {
+        let Some((tls, cluster)) = self.tls() else {
             return plain;
         };
         Box::pin(async move {
-            let Some(context) = cell.load_full() else {
+            let Some(context) = tls.context() else {
                 return Err(io::Error::other(
                     "TLS: the certificate or the trusted roots were not delivered (SDS)",
                 ));

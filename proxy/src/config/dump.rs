@@ -34,8 +34,8 @@ impl Control {
 
 fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSection {
     let accepted = store.accepted.iter().map(|(name, accepted)| DumpResource {
-        version: accepted.version.clone(),
-        name: name.clone(),
+        version: accepted.version.to_string(),
+        name: name.to_string(),
         bytes: accepted.bytes.clone(),
         last_updated: accepted.updated,
         state: match (accepted.is_static, is_warming(name)) {
@@ -45,8 +45,8 @@ fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSectio
         },
     });
     let refused = store.refused.iter().map(|(name, refused)| DumpResource {
-        version: refused.version.clone(),
-        name: name.clone(),
+        version: refused.version.to_string(),
+        name: name.to_string(),
         bytes: refused.bytes.clone(),
         last_updated: refused.updated,
         state: DumpState::Rejected {

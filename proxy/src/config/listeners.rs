@@ -111,7 +111,7 @@ impl Listeners {
     }
 
     fn take(&mut self, name: &str, pending: Pending<ListenerConfig>, workers: usize) -> Result<(), String> {
-        let sockets = self.bind(name, pending.model(), workers)?;
+        let sockets = self.bind(name, &pending.model, workers)?;
         self.store.accept(name, pending);
         self.warming.insert(
             name.to_owned(),
@@ -190,7 +190,7 @@ impl Listeners {
         else {
             return Ok(());
         };
-        let table = RouteTable::new(pending.model(), &shared.clusters).map_err(|error| error.to_string());
+        let table = RouteTable::new(&pending.model, &shared.clusters).map_err(|error| error.to_string());
         let table = table.inspect_err(|reason| self.routes.refuse(name, version, bytes, reason))?;
         self.routes.accept(name, pending);
         if let Some(cell) = self.route_cells.get(name) {
@@ -209,8 +209,8 @@ impl Listeners {
                 names.insert(name);
             }
         }
-        self.routes.accepted.retain(|name, _| names.contains(name));
-        self.routes.refused.retain(|name, _| names.contains(name));
+        self.routes.accepted.retain(|name, _| names.contains(&**name));
+        self.routes.refused.retain(|name, _| names.contains(&**name));
         self.route_cells.retain(|name, _| names.contains(name));
         wanted
     }

@@ -200,7 +200,7 @@ impl Control {
                 };
             }
         };
-        if let Err(error) = self.secrets.set(Some(server), pending.model()) {
+        if let Err(error) = self.secrets.set(Some(server), &pending.model) {
             let reason = error.to_string();
             store.refuse(name, version, bytes, &reason);
             return Err(reason);
@@ -214,7 +214,7 @@ impl Control {
     fn accept_again(&mut self, key: &SecretKey) {
         let Some(server) = &key.server else { return };
         let refused = self.secret_stores.get(server);
-        if let Some(refused) = refused.and_then(|store| store.refused.get(&key.name)) {
+        if let Some(refused) = refused.and_then(|store| store.refused.get(key.name.as_str())) {
             let (version, bytes) = (refused.version.clone(), refused.bytes.clone());
             // Good a moment ago; if it no longer is, the next look says so.
             let _ = self.take_secret(server, &key.name, &version, bytes);

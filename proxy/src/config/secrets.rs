@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::secret::{Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
-use outrigger_model::tls::{CertificateSource, CommonTls, DownstreamTls, UpstreamTls};
+use outrigger_model::tls::{CertificateSource, CommonTls, DownstreamTls, ValidationSource};
 
 pub(super) use self::watch::Watch;
 
@@ -18,8 +18,7 @@ use super::wishes::ByServer;
 use crate::listener::runtime::ServerTlsCell;
 use crate::time::Instant;
 use crate::tls::verify::combine;
-use crate::tls::{CertifiedMaterial, ClientContext, ContextError, PeerRules, ServerContext};
-use crate::upstream::cluster::ClientTlsCell;
+use crate::tls::{CertifiedMaterial, ClientMaterial, ClientSecrets, ContextError, PeerRules, ServerContext};
 
 /// Whose secret it is: two servers may each have one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,15 +45,31 @@ pub(super) struct Secrets {
     validations: BTreeMap<SecretKey, ValidationContext>,
     /// What has to be read again when files change.
     on_disk: Vec<OnDisk>,
-    servers: Vec<Dependent<DownstreamTls, ServerContext>>,
-    clients: Vec<Dependent<UpstreamTls, ClientContext>>,
+    servers: Vec<Server>,
+    clients: Vec<Client>,
 }
 
-/// A cell and what it is made of; gone when nobody holds the cell.
+/// The cell of a listener's TLS and what it is made of; gone when nobody holds the cell.
 #[derive(Debug)]
-struct Dependent<C, T> {
-    config: C,
-    cell: Weak<ArcSwapOption<T>>,
+struct Server {
+    config: DownstreamTls,
+    cell: Weak<ArcSwapOption<ServerContext>>,
+}
+
+/// What clusters that name the same secrets share; gone when none of them is left.
+#[derive(Debug)]
+struct Client {
+    /// Without what each cluster has of its own: names of peers, ALPN, versions.
+    config: CommonTls,
+    names: Arc<[SecretRef]>,
+    secrets: Weak<ClientSecrets>,
+}
+
+/// The secrets of a cluster's TLS: their names, and what they are when they have come.
+#[derive(Debug, Clone)]
+pub(super) struct ClientNeeds {
+    pub(super) names: Arc<[SecretRef]>,
+    pub(super) secrets: Arc<ClientSecrets>,
 }
 
 /// A context lacks a secret, or cannot be built with the one there is.
@@ -81,29 +96,40 @@ impl Secrets {
         self.watch(&config.common);
         let cell = Arc::new(ArcSwapOption::empty());
         self.fill_server(config, &cell);
-        self.servers.retain(|dependent| dependent.cell.strong_count() > 0);
-        self.servers.push(Dependent {
+        self.servers.retain(|server| server.cell.strong_count() > 0);
+        self.servers.push(Server {
             config: config.clone(),
             cell: Arc::downgrade(&cell),
         });
         cell
     }
 
-    /// A cell for a cluster's TLS. Clusters with equal TLS share one.
-    pub(super) fn client_cell(&mut self, config: &UpstreamTls) -> ClientTlsCell {
-        self.clients.retain(|dependent| dependent.cell.strong_count() > 0);
-        let shared = self.clients.iter().find(|dependent| dependent.config == *config);
-        if let Some(cell) = shared.and_then(|dependent| dependent.cell.upgrade()) {
-            return cell;
+    /// What the TLS of a cluster is made of; filled as soon as its secrets are there. Clusters that name the same secrets share it.
+    pub(super) fn client_needs(&mut self, common: &CommonTls) -> ClientNeeds {
+        let alive = |client: &Client| {
+            let secrets = client.secrets.upgrade()?;
+            let names = client.names.clone();
+            Some(ClientNeeds { names, secrets })
+        };
+        let mut known = self
+            .clients
+            .iter()
+            .filter(|client| is_alike(&client.config, common));
+        if let Some(needs) = known.find_map(alive) {
+            return needs;
         }
-        self.watch(&config.common);
-        let cell = Arc::new(ArcSwapOption::empty());
-        self.fill_client(config, &cell);
-        self.clients.push(Dependent {
-            config: config.clone(),
-            cell: Arc::downgrade(&cell),
+        self.clients.retain(|client| client.secrets.strong_count() > 0);
+        let config = shared_part(common);
+        self.watch(&config);
+        let secrets = Arc::new(ClientSecrets::default());
+        self.fill_client(&config, &secrets);
+        let names: Arc<[SecretRef]> = names(&config).cloned().collect();
+        self.clients.push(Client {
+            config,
+            names: names.clone(),
+            secrets: Arc::downgrade(&secrets),
         });
-        cell
+        ClientNeeds { names, secrets }
     }
 
     /// When the first of our certificates ends, in seconds since 1970.
@@ -203,8 +229,17 @@ impl Secrets {
 
     /// Every secret of a TLS context is there, or has been waited for long enough.
     pub(super) fn is_warm(&self, common: &CommonTls, since: Instant) -> bool {
+        self.are_there(names(common), since)
+    }
+
+    /// As [`Self::is_warm`].
+    pub(super) fn are_there<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a SecretRef>,
+        since: Instant,
+    ) -> bool {
         let has = |key: &SecretKey| self.certificates.contains_key(key) || self.validations.contains_key(key);
-        names(common).all(|secret| {
+        names.all(|secret| {
             has(&SecretKey::of(secret)) || secret.source.as_ref().is_none_or(|source| waited(source, since))
         })
     }
@@ -226,32 +261,32 @@ impl Secrets {
         let servers = self
             .servers
             .iter()
-            .filter(|dependent| dependent.cell.strong_count() > 0);
+            .filter(|server| server.cell.strong_count() > 0);
         let clients = self
             .clients
             .iter()
-            .filter(|dependent| dependent.cell.strong_count() > 0);
+            .filter(|client| client.secrets.strong_count() > 0);
         let used: Vec<SecretKind> = servers
-            .flat_map(|dependent| written(&dependent.config.common))
-            .chain(clients.flat_map(|dependent| written(&dependent.config.common)))
+            .flat_map(|server| written(&server.config.common))
+            .chain(clients.flat_map(|client| written(&client.config)))
             .collect();
         self.on_disk
             .retain(|files| files.key.is_some() || used.contains(&files.kind));
     }
 
     fn rebuild(&self, is_affected: impl Fn(&CommonTls) -> bool) {
-        for dependent in &self.servers {
-            if let Some(cell) = dependent.cell.upgrade()
-                && is_affected(&dependent.config.common)
+        for server in &self.servers {
+            if let Some(cell) = server.cell.upgrade()
+                && is_affected(&server.config.common)
             {
-                self.fill_server(&dependent.config, &cell);
+                self.fill_server(&server.config, &cell);
             }
         }
-        for dependent in &self.clients {
-            if let Some(cell) = dependent.cell.upgrade()
-                && is_affected(&dependent.config.common)
+        for client in &self.clients {
+            if let Some(secrets) = client.secrets.upgrade()
+                && is_affected(&client.config)
             {
-                self.fill_client(&dependent.config, &cell);
+                self.fill_client(&client.config, &secrets);
             }
         }
     }
@@ -266,9 +301,9 @@ impl Secrets {
         }
     }
 
-    fn fill_client(&self, config: &UpstreamTls, cell: &ArcSwapOption<ClientContext>) {
+    fn fill_client(&self, config: &CommonTls, secrets: &ClientSecrets) {
         match self.client(config) {
-            Ok(context) => cell.store(Some(Arc::new(context))),
+            Ok(material) => secrets.set(material),
             Err(Incomplete::Missing(name)) => {
                 tracing::debug!(secret = name, "cluster TLS waits for a secret")
             }
@@ -287,13 +322,14 @@ impl Secrets {
         )?)
     }
 
-    fn client(&self, config: &UpstreamTls) -> Result<ClientContext, Incomplete> {
-        let certificate = self.certificate(&config.common)?;
-        Ok(ClientContext::build(
-            config,
-            certificate.as_deref(),
-            &self.rules(&config.common)?,
-        )?)
+    fn client(&self, config: &CommonTls) -> Result<ClientMaterial, Incomplete> {
+        let (name, mut context) = self.validation(config)?;
+        let names = std::mem::take(&mut context.match_subject_alt_names);
+        Ok(ClientMaterial {
+            certificate: self.certificate(config)?,
+            roots: PeerRules::build(&name, &context)?,
+            names,
+        })
     }
 
     fn certificate(&self, common: &CommonTls) -> Result<Option<Arc<CertifiedMaterial>>, Incomplete> {
@@ -308,8 +344,14 @@ impl Secrets {
     }
 
     fn rules(&self, common: &CommonTls) -> Result<PeerRules, Incomplete> {
+        let (name, context) = self.validation(common)?;
+        Ok(PeerRules::build(&name, &context)?)
+    }
+
+    /// The whole validation context, and a name for it in errors. Empty when nothing is to be verified.
+    fn validation(&self, common: &CommonTls) -> Result<(String, ValidationContext), Incomplete> {
         let Some(validation) = &common.validation else {
-            return Ok(PeerRules::default());
+            return Ok((String::new(), ValidationContext::default()));
         };
         let context = self.written_validation(&validation.context)?;
         let context = match &validation.sds {
@@ -326,7 +368,7 @@ impl Secrets {
             .sds
             .as_ref()
             .map_or("validation_context", |secret| secret.name.as_str());
-        Ok(PeerRules::build(name, &context)?)
+        Ok((name.to_owned(), context))
     }
 
     /// A key pair written in a TLS context, its files as they were when they were last good.
@@ -350,6 +392,53 @@ impl Secrets {
         let mut written = self.on_disk.iter().filter(|files| files.key.is_none());
         written.find(|files| files.kind == *kind)?.good.as_ref()
     }
+}
+
+/// What clusters with the same secrets have in common: no names of peers, no ALPN, no suites.
+fn shared_part(common: &CommonTls) -> CommonTls {
+    let CommonTls {
+        min_version,
+        max_version,
+        cipher_suites: _,
+        groups: _,
+        alpn_protocols: _,
+        certificate,
+        validation,
+    } = common;
+    let validation = validation.as_ref().map(|validation| ValidationSource {
+        sds: validation.sds.clone(),
+        context: ValidationContext {
+            match_subject_alt_names: Vec::new(),
+            ..validation.context.clone()
+        },
+    });
+    CommonTls {
+        min_version: *min_version,
+        max_version: *max_version,
+        cipher_suites: Vec::new(),
+        groups: Vec::new(),
+        alpn_protocols: Vec::new(),
+        certificate: certificate.clone(),
+        validation,
+    }
+}
+
+/// `shared` is the shared part of `common`; allocates nothing, unlike making it.
+fn is_alike(shared: &CommonTls, common: &CommonTls) -> bool {
+    let is_alike = |one: &ValidationSource, other: &ValidationSource| {
+        let ValidationContext {
+            trusted_ca,
+            match_subject_alt_names: _,
+            crl,
+        } = &one.context;
+        one.sds == other.sds && *trusted_ca == other.context.trusted_ca && *crl == other.context.crl
+    };
+    shared.certificate == common.certificate
+        && match (&shared.validation, &common.validation) {
+            (None, None) => true,
+            (Some(one), Some(other)) => is_alike(one, other),
+            _ => false,
+        }
 }
 
 /// The secrets a TLS context refers to.
@@ -381,7 +470,12 @@ pub(super) type Wanted = ByServer;
 
 /// Adds the secrets of a TLS context; those of the bootstrap are asked of nobody.
 pub(super) fn want(common: &CommonTls, wanted: &mut Wanted) {
-    for secret in names(common) {
+    want_each(names(common), wanted);
+}
+
+/// As [`want`].
+pub(super) fn want_each<'a>(names: impl Iterator<Item = &'a SecretRef>, wanted: &mut Wanted) {
+    for secret in names {
         if let Some(source) = &secret.source {
             let names = wanted.entry(source.server.clone()).or_default();
             names.insert(secret.name.clone());

@@ -1,6 +1,8 @@
 //! What was received of one resource type, by name: the accepted bytes and the last rejection.
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+//!
+//! Bytes are compared with those in force before anything is decoded: what is the same costs that comparison and nothing else. Of the
+//! decoded value only what its owner needs is kept; the bytes are kept anyway, for `/config_dump`.
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,15 +16,14 @@ use crate::stats::{Counter, Registry};
 pub(super) struct Accepted<T> {
     /// As received; `/config_dump` renders from it.
     pub(super) bytes: Bytes,
-    hash: u64,
     /// The response's version.
-    pub(super) version: String,
+    pub(super) version: Arc<str>,
     /// When.
     pub(super) updated: SystemTime,
-    /// What it means.
+    /// What is kept of its meaning.
     pub(super) model: Arc<T>,
-    /// Fields without behaviour.
-    pub(super) problems: Vec<Problem>,
+    /// Fields without behaviour; resources with the same ones share the list.
+    pub(super) problems: Arc<[Problem]>,
     /// From the bootstrap file.
     pub(super) is_static: bool,
 }
@@ -33,9 +34,11 @@ pub(super) struct Refused {
     /// As received.
     pub(super) bytes: Bytes,
     /// The response's version.
-    pub(super) version: String,
-    /// When.
+    pub(super) version: Arc<str>,
+    /// When it last came.
     pub(super) updated: SystemTime,
+    /// When it was first refused for this reason.
+    pub(super) since: SystemTime,
     /// Why.
     pub(super) reason: String,
 }
@@ -44,13 +47,17 @@ pub(super) struct Refused {
 #[derive(Debug)]
 pub(super) struct Store<T> {
     /// What is in force.
-    pub(super) accepted: BTreeMap<String, Accepted<T>>,
+    pub(super) accepted: BTreeMap<Arc<str>, Accepted<T>>,
     /// What is not.
-    pub(super) refused: BTreeMap<String, Refused>,
+    pub(super) refused: BTreeMap<Arc<str>, Refused>,
     /// Version of the last response that was applied.
     pub(super) version: String,
     /// Where changes are counted, if they are.
     pub(super) changes: Option<Changes>,
+    /// Lists of problems that resources share.
+    problems: HashSet<Arc<[Problem]>>,
+    /// The version of the resource that came last: all of a response have the same.
+    last_version: Arc<str>,
 }
 
 /// `cluster_manager.cluster_*`, `listener_manager.listener_*`. Source: Envoy docs, cluster manager and listener manager statistics.
@@ -80,62 +87,80 @@ impl<T> Default for Store<T> {
             refused: BTreeMap::new(),
             version: String::new(),
             changes: None,
+            problems: HashSet::new(),
+            last_version: "".into(),
         }
     }
 }
 
 /// What became of a resource.
-pub(super) enum Offered<T> {
+pub(super) enum Offered<M> {
     /// The same bytes as before: nothing to do.
     Unchanged,
     /// New or changed; [`Store::accept`] makes it count.
-    Changed(Pending<T>),
+    Changed(Pending<M>),
 }
 
 /// A converted resource that is not in force yet.
-pub(super) struct Pending<T> {
-    accepted: Accepted<T>,
+pub(super) struct Pending<M> {
+    /// What it means.
+    pub(super) model: M,
+    bytes: Bytes,
+    version: Arc<str>,
+    problems: Vec<Problem>,
 }
 
-impl<T> Pending<T> {
-    /// What it means.
-    pub(super) fn model(&self) -> &Arc<T> {
-        &self.accepted.model
+impl<M> Pending<M> {
+    /// As it came.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// With what is to be kept of its meaning.
+    pub(super) fn keep<T>(self, kept: impl FnOnce(M) -> T) -> Pending<T> {
+        let Self {
+            model,
+            bytes,
+            version,
+            problems,
+        } = self;
+        Pending {
+            model: kept(model),
+            bytes,
+            version,
+            problems,
+        }
     }
 }
 
 impl<T> Store<T> {
-    /// Looks at a resource: the same bytes cost one hash and no decode.
+    /// Looks at a resource: the same bytes cost one comparison and no decode.
     ///
     /// # Errors
     /// The model's rejection; it is remembered for `/config_dump`.
-    pub(super) fn offer(
+    pub(super) fn offer<M>(
         &mut self,
         name: &str,
         version: &str,
         bytes: Bytes,
-        decode: impl FnOnce(&[u8]) -> Result<Converted<T>, Rejection>,
-    ) -> Result<Offered<T>, String> {
-        let hash = hash(&bytes);
+        decode: impl FnOnce(&[u8]) -> Result<Converted<M>, Rejection>,
+    ) -> Result<Offered<M>, String> {
+        if *self.last_version != *version {
+            self.last_version = version.into();
+        }
         if let Some(known) = self.accepted.get_mut(name)
-            && known.hash == hash
             && known.bytes == bytes
         {
-            version.clone_into(&mut known.version);
+            known.version = self.last_version.clone();
             self.refused.remove(name);
             return Ok(Offered::Unchanged);
         }
         match decode(&bytes) {
             Ok(Converted { value, problems }) => Ok(Offered::Changed(Pending {
-                accepted: Accepted {
-                    bytes,
-                    hash,
-                    version: version.to_owned(),
-                    updated: SystemTime::now(),
-                    model: Arc::new(value),
-                    problems,
-                    is_static: false,
-                },
+                model: value,
+                bytes,
+                version: self.last_version.clone(),
+                problems,
             })),
             Err(rejection) => {
                 let reason = rejection.to_string();
@@ -147,30 +172,48 @@ impl<T> Store<T> {
 
     /// Puts a resource in force.
     pub(super) fn accept(&mut self, name: &str, pending: Pending<T>) {
+        let Pending {
+            model,
+            bytes,
+            version,
+            problems,
+        } = pending;
         self.refused.remove(name);
-        for problem in &pending.accepted.problems {
+        for problem in &problems {
             tracing::debug!(resource = name, %problem, "configuration field without effect");
         }
-        self.insert(name, pending.accepted);
+        let accepted = Accepted {
+            bytes,
+            version,
+            updated: SystemTime::now(),
+            model: Arc::new(model),
+            problems: self.shared(problems),
+            is_static: false,
+        };
+        self.insert(name, accepted);
     }
 
     /// Puts a resource of the bootstrap in force.
     pub(super) fn accept_static(&mut self, name: &str, bytes: Bytes, model: Arc<T>) {
-        let hash = hash(&bytes);
         let accepted = Accepted {
             bytes,
-            hash,
-            version: String::new(),
+            version: "".into(),
             updated: SystemTime::now(),
             model,
-            problems: Vec::new(),
+            problems: Arc::default(),
             is_static: true,
         };
         self.insert(name, accepted);
     }
 
     fn insert(&mut self, name: &str, accepted: Accepted<T>) {
-        let is_new = self.accepted.insert(name.to_owned(), accepted).is_none();
+        let is_new = match self.accepted.get_mut(name) {
+            Some(known) => {
+                *known = accepted;
+                false
+            }
+            None => self.accepted.insert(name.into(), accepted).is_none(),
+        };
         if let Some(changes) = &self.changes {
             if is_new {
                 changes.added.inc();
@@ -180,15 +223,34 @@ impl<T> Store<T> {
         }
     }
 
+    /// The list itself if it is new, else the one there is. A thousand resources that look alike have the same problems.
+    fn shared(&mut self, problems: Vec<Problem>) -> Arc<[Problem]> {
+        if problems.is_empty() {
+            return Arc::default();
+        }
+        if let Some(known) = self.problems.get(problems.as_slice()) {
+            return known.clone();
+        }
+        if self.problems.len() >= SHARED_PROBLEMS {
+            self.problems.retain(|list| Arc::strong_count(list) > 1);
+        }
+        let problems: Arc<[Problem]> = problems.into();
+        self.problems.insert(problems.clone());
+        problems
+    }
+
     /// Remembers a refusal; what was in force stays.
     pub(super) fn refuse(&mut self, name: &str, version: &str, bytes: Bytes, reason: &str) {
+        let now = SystemTime::now();
+        let before = self.refused.get(name).filter(|before| before.reason == reason);
         let refused = Refused {
             bytes,
-            version: version.to_owned(),
-            updated: SystemTime::now(),
+            version: version.into(),
+            updated: now,
+            since: before.map_or(now, |before| before.since),
             reason: reason.to_owned(),
         };
-        self.refused.insert(name.to_owned(), refused);
+        self.refused.insert(name.into(), refused);
     }
 
     /// Forgets a resource; static ones stay. True: it was in force.
@@ -204,17 +266,14 @@ impl<T> Store<T> {
         was_there
     }
 
-    /// What the resource means now.
+    /// What is kept of the resource in force.
     pub(super) fn get(&self, name: &str) -> Option<&Arc<T>> {
         self.accepted.get(name).map(|accepted| &accepted.model)
     }
 }
 
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
-}
+/// Lists of problems that are looked through before those are forgotten that nobody has.
+const SHARED_PROBLEMS: usize = 256;
 
 #[cfg(test)]
 mod tests {

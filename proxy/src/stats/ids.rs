@@ -66,6 +66,15 @@ impl CellEntry {
         }
     }
 
+    /// One that is not registered, for one output; `None`: never changed.
+    pub(super) fn shown(name: Arc<str>, kind: Kind, value: Option<u64>, shared: Arc<Shared>) -> CellEntry {
+        let entry = CellEntry::new(name, kind, None, shared);
+        if let Some(value) = value {
+            entry.set(value);
+        }
+        entry
+    }
+
     /// Adds modulo 2^64, so that adding `-n as u64` subtracts.
     fn add(&self, n: u64) {
         self.mark_used();
@@ -157,6 +166,11 @@ impl Counter {
 pub(crate) struct Gauge(pub(super) Option<Arc<CellEntry>>);
 
 impl Gauge {
+    /// One that counts nothing.
+    pub(crate) fn none() -> Gauge {
+        Gauge(None)
+    }
+
     /// Adds 1.
     #[inline]
     pub(crate) fn inc(&self) {

@@ -140,13 +140,18 @@ impl View {
             .filter(|c| wanted(&c.name) && (!used_only || c.is_used()))
             .cloned()
             .collect();
-        let histograms: Vec<_> = histograms
+        let mut histograms: Vec<_> = histograms
             .values()
             .filter(|entry| wanted(&entry.name))
             .cloned()
             .collect();
+        let is_known = |name: &str| names.has(name);
+        let shown = registry.unregistered(used_only, &wanted, &is_known);
         drop(names);
+        cells.extend(shown.cells);
+        histograms.extend(shown.histograms);
         cells.sort_by(|a, b| a.name.cmp(&b.name));
+        histograms.sort_by(|a, b| a.name.cmp(&b.name));
         let histograms = histograms.into_iter().map(|entry| {
             let cumulative = entry.cumulative(&tables);
             (entry, cumulative)

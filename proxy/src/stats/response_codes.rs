@@ -11,7 +11,8 @@ use super::{Counter, Registry};
 /// and allocates (1.6 KiB at most for the first of a class).
 #[derive(Debug)]
 pub(crate) struct ResponseCodes {
-    registry: Arc<Registry>,
+    /// `None`: nothing is counted.
+    registry: Option<Arc<Registry>>,
     prefix: Arc<str>,
     completed: Counter,
     classes: [OnceLock<Class>; 5],
@@ -28,11 +29,26 @@ impl ResponseCodes {
     pub(crate) fn new(registry: &Arc<Registry>, prefix: &str) -> ResponseCodes {
         let completed = registry.counter(concat(prefix, "completed"));
         ResponseCodes {
-            registry: Arc::clone(registry),
+            registry: Some(Arc::clone(registry)),
             prefix: prefix.into(),
             completed,
             classes: Default::default(),
         }
+    }
+
+    /// Counters that count nothing.
+    pub(crate) fn none() -> ResponseCodes {
+        ResponseCodes {
+            registry: None,
+            prefix: "".into(),
+            completed: Counter::none(),
+            classes: Default::default(),
+        }
+    }
+
+    fn counter(&self, code: &str) -> Counter {
+        let registered = |registry: &Arc<Registry>| registry.counter(concat(&self.prefix, code));
+        self.registry.as_ref().map_or_else(Counter::none, registered)
     }
 
     /// Counts a final response; codes outside 100..=599 count as completed only.
@@ -48,18 +64,13 @@ impl ResponseCodes {
         let class = slot.get_or_init(|| self.class(index + 1));
         class.total.inc();
         if let Some(counter) = class.codes.get(code % 100) {
-            counter
-                .get_or_init(|| self.registry.counter(concat(&self.prefix, &code.to_string())))
-                .inc();
+            counter.get_or_init(|| self.counter(&code.to_string())).inc();
         }
     }
 
     fn class(&self, hundred: usize) -> Class {
-        let total = self
-            .registry
-            .counter(concat(&self.prefix, &format!("{hundred}xx")));
         Class {
-            total,
+            total: self.counter(&format!("{hundred}xx")),
             codes: (0..100).map(|_| OnceLock::new()).collect(),
         }
     }

@@ -81,6 +81,16 @@ impl ClientContext {
         })
     }
 
+    /// Refuses what [`Self::build`] would refuse whatever the secrets: versions, ALPN names, server name.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub(crate) fn check(config: &UpstreamTls) -> Result<(), ContextError> {
+        versions(&config.common)?;
+        alpn(&config.common)?;
+        server_name(config.sni.as_deref()).map(drop)
+    }
+
     /// Does the handshake. `alpn_override` replaces the configured protocols for this connection (the `istio.alpn` filter).
     ///
     /// Has no timeout of its own.

@@ -72,6 +72,24 @@ impl PeerRules {
         })
     }
 
+    /// The same trust with these names.
+    ///
+    /// # Errors
+    /// [`ContextError::Regex`]; [`ContextError::SanWithoutCa`] as Envoy refuses.
+    pub(crate) fn with_names<'a>(
+        &self,
+        names: impl Iterator<Item = &'a StringMatcher>,
+    ) -> Result<Self, ContextError> {
+        let sans: Arc<[CompiledSan]> = names.map(CompiledSan::compile).collect::<Result<_, _>>()?;
+        if self.trust.is_none() && !sans.is_empty() {
+            return Err(ContextError::SanWithoutCa);
+        }
+        Ok(Self {
+            trust: self.trust.clone(),
+            sans,
+        })
+    }
+
     /// Whether anything is verified at all.
     pub(crate) fn verifies(&self) -> bool {
         self.trust.is_some()

@@ -4,24 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
+use outrigger_model::address::Address;
 use outrigger_model::cluster::{self as model, Discovery, UpstreamTransport};
-use outrigger_model::endpoint::{Health, LoadAssignment};
+use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::{Metadata, Struct};
-use outrigger_model::node::Locality;
 
 use super::circuit_breaker::CircuitBreaker;
-use super::endpoint::{Host, HostCounters, HostSet};
+use super::endpoint::{Host, HostCounters, HostSet, Previous};
 use super::lb::{self, Avoided, Cursor};
 use super::stats::ClusterStats;
 use crate::telemetry::istio_stats::Destination;
-use crate::tls::client::ClientContext;
+use crate::tls::ClientTls;
 
 /// Key in endpoint metadata that chooses the transport. Source: cluster.proto `transport_socket_matches`.
 const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
-
-/// The secret-dependent part of a TLS transport: swapped when a secret changes, empty until all secrets are there.
-pub(crate) type ClientTlsCell = Arc<ArcSwapOption<ClientContext>>;
 
 /// How an endpoint is reached.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ pub(crate) enum TransportSocket {
     /// Plaintext.
     RawBuffer,
     /// TLS.
-    Tls(ClientTlsCell),
+    Tls(Arc<ClientTls>),
 }
 
 /// One transport of a cluster.
@@ -67,17 +64,17 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Builds the runtime object. `tls_cell` gives the cell for each TLS transport.
+    /// Builds the runtime object. `client_tls` is asked for each TLS transport, in the order of `transports`.
     pub(crate) fn new(
         config: Arc<model::Cluster>,
         stats: ClusterStats,
         previous: Option<&Cluster>,
-        mut tls_cell: impl FnMut(&outrigger_model::tls::UpstreamTls) -> ClientTlsCell,
+        mut client_tls: impl FnMut(&outrigger_model::tls::UpstreamTls) -> Arc<ClientTls>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut socket = |transport: &UpstreamTransport| match transport {
             UpstreamTransport::RawBuffer => TransportSocket::RawBuffer,
-            UpstreamTransport::Tls(tls) => TransportSocket::Tls(tls_cell(tls)),
+            UpstreamTransport::Tls(tls) => TransportSocket::Tls(client_tls(tls)),
         };
         let mut transports: Vec<_> = config
             .transport_socket_matches
@@ -140,10 +137,12 @@ impl Cluster {
     /// Replaces the hosts. `previous` gives counters when this object has had none yet.
     pub(crate) fn set_endpoints(&self, assignment: &LoadAssignment, previous: Option<&HostSet>) {
         let current = self.hosts.load_full();
-        let previous = if current.all.is_empty() {
-            previous.unwrap_or(&current)
-        } else {
-            &current
+        let previous = match previous.filter(|_| current.all.is_empty()) {
+            Some(hosts) => Previous { hosts, is_own: false },
+            None => Previous {
+                hosts: &current,
+                is_own: true,
+            },
         };
         let threshold = self.config.healthy_panic_threshold_percent.0 / 100;
         let hosts = HostSet::build(
@@ -165,12 +164,17 @@ impl Cluster {
         }
         let host = Arc::new(Host {
             address,
-            hostname: String::new(),
             weight: 1,
             health: Health::Unknown,
             priority: 0,
-            locality: Locality::default(),
-            metadata: Metadata::default(),
+            locality: Arc::default(),
+            config: Arc::new(Endpoint {
+                address: Address::Socket(address),
+                hostname: String::new(),
+                weight: 1,
+                health: Health::Unknown,
+                metadata: Metadata::default(),
+            }),
             workload: None,
             transport: self.transport_of(&Metadata::default()),
             counters: Arc::new(HostCounters::default()),

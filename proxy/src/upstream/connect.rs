@@ -194,8 +194,8 @@ async fn establish(
         .get(host.transport)
         .map(|choice| &choice.socket)
     {
-        Some(TransportSocket::Tls(cell)) => {
-            let Some(context) = cell.load_full() else {
+        Some(TransportSocket::Tls(tls)) => {
+            let Some(context) = tls.context() else {
                 return Err(ConnectError::SecretMissing { host: address });
             };
             match context.connect(tcp, alpn.map(|alpn| alpn.as_ref())).await {

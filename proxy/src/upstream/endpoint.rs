@@ -1,4 +1,5 @@
 //! Hosts of a cluster and how they are grouped for balancing.
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -15,8 +16,6 @@ use crate::telemetry::workload::Workload;
 pub(crate) struct Host {
     /// Where it is.
     pub(crate) address: SocketAddr,
-    /// Its name, empty when it has none.
-    pub(crate) hostname: String,
     /// 1..
     pub(crate) weight: u32,
     /// As the control plane said.
@@ -24,9 +23,9 @@ pub(crate) struct Host {
     /// 0 is the most wanted.
     pub(crate) priority: u32,
     /// Where it runs.
-    pub(crate) locality: Locality,
-    /// Endpoint metadata.
-    pub(crate) metadata: Metadata,
+    pub(crate) locality: Arc<Locality>,
+    /// What else is said of it: name, metadata.
+    pub(crate) config: Arc<Endpoint>,
     /// Who it is, as its metadata says; for metrics.
     pub(crate) workload: Option<Arc<Workload>>,
     /// Index into the cluster's transports.
@@ -52,8 +51,21 @@ pub(crate) struct HostCounters {
 impl Host {
     /// EDS lets it have traffic. Source: health_check.proto: UNKNOWN counts as healthy.
     pub(crate) fn is_healthy(&self) -> bool {
-        matches!(self.health, Health::Unknown | Health::Healthy | Health::Degraded)
+        is_healthy(self.health)
     }
+}
+
+/// EDS lets an endpoint have traffic. Source: health_check.proto: UNKNOWN counts as healthy.
+pub(crate) fn is_healthy(health: Health) -> bool {
+    matches!(health, Health::Unknown | Health::Healthy | Health::Degraded)
+}
+
+/// There is an endpoint.
+pub(crate) fn has_endpoints(assignment: &LoadAssignment) -> bool {
+    assignment
+        .localities
+        .iter()
+        .any(|group| !group.endpoints.is_empty())
 }
 
 /// All hosts of a cluster, by priority.
@@ -67,6 +79,40 @@ pub(crate) struct HostSet {
     pub(crate) usable: Vec<Tier>,
     /// Percent of requests a priority gets.
     pub(crate) load: Vec<u32>,
+    /// Places in `all`.
+    places: Places,
+}
+
+/// Where the host of an address is; a few are looked through, many are indexed.
+#[derive(Debug, Default)]
+struct Places(HashMap<SocketAddr, u32>);
+
+/// Up to so many hosts are compared one by one.
+const FEW: usize = 16;
+
+impl Places {
+    fn find<'a>(&self, all: &'a [Arc<Host>], address: SocketAddr) -> Option<&'a Arc<Host>> {
+        if all.len() <= FEW {
+            return all.iter().find(|host| host.address == address);
+        }
+        all.get(*self.0.get(&address)? as usize)
+    }
+
+    /// Adds `host` unless its address is there.
+    fn push(&mut self, all: &mut Vec<Arc<Host>>, host: Arc<Host>) {
+        if self.find(all, host.address).is_some() {
+            return;
+        }
+        if all.len() == FEW {
+            let places = all.iter().map(|host| host.address).zip(0..);
+            self.0.extend(places);
+        }
+        if all.len() >= FEW {
+            self.0
+                .insert(host.address, u32::try_from(all.len()).unwrap_or(u32::MAX));
+        }
+        all.push(host);
+    }
 }
 
 /// The hosts of one priority.
@@ -78,40 +124,86 @@ pub(crate) struct Tier {
     pub(crate) cumulative_weights: Vec<u64>,
 }
 
+/// The hosts that were there before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Previous<'a> {
+    /// They.
+    pub(crate) hosts: &'a HostSet,
+    /// Of the same cluster object: what did not change stays as it is. Else only counters are taken over.
+    pub(crate) is_own: bool,
+}
+
 impl HostSet {
+    /// The host of `address`, looked for first at `place`, where it is if nothing changed. `place` goes to the next one.
+    fn near(&self, place: &mut usize, endpoint: &Arc<Endpoint>, address: SocketAddr) -> Option<&Arc<Host>> {
+        let is_it = |host: &&Arc<Host>| Arc::ptr_eq(&host.config, endpoint) || host.address == address;
+        for step in 0..2 {
+            if let Some(host) = self.all.get(*place + step).filter(is_it) {
+                *place += step + 1;
+                return Some(host);
+            }
+        }
+        *place += 1;
+        self.find(address)
+    }
+
     /// Groups the endpoints of an assignment. `transport_of` chooses the transport by endpoint metadata; hosts with a name for an
     /// address have to be resolved before. Counters come from `previous` where the address stays.
     pub(crate) fn build(
         assignment: &LoadAssignment,
         panic_threshold_percent: u32,
         transport_of: impl Fn(&Metadata) -> usize,
-        previous: &HostSet,
+        previous: Previous<'_>,
     ) -> Self {
-        let mut all: Vec<Arc<Host>> = Vec::new();
+        let count = assignment
+            .localities
+            .iter()
+            .map(|group| group.endpoints.len())
+            .sum();
+        let mut all: Vec<Arc<Host>> = Vec::with_capacity(count);
+        let mut places = Places::default();
+        if count > FEW {
+            places.0.reserve(count);
+        }
+        // Where a host of the same configuration stood before, if the order is that of before.
+        let mut place = 0;
         for group in &assignment.localities {
+            let mut locality = None;
             for endpoint in &group.endpoints {
                 let Address::Socket(address) = endpoint.address else {
                     continue;
                 };
+                let before = previous.hosts.near(&mut place, endpoint, address);
+                let is_there =
+                    |host: &&Arc<Host>| host.priority == group.priority && *host.locality == group.locality;
+                let host = match before.filter(is_there) {
+                    Some(host) if previous.is_own && Arc::ptr_eq(&host.config, endpoint) => host.clone(),
+                    same_place => {
+                        let known = || same_place.map(|host| host.locality.clone());
+                        let locality = locality.get_or_insert_with(|| {
+                            known().unwrap_or_else(|| Arc::new(group.locality.clone()))
+                        });
+                        Arc::new(Host {
+                            address,
+                            weight: endpoint.weight.max(1),
+                            health: endpoint.health,
+                            priority: group.priority,
+                            locality: locality.clone(),
+                            workload: workload(&endpoint.metadata),
+                            transport: transport_of(&endpoint.metadata),
+                            counters: before.map(|host| host.counters.clone()).unwrap_or_default(),
+                            config: endpoint.clone(),
+                        })
+                    }
+                };
                 // Envoy keeps the first of endpoints with the same address.
-                if all.iter().any(|host| host.address == address) {
-                    continue;
-                }
-                let counters = previous
-                    .find(address)
-                    .map(|host| host.counters.clone())
-                    .unwrap_or_default();
-                all.push(Arc::new(host(
-                    endpoint,
-                    address,
-                    group.priority,
-                    &group.locality,
-                    &transport_of,
-                    counters,
-                )));
+                places.push(&mut all, host);
             }
         }
-        Self::from_hosts(all, panic_threshold_percent, assignment.overprovisioning_factor)
+        Self {
+            places,
+            ..Self::from_hosts(all, panic_threshold_percent, assignment.overprovisioning_factor)
+        }
     }
 
     /// Groups hosts by priority and health.
@@ -154,39 +246,22 @@ impl HostSet {
         } else {
             priority_load(&counts, overprovisioning)
         };
-        Self { all, usable, load }
+        Self {
+            all,
+            usable,
+            load,
+            places: Places::default(),
+        }
     }
 
     /// The host at this address.
     pub(crate) fn find(&self, address: SocketAddr) -> Option<&Arc<Host>> {
-        self.all.iter().find(|host| host.address == address)
+        self.places.find(&self.all, address)
     }
 
     /// Hosts that EDS calls healthy.
     pub(crate) fn healthy_count(&self) -> usize {
         self.all.iter().filter(|host| host.is_healthy()).count()
-    }
-}
-
-fn host(
-    endpoint: &Endpoint,
-    address: SocketAddr,
-    priority: u32,
-    locality: &Locality,
-    transport_of: &impl Fn(&Metadata) -> usize,
-    counters: Arc<HostCounters>,
-) -> Host {
-    Host {
-        address,
-        hostname: endpoint.hostname.clone(),
-        weight: endpoint.weight.max(1),
-        health: endpoint.health,
-        priority,
-        locality: locality.clone(),
-        metadata: endpoint.metadata.clone(),
-        workload: workload(&endpoint.metadata),
-        transport: transport_of(&endpoint.metadata),
-        counters,
     }
 }
 
@@ -299,7 +374,7 @@ mod tests {
                     .iter()
                     .map(|health| {
                         last += 1;
-                        endpoint(last, *health)
+                        Arc::new(endpoint(last, *health))
                     })
                     .collect(),
             })
@@ -308,7 +383,11 @@ mod tests {
             localities,
             overprovisioning_factor: 140,
         };
-        HostSet::build(&assignment, panic, |_| 0, &HostSet::default())
+        let none = Previous {
+            hosts: &HostSet::default(),
+            is_own: false,
+        };
+        HostSet::build(&assignment, panic, |_| 0, none)
     }
 
     const UP: Health = Health::Healthy;
@@ -340,11 +419,15 @@ mod tests {
             localities: vec![LocalityEndpoints {
                 locality: Locality::default(),
                 priority: 0,
-                endpoints: vec![endpoint(1, DOWN)],
+                endpoints: vec![endpoint(1, DOWN).into()],
             }],
             overprovisioning_factor: 140,
         };
-        let new = HostSet::build(&assignment, 0, |_| 0, &old);
+        let previous = Previous {
+            hosts: &old,
+            is_own: true,
+        };
+        let new = HostSet::build(&assignment, 0, |_| 0, previous);
         assert!(Arc::ptr_eq(&new.all[0].counters, &old.all[0].counters));
     }
 }

@@ -3,7 +3,8 @@ use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 
-use crate::stats::{Counter, Gauge, Histogram, Registry, ResponseCodes};
+use super::slot::Members;
+use crate::stats::{Counter, Gauge, Histogram, Registry, ResponseCodes, Unregistered};
 use crate::tls::error::SslCounter;
 
 /// `cluster.<stat name>.*`; registered when the cluster is made, so that a request touches no string.
@@ -64,17 +65,47 @@ pub(crate) struct GrpcStats {
 
 #[derive(Debug)]
 struct LazyGrpc {
-    registry: Arc<Registry>,
-    prefix: String,
+    /// Where, and what their names begin with.
+    registry: Option<(Arc<Registry>, String)>,
     counters: OnceLock<GrpcStats>,
+}
+
+/// Makes stats by the last part of their names.
+struct Made<'a> {
+    counter: &'a dyn Fn(&str) -> Counter,
+    gauge: &'a dyn Fn(&str) -> Gauge,
+    histogram: &'a dyn Fn(&str) -> Histogram,
 }
 
 impl ClusterStats {
     /// Registers them under `cluster.<stat_name>.`.
     pub(crate) fn new(registry: &Arc<Registry>, stat_name: &str) -> Self {
-        let counter = |name: &str| registry.counter(format!("cluster.{stat_name}.{name}"));
-        let gauge = |name: &str| registry.gauge(format!("cluster.{stat_name}.{name}"));
-        let histogram = |name: &str| registry.histogram(format!("cluster.{stat_name}.{name}"));
+        let name = |name: &str| format!("cluster.{stat_name}.{name}");
+        let made = Made {
+            counter: &|stat| registry.counter(name(stat)),
+            gauge: &|stat| registry.gauge(name(stat)),
+            histogram: &|stat| registry.histogram(name(stat)),
+        };
+        let responses = ResponseCodes::new(registry, &name("upstream_rq_"));
+        Self::build(&made, responses, Some((registry, name("grpc."))))
+    }
+
+    /// Those of a cluster that is only looked at: they count nothing.
+    pub(crate) fn none() -> Self {
+        let made = Made {
+            counter: &|_| Counter::none(),
+            gauge: &|_| Gauge::none(),
+            histogram: &|_| Histogram::none(),
+        };
+        Self::build(&made, ResponseCodes::none(), None)
+    }
+
+    fn build(made: &Made<'_>, responses: ResponseCodes, grpc: Option<(&Arc<Registry>, String)>) -> Self {
+        let Made {
+            counter,
+            gauge,
+            histogram,
+        } = *made;
         Self {
             upstream_cx_total: counter("upstream_cx_total"),
             upstream_cx_active: gauge("upstream_cx_active"),
@@ -100,10 +131,9 @@ impl ClusterStats {
             upstream_rq_retry_success: counter("upstream_rq_retry_success"),
             upstream_rq_retry_overflow: counter("upstream_rq_retry_overflow"),
             upstream_rq_retry_limit_exceeded: counter("upstream_rq_retry_limit_exceeded"),
-            responses: ResponseCodes::new(registry, &format!("cluster.{stat_name}.upstream_rq_")),
+            responses,
             grpc: LazyGrpc {
-                registry: Arc::clone(registry),
-                prefix: format!("cluster.{stat_name}.grpc."),
+                registry: grpc.map(|(registry, prefix)| (Arc::clone(registry), prefix)),
                 counters: OnceLock::new(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
@@ -124,12 +154,11 @@ impl ClusterStats {
 
     /// gRPC counters; made by the first gRPC request.
     pub(crate) fn grpc(&self) -> &GrpcStats {
-        let LazyGrpc {
-            registry,
-            prefix,
-            counters,
-        } = &self.grpc;
-        let counter = |name: &str| registry.counter(format!("{prefix}{name}"));
+        let LazyGrpc { registry, counters } = &self.grpc;
+        let counter = |name: &str| match registry {
+            Some((registry, prefix)) => registry.counter(format!("{prefix}{name}")),
+            None => Counter::none(),
+        };
         counters.get_or_init(|| GrpcStats {
             success: counter("success"),
             failure: counter("failure"),
@@ -155,5 +184,83 @@ impl ClusterStats {
             SslCounter::FailVerifyNoCert => self.ssl_fail_verify_no_cert.inc(),
             SslCounter::FailVerifySan => self.ssl_fail_verify_san.inc(),
         }
+    }
+}
+
+/// The stats of a cluster that nobody has used: what [`ClusterStats::new`] registers, with what is known before. `updates`: EDS responses,
+/// those of them without endpoints, and changes of members.
+pub(super) fn unused(members: Members, updates: [u64; 3]) -> Vec<(&'static str, Unregistered)> {
+    let [success, empty, change] = updates.map(|count| Unregistered::Counter((count > 0).then_some(count)));
+    let has_members = change != Unregistered::Counter(None);
+    let gauge = |value: u64| Unregistered::Gauge(has_members.then_some(value));
+    let mut stats = Vec::with_capacity(COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len() + 5);
+    stats.extend(COUNTERS.map(|name| (name, Unregistered::Counter(None))));
+    stats.extend(GAUGES.map(|name| (name, Unregistered::Gauge(None))));
+    stats.extend(HISTOGRAMS.map(|name| (name, Unregistered::Histogram)));
+    stats.extend([
+        ("membership_total", gauge(members.total)),
+        ("membership_healthy", gauge(members.healthy)),
+        ("membership_change", change),
+        ("update_success", success),
+        ("update_empty", empty),
+    ]);
+    stats
+}
+
+const COUNTERS: [&str; 29] = [
+    "upstream_cx_total",
+    "upstream_cx_http1_total",
+    "upstream_cx_http2_total",
+    "upstream_cx_connect_fail",
+    "upstream_cx_connect_timeout",
+    "upstream_cx_overflow",
+    "upstream_cx_idle_timeout",
+    "upstream_cx_none_healthy",
+    "upstream_cx_tx_bytes_total",
+    "upstream_cx_rx_bytes_total",
+    "upstream_rq_total",
+    "upstream_rq_pending_total",
+    "upstream_rq_pending_overflow",
+    "upstream_rq_pending_failure_eject",
+    "upstream_rq_timeout",
+    "upstream_rq_per_try_timeout",
+    "upstream_rq_rx_reset",
+    "upstream_rq_retry",
+    "upstream_rq_retry_success",
+    "upstream_rq_retry_overflow",
+    "upstream_rq_retry_limit_exceeded",
+    "upstream_rq_completed",
+    "ssl.handshake",
+    "ssl.session_reused",
+    "ssl.no_certificate",
+    "ssl.connection_error",
+    "ssl.fail_verify_error",
+    "ssl.fail_verify_san",
+    "ssl.fail_verify_no_cert",
+];
+const GAUGES: [&str; 2] = ["upstream_cx_active", "upstream_rq_active"];
+const HISTOGRAMS: [&str; 2] = ["upstream_cx_connect_ms", "upstream_rq_time"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{Source, TagRules, text};
+
+    struct One;
+
+    impl Source for One {
+        fn show(&self, show: &mut dyn FnMut(&str, &[(&str, Unregistered)])) {
+            show("cluster.a.", &unused(Members::default(), [0; 3]));
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_nobody_uses_shows_the_stats_that_it_would_register() {
+        let registry = || Registry::new(TagRules::new(&[], false).expect("no rule"));
+        let (registered, shown) = (registry(), registry());
+        let _used = ClusterStats::new(&registered, "a");
+        let source = Arc::new(One);
+        shown.add_source(&source);
+        assert_eq!(text(&shown, None, false), text(&registered, None, false));
     }
 }

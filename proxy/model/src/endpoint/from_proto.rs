@@ -1,4 +1,6 @@
 //! Protobuf to [`LoadAssignment`].
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
 use envoy_types::pb::google::protobuf;
@@ -17,6 +19,25 @@ const OVERPROVISIONING_FACTOR: u32 = 140;
 const MAX_PRIORITY: u32 = 128;
 
 impl LoadAssignment {
+    /// Converts what is said beside the localities.
+    pub(super) fn with_localities(
+        at: &FieldPath<'_>,
+        proto: pb::ClusterLoadAssignment,
+        localities: Vec<LocalityEndpoints>,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::ClusterLoadAssignment {
+            supported { endpoints, policy }
+            partly { cluster_name: "must be there; the stream that brings the endpoints names them" }
+            unsupported { named_endpoints }
+        });
+        debug_assert!(endpoints.is_empty(), "converted before");
+        at.field("cluster_name").not_empty(cluster_name)?;
+        Ok(Self {
+            localities,
+            overprovisioning_factor: load_policy(&at.field("policy"), policy)?,
+        })
+    }
+
     /// Converts what EDS sends: addresses only.
     pub(crate) fn from_eds(at: &FieldPath<'_>, proto: pb::ClusterLoadAssignment) -> Result<Self, Rejection> {
         Self::from_proto(at, proto, Names::Refused)
@@ -25,24 +46,15 @@ impl LoadAssignment {
     /// Converts endpoints; clusters that resolve names may have names.
     pub(crate) fn from_proto(
         at: &FieldPath<'_>,
-        proto: pb::ClusterLoadAssignment,
+        mut proto: pb::ClusterLoadAssignment,
         names: Names,
     ) -> Result<Self, Rejection> {
-        verdicts!(at, proto => pb::ClusterLoadAssignment {
-            supported { endpoints, policy }
-            partly { cluster_name: "must be there; the stream that brings the endpoints names them" }
-            unsupported { named_endpoints }
-        });
-        at.field("cluster_name").not_empty(cluster_name)?;
-        let overprovisioning_factor = load_policy(&at.field("policy"), policy)?;
+        let endpoints = std::mem::take(&mut proto.endpoints);
         let localities = endpoints.into_iter().enumerate().map(|(index, proto)| {
             LocalityEndpoints::from_proto(&at.field("endpoints").index(index), proto, names)
         });
         let localities = localities.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            localities,
-            overprovisioning_factor,
-        })
+        Self::with_localities(at, proto, localities)
     }
 }
 
@@ -65,8 +77,23 @@ fn load_policy(
 impl LocalityEndpoints {
     fn from_proto(
         at: &FieldPath<'_>,
-        proto: pb::LocalityLbEndpoints,
+        mut proto: pb::LocalityLbEndpoints,
         names: Names,
+    ) -> Result<Self, Rejection> {
+        let endpoints = std::mem::take(&mut proto.lb_endpoints);
+        let endpoints = endpoints.into_iter().enumerate().map(|(index, proto)| {
+            let at = at.field("lb_endpoints").index(index);
+            Endpoint::from_proto(&at, proto, names).map(Arc::new)
+        });
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        Self::with_endpoints(at, proto, endpoints)
+    }
+
+    /// Converts what is said beside the endpoints.
+    pub(super) fn with_endpoints(
+        at: &FieldPath<'_>,
+        proto: pb::LocalityLbEndpoints,
+        endpoints: Vec<Arc<Endpoint>>,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LocalityLbEndpoints {
             supported { locality, lb_endpoints, priority }
@@ -74,11 +101,7 @@ impl LocalityEndpoints {
             unsupported { metadata, proximity }
             refused { lb_config: "ignoring it would leave the locality without its endpoints" }
         });
-        let endpoints = lb_endpoints
-            .into_iter()
-            .enumerate()
-            .map(|(index, proto)| Endpoint::from_proto(&at.field("lb_endpoints").index(index), proto, names));
-        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        debug_assert!(lb_endpoints.is_empty(), "converted before");
         let sum: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
         if sum > u64::from(u32::MAX) {
             return Err(at
@@ -101,7 +124,11 @@ fn weight(at: &FieldPath<'_>, proto: Option<protobuf::UInt32Value>) -> Result<Op
 }
 
 impl Endpoint {
-    fn from_proto(at: &FieldPath<'_>, proto: pb::LbEndpoint, names: Names) -> Result<Self, Rejection> {
+    pub(super) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: pb::LbEndpoint,
+        names: Names,
+    ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LbEndpoint {
             supported { health_status, metadata, load_balancing_weight, host_identifier }
         });

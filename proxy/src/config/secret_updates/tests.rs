@@ -87,7 +87,7 @@ static_resources:
         let accepted = store.and_then(|store| store.accepted.get("server"));
         let refused = store.and_then(|store| store.refused.get("server"));
         (
-            accepted.map(|accepted| accepted.version.clone()),
+            accepted.map(|accepted| accepted.version.to_string()),
             refused.map(|refused| refused.reason.clone()),
         )
     }

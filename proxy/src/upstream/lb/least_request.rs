@@ -41,11 +41,13 @@ mod tests {
 
     use outrigger_model::address::Address;
     use outrigger_model::cluster::LbPolicy;
+    use std::sync::Arc;
+
     use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment, LocalityEndpoints};
     use outrigger_model::metadata::Metadata;
     use outrigger_model::node::Locality;
 
-    use crate::upstream::endpoint::HostSet;
+    use crate::upstream::endpoint::{HostSet, Previous};
     use crate::upstream::lb::{Avoided, Cursor, pick, pick_untried};
 
     fn set(weights: &[u32]) -> HostSet {
@@ -59,6 +61,7 @@ mod tests {
                 health: Health::Unknown,
                 metadata: Metadata::default(),
             })
+            .map(Arc::new)
             .collect();
         let group = LocalityEndpoints {
             locality: Locality::default(),
@@ -69,7 +72,11 @@ mod tests {
             localities: vec![group],
             overprovisioning_factor: 140,
         };
-        HostSet::build(&assignment, 0, |_| 0, &HostSet::default())
+        let none = Previous {
+            hosts: &HostSet::default(),
+            is_own: false,
+        };
+        HostSet::build(&assignment, 0, |_| 0, none)
     }
 
     /// Share of the first host over many picks, percent.
