@@ -1,18 +1,18 @@
 //! The iptables programs: which of them to use, how to run them, what their complaints mean.
 //!
-//! Knows no rules. A family's programs come in variants that see different kernel tables: *legacy*
+//! Knows no rules but their text. A family's programs come in variants that see different kernel tables: *legacy*
 //! (ip_tables), *nft* (nf_tables), and the *plain* names, which a distribution points at one of the two.
 //! Source: Istio `tools/istio-iptables/pkg/dependencies`, order of choice.
 
+pub mod nft;
 mod program;
 
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::check::State;
 use crate::log::Log;
-use crate::restore;
-use crate::rule::{Family, Rule};
+use crate::rule::Family;
+use crate::saved::Saved;
 pub use program::ProgramError;
 use program::{find, run};
 
@@ -28,77 +28,129 @@ pub enum Variant {
 #[derive(Debug, thiserror::Error)]
 #[error("no usable iptables programs for {family}:{}", .tried.iter().map(|why| format!("\n  {why}")).collect::<String>())]
 pub struct NoBackend {
-    family: Family,
+    pub family: Family,
     /// One reason a variant that was tried.
-    tried: Vec<ProgramError>,
+    pub tried: Vec<ProgramError>,
 }
 
-/// The programs of one family and variant, found and tried.
+/// The programs of one family and variant, and what they showed.
 pub struct Backend {
     pub family: Family,
-    /// What `iptables-save` showed when it was chosen.
-    pub state: State,
-    programs: Programs,
-}
-
-struct Programs {
-    iptables: PathBuf,
+    pub variant: Variant,
+    /// What `iptables-save` showed when it was found.
+    pub saved: Saved,
     save: PathBuf,
     restore: PathBuf,
     /// `--wait=30` where several programs may hold the tables' lock: legacy since 1.6.2.
     wait: bool,
 }
 
-impl Backend {
-    /// Chooses: `forced` if given, else legacy if it holds rules, else nft, else plain; at last an empty
-    /// legacy, for kernels without nf_tables.
+/// All variants of one family's programs.
+pub struct Variants {
+    family: Family,
+    legacy: Result<Backend, ProgramError>,
+    nft: Result<Backend, ProgramError>,
+}
+
+impl Variants {
+    /// Finds them, and lists their rules.
+    pub fn find(family: Family) -> Self {
+        Variants {
+            family,
+            legacy: Backend::find(family, Variant::Legacy),
+            nft: Backend::find(family, Variant::Nft),
+        }
+    }
+
+    /// Chooses the one that is to hold our rules and gives the others beside it: `forced` if given, else legacy if
+    /// it holds rules, else nft, else plain; at last an empty legacy, for kernels without nf_tables.
     ///
     /// # Errors
     /// Why none of them works: missing programs, missing kernel support, missing privilege.
-    pub fn choose(family: Family, forced: Option<Variant>, log: &Log) -> Result<Self, NoBackend> {
-        let mut tried = Vec::new();
-        let mut attempt = |outcome: Result<Backend, ProgramError>| match outcome {
-            Ok(backend) => {
-                log.info(&format!("{family}: using {}", backend.programs.restore.display()));
-                Some(backend)
-            }
-            Err(error) => {
-                log.debug(&error.to_string());
-                tried.push(error);
-                None
-            }
+    pub fn choose(self, forced: Option<Variant>, log: &Log) -> Result<(Backend, Vec<Backend>), NoBackend> {
+        let family = self.family;
+        let legacy_first = self
+            .legacy
+            .as_ref()
+            .is_ok_and(|legacy| legacy.saved.has_residue());
+        let mut candidates = match (forced, legacy_first) {
+            (None, true) => vec![self.legacy, self.nft],
+            _ => vec![self.nft, self.legacy],
         };
-        if let Some(variant) = forced {
-            return attempt(probed(family, variant)).ok_or(NoBackend { family, tried });
+        if forced.is_none() {
+            candidates.insert(1, Backend::find(family, Variant::Plain));
         }
-        if let Ok(legacy) = listed(family, Variant::Legacy)
-            && legacy.state.has_residue()
-            && let Some(backend) = attempt(legacy.probe())
-        {
-            return Ok(backend);
-        }
-        for variant in [Variant::Nft, Variant::Plain, Variant::Legacy] {
-            if let Some(backend) = attempt(probed(family, variant)) {
-                return Ok(backend);
+        let (mut chosen, mut others, mut tried) = (None, Vec::new(), Vec::new());
+        for candidate in candidates {
+            let variant = candidate.as_ref().ok().map(|backend| backend.variant);
+            let wanted = chosen.is_none() && (forced.is_none() || forced == variant);
+            match candidate {
+                Ok(backend) if wanted => match backend.probe() {
+                    Ok(()) => {
+                        log.info(&format!("{family}: using {}", backend.restore.display()));
+                        chosen = Some(backend);
+                    }
+                    Err(error) => {
+                        log.debug(&error.to_string());
+                        tried.push(error);
+                    }
+                },
+                Ok(backend) => others.push(backend),
+                Err(error) => {
+                    log.debug(&error.to_string());
+                    tried.push(error);
+                }
             }
         }
-        Err(NoBackend { family, tried })
+        match chosen {
+            Some(chosen) => {
+                // The plain names are one of the other two, so what they show is shown twice.
+                others.retain(|other| other.variant != Variant::Plain);
+                Ok((chosen, others))
+            }
+            None => Err(NoBackend { family, tried }),
+        }
     }
 
-    /// Whether `rule` exists in the kernel, wherever it stands in its chain.
+    /// Those that can list rules.
+    pub fn usable(self) -> Vec<Backend> {
+        let family = self.family;
+        let mut found: Vec<Backend> = [self.legacy, self.nft].into_iter().flatten().collect();
+        if found.is_empty() {
+            found.extend(Backend::find(family, Variant::Plain));
+        }
+        found
+    }
+}
+
+impl Backend {
+    /// Finds the programs and lists the rules.
     ///
     /// # Errors
-    /// The program cannot be run; that it refuses the rule means it is not there.
-    pub fn exists(&self, rule: &Rule) -> Result<bool, ProgramError> {
-        let mut args = self.wait_args();
-        args.extend(["-t", rule.table.name(), "-C", rule.chain.name()]);
-        let words = restore::words(rule);
-        args.extend(words.split(' '));
-        match run(&self.programs.iptables, &args, "") {
-            Ok(_) => Ok(true),
-            Err(ProgramError::Refused { .. }) => Ok(false),
-            Err(other) => Err(other),
-        }
+    /// A program that is missing, or the complaint of `iptables-save`.
+    pub fn find(family: Family, variant: Variant) -> Result<Self, ProgramError> {
+        let stem = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let save = find(&format!("{stem}{variant}-save"))?;
+        let restore = find(&format!("{stem}{variant}-restore"))?;
+        let wait = match variant {
+            // These names are younger than the option.
+            Variant::Legacy => true,
+            Variant::Nft => false,
+            Variant::Plain => needs_wait(&run(&restore, &["--version"], "")?),
+        };
+        let mut backend = Backend {
+            family,
+            variant,
+            saved: Saved::default(),
+            save,
+            restore,
+            wait,
+        };
+        backend.saved = backend.now()?;
+        Ok(backend)
     }
 
     /// Feeds `text` to `iptables-restore`, leaving alone what is there.
@@ -107,73 +159,41 @@ impl Backend {
     /// The program's complaint.
     pub fn restore(&self, text: &str) -> Result<(), ProgramError> {
         let mut args = vec!["--noflush"];
-        args.extend(self.wait_args());
-        run(&self.programs.restore, &args, text).map(drop)
+        if self.wait {
+            args.push("--wait=30");
+        }
+        run(&self.restore, &args, text).map(drop)
     }
 
     /// What `iptables-save` shows now.
     ///
     /// # Errors
     /// The program's complaint.
-    pub fn save(&self) -> Result<String, ProgramError> {
-        run(&self.programs.save, &[], "")
+    pub fn list(&self) -> Result<String, ProgramError> {
+        run(&self.save, &[], "")
+    }
+
+    /// The same, read.
+    ///
+    /// # Errors
+    /// The program's complaint.
+    pub fn now(&self) -> Result<Saved, ProgramError> {
+        Ok(Saved::parse(&self.list()?))
     }
 
     /// Adds and removes a rule that no packet can match (protocol 255 is reserved, RFC 5237): listing works
-    /// without the modules and the privilege that writing needs. Where our chains are, writing has worked.
-    fn probe(self) -> Result<Self, ProgramError> {
-        if !self.state.our_chains().is_empty() {
-            return Ok(self);
+    /// without the modules and the privilege that writing needs. Both in one commit, so that nothing stays.
+    /// Where our chains are, writing has worked.
+    fn probe(&self) -> Result<(), ProgramError> {
+        const TEXT: &str = "*nat\n-A INPUT -p 255 -j RETURN\n-D INPUT -p 255 -j RETURN\nCOMMIT\n";
+        if self.saved.has_ours() {
+            return Ok(());
         }
-        for action in ["-A", "-D"] {
-            let mut args = self.wait_args();
-            args.extend(["-t", "nat", action, "INPUT", "-p", "255", "-j", "RETURN"]);
-            run(&self.programs.iptables, &args, "")?;
-        }
-        Ok(self)
-    }
-
-    fn wait_args(&self) -> Vec<&'static str> {
-        if self.programs.wait {
-            vec!["--wait=30"]
-        } else {
-            Vec::new()
-        }
+        self.restore(TEXT)
     }
 }
 
-fn probed(family: Family, variant: Variant) -> Result<Backend, ProgramError> {
-    listed(family, variant)?.probe()
-}
-
-/// Finds the programs and lists the rules.
-fn listed(family: Family, variant: Variant) -> Result<Backend, ProgramError> {
-    let stem = format!(
-        "{}{variant}",
-        if family == Family::V4 {
-            "iptables"
-        } else {
-            "ip6tables"
-        }
-    );
-    let iptables = find(&stem)?;
-    let save = find(&format!("{stem}-save"))?;
-    let restore = find(&format!("{stem}-restore"))?;
-    let version = run(&iptables, &["--version"], "")?;
-    let state = State::parse(&run(&save, &[], "")?);
-    Ok(Backend {
-        family,
-        state,
-        programs: Programs {
-            iptables,
-            save,
-            restore,
-            wait: needs_wait(&version),
-        },
-    })
-}
-
-/// Reads `iptables v1.8.9 (legacy)`. Before 1.8 no variant is named: all were legacy.
+/// Reads `iptables-restore v1.8.9 (legacy)`. Before 1.8 no variant is named: all were legacy.
 fn needs_wait(version: &str) -> bool {
     if version.contains("nf_tables") {
         return false;
@@ -197,6 +217,12 @@ impl fmt::Display for Variant {
     }
 }
 
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.restore.display())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,12 +230,12 @@ mod tests {
     #[test]
     fn only_legacy_since_1_6_2_waits_for_the_lock() {
         let check = |version: &str, expected| assert_eq!(needs_wait(version), expected, "{version}");
-        check("iptables v1.8.9 (legacy)", true);
-        check("ip6tables v1.8.9 (legacy)\n", true);
-        check("iptables v1.8.9 (nf_tables)", false);
-        check("iptables v1.6.2", true);
-        check("iptables v1.6.1", false);
-        check("iptables v1.10.0 (legacy)", true);
+        check("iptables-restore v1.8.9 (legacy)", true);
+        check("ip6tables-restore v1.8.9 (legacy)\n", true);
+        check("iptables-restore v1.8.9 (nf_tables)", false);
+        check("iptables-restore v1.6.2", true);
+        check("iptables-restore v1.6.1", false);
+        check("iptables-restore v1.10.0 (legacy)", true);
         check("something else", false);
     }
 }

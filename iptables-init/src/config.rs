@@ -9,7 +9,6 @@ mod name;
 mod setting;
 mod values;
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -161,8 +160,6 @@ pub enum ConfigError {
         value: String,
         reason: String,
     },
-    #[error("list the addresses of this network namespace: {0}")]
-    Addresses(io::Error),
 }
 
 impl Config {

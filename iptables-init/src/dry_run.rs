@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::config::{Config, Method, Mode};
-use crate::loopback::INBOUND_SOURCE;
+use crate::config::{Config, Method};
 use crate::rule::{Family, of_family};
-use crate::{nft, plan, restore};
+use crate::{nft, plan, restore, routing};
 
 /// What `--dry-run` prints.
 pub fn text(config: &Config) -> String {
@@ -28,24 +27,8 @@ pub fn text(config: &Config) -> String {
             text.push_str(&nft::render(&plan::native(config)));
         }
     }
-    commands(config, &mut text);
+    for item in routing::items(config) {
+        let _ = writeln!(text, "# {}", item.command("add"));
+    }
     text
-}
-
-/// What is asked of the kernel directly, in the words of ip(8).
-fn commands(config: &Config, text: &mut String) {
-    if config.ipv6 {
-        let _ = writeln!(text, "# ip -6 addr add {INBOUND_SOURCE}/128 dev lo");
-    }
-    let Mode::Tproxy(tproxy) = config.mode else { return };
-    let (mark, table) = (tproxy.mark, tproxy.route_table);
-    for (option, everything) in [("-4", "0.0.0.0/0"), ("-6", "::/0")] {
-        if option == "-4" || config.ipv6 {
-            let _ = writeln!(text, "# ip {option} rule add fwmark {mark} lookup {table}");
-            let _ = writeln!(
-                text,
-                "# ip {option} route add local {everything} dev lo table {table}"
-            );
-        }
-    }
 }

@@ -1,65 +1,100 @@
-//! Programs a pod's nat table so that its traffic passes through the sidecar.
+//! Programs a pod's network namespace so that its traffic passes through the sidecar.
 //!
 //! Flags and environment ([`flags`]) become a validated [`config::Config`]; [`plan`] turns that into
-//! ordered rules and [`restore`] into `iptables-restore` text, both without touching anything; [`apply`]
-//! chooses the iptables binaries ([`backend`]), compares with what is there ([`check`]) and restores.
-//! Knows nothing of the proxy itself: ports and ids are all the two share.
+//! ordered [`rule`]s, and [`restore`] or [`nft`] writes those as text, all without touching anything; [`apply`] looks
+//! at what is there ([`backend`], [`saved`]), finds the way from there ([`transition`]) and goes it; [`validate`]
+//! proves the result. Knows nothing of the proxy itself: ports and ids are all the two share.
 //! Source: Istio's `tools/istio-iptables`, whose command line and rules this program keeps.
 
 #![forbid(unsafe_code)]
 
 pub mod apply;
 pub mod backend;
-pub mod check;
 pub mod config;
 pub mod dry_run;
 pub mod flags;
 pub mod host;
 pub mod log;
-pub mod loopback;
+pub mod namespace;
 pub mod nft;
 pub mod plan;
 pub mod restore;
+pub mod routing;
 pub mod rule;
+pub mod saved;
+pub mod transition;
+pub mod validate;
 
 use std::ffi::OsString;
 use std::io::Write;
 
-/// Runs the program with `args` (the first is the program's own name) and answers the exit code.
-///
-/// 0: the rules are in place (or were printed). 1: anything else, explained on standard error.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+/// How the program ends. The numbers are documented, and others act on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The rules are in place (or printed, or gone).
+    Done = 0,
+    /// They are not; what was there before is.
+    Failed = 1,
+    /// A flag or variable is wrong; nothing was touched.
+    BadFlag = 2,
+    /// The image lacks a program, or the node's kernel a part; nothing has changed.
+    MissingSupport = 3,
+    /// They do not capture. Istio's CNI repairs pods whose container `istio-validation` ends so.
+    NotValid = 126,
+}
+
+/// Runs the program with `args` (the first is the program's own name); explains on standard error.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     let flags = match flags::parse(args) {
         Ok(flags) => flags,
+        Err(stop) if stop.use_stderr() => return bad_flag(&one_line(&stop)),
         Err(stop) => {
             // A closed terminal must not change the exit code.
             let _ = stop.print();
-            return u8::from(stop.use_stderr());
+            return Exit::Done;
         }
     };
     let config = match configure(&flags) {
         Ok(config) => config,
-        Err(error) => {
-            // Logging may be what is misconfigured, so this line needs no logger.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            return 1;
-        }
+        Err(exit) => return exit,
     };
     let log = config.log;
     for note in &config.notes {
         log.warn(note);
     }
-    match apply::run(&config, &log) {
-        Ok(()) => 0,
-        Err(error) => {
-            log.error(&error.to_string());
-            1
-        }
+    if let Err(error) = apply::run(&config, &log) {
+        log.error(&error.to_string());
+        return if error.is_missing_support() {
+            Exit::MissingSupport
+        } else {
+            Exit::Failed
+        };
     }
+    if config.run_validation
+        && !config.dry_run
+        && !config.cleanup_only
+        && let Err(error) = validate::run(&config, &log)
+    {
+        log.error(&error.to_string());
+        return Exit::NotValid;
+    }
+    Exit::Done
 }
 
-fn configure(flags: &flags::Flags) -> Result<config::Config, config::ConfigError> {
-    let addresses = host::addresses().map_err(config::ConfigError::Addresses)?;
+/// Settles flags, environment and machine; enters the namespace that is to be worked in.
+fn configure(flags: &flags::Flags) -> Result<config::Config, Exit> {
+    let namespace =
+        config::network_namespace(flags, &host::env).map_err(|error| bad_flag(&error.to_string()))?;
+    if let Some(path) = namespace {
+        namespace::enter(&path).map_err(|error| {
+            let exit = bad_flag(&error.to_string());
+            if error.is_bad_value() { exit } else { Exit::Failed }
+        })?;
+    }
+    let addresses = host::addresses().map_err(|error| {
+        bad_flag(&format!("list the addresses of this network namespace: {error}"));
+        Exit::Failed
+    })?;
     let facts = config::Host {
         env: &host::env,
         uid_of: &host::uid_of,
@@ -67,5 +102,18 @@ fn configure(flags: &flags::Flags) -> Result<config::Config, config::ConfigError
         addresses: &addresses,
         dns_servers: &host::dns_servers(),
     };
-    config::Config::new(flags, &facts)
+    config::Config::new(flags, &facts).map_err(|error| bad_flag(&error.to_string()))
+}
+
+/// Logging may be what is misconfigured, so this line needs no logger.
+fn bad_flag(message: &str) -> Exit {
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    Exit::BadFlag
+}
+
+/// The first line of a complaint about the command line; the rest is a summary of all flags.
+fn one_line(complaint: &clap::Error) -> String {
+    let text = complaint.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    format!("{}; --help lists all flags", line.trim_start_matches("error: "))
 }

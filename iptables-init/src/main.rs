@@ -5,5 +5,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(iptables_init::run(std::env::args_os()))
+    ExitCode::from(iptables_init::run(std::env::args_os()) as u8)
 }

@@ -15,8 +15,9 @@ fn text(bytes: &[u8]) -> String {
 
 fn refused(output: &Output, parts: &[&str]) {
     let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(output.status.code(), Some(2), "{message}");
     assert!(output.stdout.is_empty());
+    assert_eq!(message.lines().count(), 1, "{message}");
     for part in parts {
         assert!(message.contains(part), "{message:?} does not hold {part:?}");
     }
@@ -77,7 +78,7 @@ fn a_dry_run_file_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn errors_exit_with_1_and_name_the_flag() {
+fn a_bad_flag_exits_with_2_and_is_named_in_one_line() {
     let run = |line: &[&str]| program(line).output().unwrap();
     refused(
         &run(&["--dry-run", "-p", "70000"]),
@@ -88,15 +89,23 @@ fn errors_exit_with_1_and_name_the_flag() {
         &["-x/--istio-service-exclude-cidr", "\"*\""],
     );
     refused(
-        &run(&["--dry-run", "-m", "TPROXY"]),
-        &["-m/--istio-inbound-interception-mode", "not supported"],
+        &run(&["-b", "80, 8080"]),
+        &["-b/--istio-inbound-ports", "\" 8080\""],
     );
     refused(
-        &run(&["--native-nftables"]),
-        &["--native-nftables", "not supported"],
+        &run(&["-m", "REDIRECTS"]),
+        &["-m/--istio-inbound-interception-mode", "REDIRECTS"],
     );
+    refused(&run(&["-u", "no-such-user"]), &["-u/--proxy-uid", "no-such-user"]);
+    refused(&run(&["-p", "-1"]), &["-p/--envoy-port", "\"-1\""]);
+    refused(&run(&["--dry-run=perhaps"]), &["--dry-run", "perhaps"]);
     refused(&run(&["--no-such-flag"]), &["--no-such-flag"]);
     refused(&run(&["-p"]), &["--envoy-port"]);
+    refused(&run(&["--cni-mode"]), &["--cni-mode", "--network-namespace"]);
+    refused(
+        &run(&["--network-namespace", "/no/such/file"]),
+        &["--network-namespace", "/no/such/file"],
+    );
 }
 
 #[test]

@@ -294,18 +294,21 @@ fn a_second_run_succeeds_and_changes_nothing() {
 }
 
 #[test]
-fn other_flags_after_a_first_run_are_refused_and_change_nothing() {
+fn other_flags_replace_the_rules_unless_that_is_forbidden() {
     let pods = Pods::new(None);
     pods.init_well(INJECTED);
     let first = pods.saved();
-    let output = pods.init(&["-p", "15001", "-u", "1337", "-b", "80", "-i", "*"]);
+    let other = ["-p", "15001", "-u", "1337", "-b", "80", "-i", "*"];
+    let output = pods.init(&[&other[..], &["--reconcile=false"]].concat());
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{log}");
-    assert!(
-        log.contains("nat/ISTIO_INBOUND") && log.contains("recreate the pod"),
-        "{log}"
-    );
+    assert!(log.contains("nat") && log.contains("--reconcile=false"), "{log}");
     assert_eq!(pods.saved(), first);
+    pods.init_well(&other);
+    let second = pods.saved();
+    assert!(second.contains("--dport 80 -j ISTIO_IN_REDIRECT"), "{second}");
+    assert!(!second.contains("--dport 15090"), "{second}");
+    assert!(pods.init_well(&other).contains("nothing to do"));
 }
 
 #[test]

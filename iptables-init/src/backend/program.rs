@@ -11,7 +11,9 @@ const USUAL_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 /// A program is missing, cannot be run, or complains.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    #[error("{0}: no such program in $PATH or the usual folders; install the iptables package in this image")]
+    #[error(
+        "{0}: no such program in $PATH or the usual folders; install its package (iptables, nftables) in this image"
+    )]
     Missing(String),
     #[error("{program}: cannot be run: {source}")]
     Spawn { program: String, source: io::Error },
@@ -19,14 +21,12 @@ pub enum ProgramError {
         "{command}: no permission ({complaint}); run as root with the capabilities NET_ADMIN and NET_RAW"
     )]
     Permission { command: String, complaint: String },
-    #[error(
-        "{command}: the kernel lacks something ({complaint}); load on the node: nf_nat xt_REDIRECT xt_owner \
-         xt_tcpudp xt_conntrack, with nf_tables nft_compat (nft) or {legacy} (legacy)"
-    )]
+    #[error("{command}: the kernel lacks something ({complaint}); load on the node: {modules}")]
     Kernel {
         command: String,
         complaint: String,
-        legacy: &'static str,
+        /// Kernel modules that the command may need.
+        modules: String,
     },
     #[error("{command}: {complaint}")]
     Refused { command: String, complaint: String },
@@ -100,21 +100,43 @@ fn explain(command: String, complaint: String) -> ProgramError {
         "missing kernel module",
         "RULE_APPEND failed (No such file or directory)",
         "Extension",
+        "Operation not supported",
+        // nft names no module: it points at the rule that holds the expression.
+        "Could not process rule: No such file or directory",
     ];
-    // `iptables -C` says "no chain" of a rule that is just not there.
-    if says(&kernel) && !command.contains(" -C ") {
-        let legacy = if command.contains("ip6tables") {
-            "ip6table_nat"
-        } else {
-            "iptable_nat"
-        };
+    if says(&kernel) {
+        let modules = modules(&command);
         return ProgramError::Kernel {
             command,
             complaint,
-            legacy,
+            modules,
         };
     }
     ProgramError::Refused { command, complaint }
+}
+
+/// Modules that rules of ours may need, for the program that `command` starts with.
+fn modules(command: &str) -> String {
+    let program = command.split(' ').next().unwrap_or_default();
+    if program.ends_with("nft") {
+        return "nf_tables nft_redir nft_ct nft_tproxy nf_nat nf_conntrack".to_owned();
+    }
+    let legacy = if program.contains("ip6tables") {
+        "ip6table"
+    } else {
+        "iptable"
+    };
+    format!(
+        "nf_nat xt_REDIRECT xt_owner xt_tcpudp xt_conntrack, with nf_tables nft_compat (nft) or {legacy}_nat \
+         {legacy}_mangle {legacy}_raw (legacy)"
+    )
+}
+
+impl ProgramError {
+    /// Whether the image or the node lacks something, so that no flag or privilege can help.
+    pub fn is_missing_support(&self) -> bool {
+        matches!(self, ProgramError::Missing(_) | ProgramError::Kernel { .. })
+    }
 }
 
 #[cfg(test)]
@@ -141,11 +163,8 @@ mod tests {
             "line 2: Chain already exists",
             &["iptables-restore: line 2: Chain"],
         );
-        check(
-            "iptables -t nat -C X",
-            "No chain/target/match by that name.",
-            &["-C X: No chain"],
-        );
+        let no_expression = "/dev/stdin:9:1-5: Error: Could not process rule: No such file or directory";
+        check("/usr/sbin/nft -f -", no_expression, &["nft_redir", "nft_tproxy"]);
     }
 
     #[test]

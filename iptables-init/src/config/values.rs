@@ -123,9 +123,12 @@ pub(super) fn loopback(text: &str) -> Result<Ipv4Net, String> {
 
 /// A kernel interface name (IFNAMSIZ is 16 with its zero), or its beginning and `+`.
 pub(super) fn interface(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '"' | '\'' | '\\');
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '"' | '\'' | '\\' | '*');
+    if text == "+" {
+        return Err("would be every interface".to_owned());
+    }
     if text.len() > 15 || !text.chars().all(plain) || text.starts_with(['-', '!']) {
-        return Err("not an interface name (at most 15 characters, no space, / or :)".to_owned());
+        return Err("not an interface name (at most 15 characters, no space, /, : or *)".to_owned());
     }
     Ok(text.to_owned())
 }

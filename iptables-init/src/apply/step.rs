@@ -1,0 +1,116 @@
+//! Steps, one after the other, and back again if one fails.
+
+use crate::backend::Backend;
+use crate::backend::nft::Nft;
+use crate::log::Log;
+use crate::routing::Item;
+use crate::rule::Rule;
+use crate::transition;
+
+use super::ApplyError;
+
+/// One change.
+pub(super) enum Step<'a> {
+    Add(Item),
+    Remove(Item),
+    /// Each table of `text` changes whole or not at all.
+    Restore {
+        backend: &'a Backend,
+        text: String,
+        /// Rules that are ours, wherever they are found.
+        known: Vec<Rule>,
+    },
+    /// All of `file` or nothing.
+    Native {
+        nft: &'a Nft,
+        file: String,
+    },
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn restore(backend: &'a Backend, text: String, known: Vec<Rule>) -> Self {
+        Step::Restore { backend, text, known }
+    }
+
+    pub(super) fn native(nft: &'a Nft, file: String) -> Self {
+        Step::Native { nft, file }
+    }
+
+    /// Whether it changed anything.
+    fn take(&self, log: &Log) -> Result<bool, ApplyError> {
+        Ok(match self {
+            Step::Add(item) => changed(item.add()?, *item, "add", log),
+            Step::Remove(item) => changed(item.remove()?, *item, "del", log),
+            Step::Restore { backend, text, .. } => {
+                log.info(&format!(
+                    "{}: {backend} --noflush\n{}",
+                    backend.family,
+                    text.trim_end()
+                ));
+                backend.restore(text)?;
+                true
+            }
+            Step::Native { nft, file } => {
+                log.info(&format!("nft -f -\n{}", file.trim_end()));
+                nft.run_file(file)?;
+                true
+            }
+        })
+    }
+
+    /// Undoes it, or as much of it as was done.
+    fn take_back(&self) -> Result<(), ApplyError> {
+        match self {
+            Step::Add(item) => drop(item.remove()?),
+            Step::Remove(item) => drop(item.add()?),
+            Step::Restore { backend, known, .. } => {
+                let text = transition::put_back(&backend.now()?, &backend.saved, known);
+                if !text.is_empty() {
+                    backend.restore(&text)?;
+                }
+            }
+            Step::Native { nft, .. } => nft.run_file(&nft.listing.file())?,
+        }
+        Ok(())
+    }
+
+    /// A failed restore may have committed some of its tables; the other steps have done nothing then.
+    fn may_be_half_done(&self) -> bool {
+        matches!(self, Step::Restore { .. })
+    }
+}
+
+fn changed(changed: bool, item: Item, verb: &str, log: &Log) -> bool {
+    if changed {
+        log.info(&item.command(verb));
+    }
+    changed
+}
+
+/// Takes all steps, or none.
+pub(super) fn take(steps: &[Step<'_>], log: &Log) -> Result<(), ApplyError> {
+    let mut taken: Vec<&Step<'_>> = Vec::new();
+    for step in steps {
+        match step.take(log) {
+            Ok(true) => taken.push(step),
+            Ok(false) => {}
+            Err(error) => {
+                if step.may_be_half_done() {
+                    taken.push(step);
+                }
+                take_back(&taken, log);
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The error that is reported is the first one; what goes wrong on the way back can only be logged.
+fn take_back(taken: &[&Step<'_>], log: &Log) {
+    for step in taken.iter().rev() {
+        if let Err(error) = step.take_back() {
+            log.error(&format!("what was there before cannot be put back: {error}"));
+        }
+    }
+}
