@@ -108,8 +108,9 @@ impl fmt::Display for Word<'_> {
                 let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
                 write!(f, "{protocol} dport {{ {} }}", ports.join(", "))
             }
-            Test::Uid(id) => write!(f, "meta skuid {not}{id}"),
-            Test::Gid(id) => write!(f, "meta skgid {not}{id}"),
+            // Numbers, as nft gives them back: names would look like a change at every run.
+            Test::Uid(id) => write!(f, "meta skuid {not}{}", id.number),
+            Test::Gid(id) => write!(f, "meta skgid {not}{}", id.number),
             Test::Mark(mark) => write!(f, "meta mark {not}{mark}"),
             Test::ConnectionMark(mark) => write!(f, "ct mark {not}{mark}"),
             Test::Tracked(states) => {

@@ -155,8 +155,6 @@ fn chains(wanted: &[NativeChain]) -> Chains {
 }
 
 /// A rule without what counters counted, with plain decimal numbers, whole networks, sorted lists.
-///
-/// Names of users are left as they are: `nft` prints numbers, so rules with names are written again each time.
 fn normal(rule: &str) -> String {
     let mut out: Vec<String> = Vec::new();
     let mut words = rule.split_whitespace();
