@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod behaviour;
-//mod killed;
+mod killed;
 mod pods;
 mod probe;
 //mod random;
