@@ -7,8 +7,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use outrigger_model::matcher::StringMatcher;
-use outrigger_model::tls::UpstreamTls;
+use outrigger_model::tls::{SanMatchers, UpstreamTls};
 
 use super::client::ClientContext;
 use super::error::ContextError;
@@ -23,7 +22,7 @@ pub(crate) struct ClientMaterial {
     /// Roots and revocation lists; names are each cluster's own.
     pub(crate) roots: PeerRules,
     /// Names that a secret adds to those of every cluster.
-    pub(crate) names: Vec<StringMatcher>,
+    pub(crate) names: SanMatchers,
 }
 
 /// The cell of [`ClientMaterial`]; empty until all secrets are there.

@@ -78,9 +78,9 @@ impl PeerRules {
     /// [`ContextError::Regex`]; [`ContextError::SanWithoutCa`] as Envoy refuses.
     pub(crate) fn with_names<'a>(
         &self,
-        names: impl Iterator<Item = &'a StringMatcher>,
+        names: impl Iterator<Item = &'a SanMatcher>,
     ) -> Result<Self, ContextError> {
-        let sans: Arc<[CompiledSan]> = names.map(CompiledSan::compile).collect::<Result<_, _>>()?;
+        let sans: Arc<[NameRule]> = names.map(NameRule::compile).collect::<Result<_, _>>()?;
         if self.trust.is_none() && !sans.is_empty() {
             return Err(ContextError::SanWithoutCa);
         }
