@@ -58,6 +58,24 @@ const BOOTSTRAP_ROOTS: [&str; 24] = [
     "typed_struct.proto",
 ];
 
+/// The extensions that a listener or route table may bring as a `TypedStruct`, that is, as JSON. Built for one conversion.
+const EXTENSION_ROOTS: [&str; 14] = [
+    "envoy/config/trace/v3/opentelemetry.proto",
+    "envoy/config/trace/v3/zipkin.proto",
+    "envoy/extensions/access_loggers/file/v3/file.proto",
+    "envoy/extensions/access_loggers/filters/cel/v3/cel.proto",
+    "envoy/extensions/access_loggers/grpc/v3/als.proto",
+    "envoy/extensions/access_loggers/open_telemetry/v3/logs_service.proto",
+    "envoy/extensions/filters/http/cors/v3/cors.proto",
+    "envoy/extensions/filters/http/fault/v3/fault.proto",
+    "envoy/extensions/filters/http/grpc_stats/v3/config.proto",
+    "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto",
+    "envoy/extensions/filters/http/router/v3/router.proto",
+    "envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto",
+    "envoy/extensions/filters/network/mongo_proxy/v3/mongo_proxy.proto",
+    "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
+];
+
 /// What a file of secrets holds. It is read while traffic runs, again and again while it is broken, so no more than this is built.
 const SECRETS_ROOTS: [&str; 2] = [
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
@@ -114,6 +132,11 @@ fn main() -> Result<()> {
         &out_dir.join("bootstrap.binpb.zst"),
         &files,
         &closure(&files, bootstrap)?,
+    )?;
+    write_set(
+        &out_dir.join("extensions.binpb.zst"),
+        &files,
+        &closure(&files, EXTENSION_ROOTS.into_iter().collect())?,
     )?;
     write_set(
         &out_dir.join("secrets.binpb.zst"),

@@ -8,6 +8,7 @@ mod local_reply;
 pub(crate) mod manager;
 mod matcher;
 mod path;
+mod redirect;
 pub(crate) mod request_id;
 pub(crate) mod route_table;
 pub(crate) mod router;

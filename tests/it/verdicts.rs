@@ -15,7 +15,29 @@ const INSIDE_THE_MODEL: &[(&str, &str)] = &[(
 
 /// The readers of fields whose name several types have: file below `proxy`, then words of the line, without spaces.
 const SHARED: &[(&str, &str, &str)] = &[
-    ("AccessLog.path", "src/telemetry/access_log.rs", "&log.path"),
+    (
+        "Comparison.value",
+        "src/telemetry/access_log/filter.rs",
+        "comparison.value",
+    ),
+    ("FileLog.path", "src/telemetry/access_log.rs", "&file.path"),
+    (
+        "Forward.host_rewrite",
+        "src/http/router.rs",
+        ".host_rewrite.as_deref()",
+    ),
+    ("Redirect.path", "src/http/redirect.rs", "&config.path"),
+    (
+        "RegexRewrite.pattern",
+        "src/http/route_table.rs",
+        "&rewrite.pattern",
+    ),
+    ("StringMatcher.pattern", "src/http/matcher.rs", "config.pattern"),
+    (
+        "WeightedCluster.host_rewrite",
+        "src/http/route_table.rs",
+        "share.host_rewrite",
+    ),
     ("AdsConfig.cluster", "src/server.rs", "&ads.cluster"),
     ("Alpn.http2", "src/http/filter/alpn.rs", "&config.http2"),
     (
@@ -206,6 +228,34 @@ fn is_configuration(path: &str) -> bool {
     })
 }
 
+/// What the documentation of a struct or field says when nothing reads it before an issue that is not built yet.
+const AWAITS: &str = "Awaits the ";
+
+/// The source without structs and fields that await an issue: the model has them checked and ready, and lists them as without effect.
+fn without_awaited(text: &str) -> String {
+    let mut kept = String::new();
+    let (mut awaits, mut inside) = (false, false);
+    for line in text.lines() {
+        let code = line.trim_start();
+        if inside {
+            inside = line != "}";
+            continue;
+        }
+        match code {
+            _ if code.starts_with("///") => awaits |= code.contains(AWAITS),
+            _ if code.starts_with("#[") => (),
+            _ if std::mem::take(&mut awaits) => {
+                inside = line.starts_with("pub struct ") && line.ends_with('{');
+                continue;
+            }
+            _ => (),
+        }
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept
+}
+
 /// The names in lines of the form `    pub name: Type,`.
 fn fields(files: &[SourceFile]) -> BTreeSet<String> {
     let lines = files.iter().flat_map(|file| file.text.lines());
@@ -259,9 +309,20 @@ fn forgotten(model: &[SourceFile], proxy: &[SourceFile]) -> Vec<String> {
         .collect()
 }
 
+/// The model's sources, without what awaits an issue.
+fn model_sources() -> Vec<SourceFile> {
+    let files = texts(is_configuration).into_iter();
+    files
+        .map(|file| SourceFile {
+            text: without_awaited(&file.text),
+            path: file.path,
+        })
+        .collect()
+}
+
 #[test]
 fn every_field_of_the_model_has_a_reader() {
-    let model = texts(is_configuration);
+    let model = model_sources();
     let proxy =
         texts(|path| path.starts_with("proxy/src/") && path.ends_with(".rs") && !path.contains("test"));
     assert!(fields(&model).len() > 100, "the model's fields were not found");
@@ -275,7 +336,7 @@ fn every_field_of_the_model_has_a_reader() {
 #[test]
 fn every_field_with_a_common_name_has_the_reader_that_is_listed() {
     let listed: BTreeSet<String> = SHARED.iter().map(|(field, _, _)| (*field).to_owned()).collect();
-    let shared = shared(&texts(is_configuration));
+    let shared = shared(&model_sources());
     let differences: Vec<_> = shared.symmetric_difference(&listed).collect();
     assert!(
         differences.is_empty(),
@@ -302,6 +363,19 @@ fn an_excuse_is_for_a_field_that_exists() {
     for (name, reason) in INSIDE_THE_MODEL {
         assert!(model.contains(*name) && !reason.is_empty(), "{name}");
     }
+}
+
+#[test]
+fn a_struct_or_field_that_awaits_an_issue_needs_no_reader() {
+    let text = "/// A.\npub struct A {\n    /// B.\n    pub b: u32,\n    /// C. Awaits the x issue.\n    pub c: u32,\n}\n\
+                /// D. Awaits the x issue.\n#[derive(Eq)]\npub struct D {\n    pub e: u32,\n}\n\
+                /// F.\npub struct F {\n    pub g: u32,\n}\n";
+    let file = SourceFile {
+        path: String::new(),
+        text: without_awaited(text),
+    };
+    let expected: BTreeSet<String> = ["b", "g"].map(str::to_owned).into();
+    assert_eq!(fields(&[file]), expected);
 }
 
 #[test]

@@ -1,25 +1,176 @@
-//! Access logs. Source: envoy/config/accesslog/v3/accesslog.proto, envoy/extensions/access_loggers/file/v3/file.proto.
+//! Access logs. Source: envoy/config/accesslog/v3/accesslog.proto, envoy/extensions/access_loggers/{file,grpc,open_telemetry}/v3.
+mod export;
+mod filter;
 mod format;
 mod from_proto;
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fraction::Fraction;
+use crate::matcher::HeaderMatcher;
+use crate::metadata::{Struct, Value};
+use crate::service::{GrpcTarget, HttpTarget};
 
 /// One logger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLog {
     /// Which entries are written; `None`: all.
     pub filter: Option<AccessLogFilter>,
+    /// Where to and how.
+    pub logger: Logger,
+}
+
+/// The kinds of logger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Logger {
+    /// Lines in a file.
+    File(FileLog),
+    /// OpenTelemetry's log service. Writes nothing before the telemetry issue.
+    OpenTelemetry(Box<OpenTelemetryLog>),
+    /// Envoy's access log service. Writes nothing before the telemetry issue.
+    Grpc(Box<GrpcLog>),
+}
+
+/// Lines in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLog {
     /// Where to; `/dev/stdout` means file descriptor 1.
     pub path: PathBuf,
     /// How.
     pub format: LogFormat,
 }
 
-/// Filters of this slice.
+/// Records for OpenTelemetry's log service. Awaits the telemetry issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTelemetryLog {
+    /// Where to.
+    pub service: LogService,
+    /// Its name among logs.
+    pub log_name: String,
+    /// The record's body; strings are format strings.
+    pub body: Option<Value>,
+    /// The record's attributes; strings are format strings.
+    pub attributes: Struct,
+    /// Attributes of this proxy.
+    pub resource_attributes: Struct,
+    /// The attributes that Envoy adds by itself are left out.
+    pub disable_builtin_labels: bool,
+    /// When a record leaves at the latest, and how many bytes leave together.
+    pub batch: LogBatch,
+    /// Objects of filter state that go along.
+    pub filter_state: Vec<String>,
+}
+
+/// Entries for Envoy's access log service. Awaits the telemetry issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcLog {
+    /// TCP entries; HTTP entries if false.
+    pub is_tcp: bool,
+    /// Where to.
+    pub service: GrpcTarget,
+    /// Its name among logs.
+    pub log_name: String,
+    /// When an entry leaves at the latest, and how many bytes leave together.
+    pub batch: LogBatch,
+    /// Objects of filter state that go along.
+    pub filter_state: Vec<String>,
+    /// Lower-case names of headers that go along.
+    pub request_headers: Vec<String>,
+    /// Lower-case names of headers that go along.
+    pub response_headers: Vec<String>,
+    /// Lower-case names of trailers that go along.
+    pub response_trailers: Vec<String>,
+}
+
+/// Where logs go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogService {
+    /// Over gRPC.
+    Grpc(GrpcTarget),
+    /// Over HTTP.
+    Http(HttpTarget),
+}
+
+/// What leaves together. Awaits the telemetry issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBatch {
+    /// Envoy's default 1 s.
+    pub interval: Duration,
+    /// Envoy's default 16 KiB; 0: each entry by itself.
+    pub bytes: u32,
+}
+
+/// Which entries are written. A log whose filter nothing judges yet writes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessLogFilter {
     /// One of these short response flags (`NR`, `UF`, …) is set; empty: any flag.
     ResponseFlag(Vec<String>),
+    /// The status, 0 when there is none.
+    StatusCode(Comparison),
+    /// Milliseconds from start to end.
+    Duration(Comparison),
+    /// All hold; at least two.
+    And(Vec<AccessLogFilter>),
+    /// One holds; at least two.
+    Or(Vec<AccessLogFilter>),
+    /// Judged by nothing before the telemetry issue.
+    Awaited(AwaitedFilter),
+}
+
+/// Filters that the telemetry issue builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AwaitedFilter {
+    /// Not the request of a health check.
+    NotHealthCheck,
+    /// A request that is traced.
+    Traceable,
+    /// Some.
+    Share {
+        /// Of entries.
+        share: Fraction,
+        /// Not by the request id.
+        independent: bool,
+    },
+    /// A request header matches.
+    Header(HeaderMatcher),
+    /// The gRPC status is one of these.
+    GrpcStatus {
+        /// Codes.
+        statuses: Vec<i32>,
+        /// It is none of them.
+        exclude: bool,
+    },
+    /// The expression is true.
+    Cel(String),
+    /// Dynamic metadata matches.
+    Metadata,
+    /// The moment of the entry is one of these.
+    LogType {
+        /// Numbers of `AccessLogType`.
+        types: Vec<i32>,
+        /// It is none of them.
+        exclude: bool,
+    },
+}
+
+/// A number to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    /// How.
+    pub operator: Operator,
+    /// With what.
+    pub value: u32,
+}
+
+/// Source: accesslog.proto `ComparisonFilter.Op`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Operator {
+    Equal,
+    AtLeast,
+    AtMost,
+    NotEqual,
 }
 
 /// The format.
@@ -27,6 +178,8 @@ pub enum AccessLogFilter {
 pub enum LogFormat {
     /// Text with `%…%` commands, parsed; newline included as configured.
     Text(Vec<FormatPart>),
+    /// A JSON object whose strings are format strings. Writes nothing before the telemetry issue.
+    Json(Struct),
 }
 
 /// One piece of a format string.
@@ -91,4 +244,6 @@ pub enum Command {
     ConnectionId,
     UpstreamRequestAttemptCount,
     Hostname,
+    /// A command of Envoy that the telemetry issue builds; `-` until then.
+    Awaited(String),
 }

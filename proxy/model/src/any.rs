@@ -1,10 +1,12 @@
 //! `google.protobuf.Any` and the `TypedStruct`s inside, and the names of every type that may stand there.
 //!
-//! A `TypedStruct` holds its message as a JSON object; Istio writes its own filters so. It goes straight into the message it names,
-//! without descriptors. Source: xds/type/v3/typed_struct.proto (udpa/type/v1 is the same on the wire).
-use envoy_types::pb::google::protobuf;
+//! A `TypedStruct` holds its message as a JSON object. Istio writes its own filters so, and they go straight into the messages that they
+//! name. Users of EnvoyFilter write Envoy's so: those go through descriptors, built for that one conversion. Source: xds/type/v3/typed_struct.proto (udpa/type/v1 is the same on the wire).
+use envoy_types::pb::google::protobuf::{self, value::Kind};
 use prost::Message;
+use prost_reflect::DynamicMessage;
 
+use crate::dump::Descriptors;
 use crate::field::{FieldPath, Rejection};
 
 /// Names of the types that `Any` fields may hold.
@@ -19,6 +21,18 @@ pub(crate) mod types {
     pub(crate) const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
     pub(crate) const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
     pub(crate) const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+    pub(crate) const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
+    pub(crate) const LOCAL_RATE_LIMIT: &str =
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+    pub(crate) const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
+    pub(crate) const HTTP_RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
+    pub(crate) const JWT_AUTHN: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+    pub(crate) const HTTP_EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+    pub(crate) const NETWORK_RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
+    pub(crate) const NETWORK_EXT_AUTHZ: &str = "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz";
+    pub(crate) const MONGO_PROXY: &str = "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy";
+    pub(crate) const PREVIOUS_PRIORITIES: &str =
+        "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
     pub(crate) const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
     pub(crate) const ORIGINAL_DST: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
     pub(crate) const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
@@ -28,6 +42,17 @@ pub(crate) mod types {
     pub(crate) const DOWNSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
     pub(crate) const UPSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
     pub(crate) const FILE_ACCESS_LOG: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
+    pub(crate) const OPEN_TELEMETRY_ACCESS_LOG: &str =
+        "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig";
+    pub(crate) const HTTP_GRPC_ACCESS_LOG: &str =
+        "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig";
+    pub(crate) const TCP_GRPC_ACCESS_LOG: &str =
+        "envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig";
+    pub(crate) const CEL_FILTER: &str = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
+    pub(crate) const ZIPKIN: &str = "envoy.config.trace.v3.ZipkinConfig";
+    pub(crate) const OPEN_TELEMETRY: &str = "envoy.config.trace.v3.OpenTelemetryConfig";
+    pub(crate) const CARES_DNS_RESOLVER: &str =
+        "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
     pub(crate) const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
     pub(crate) const PREVIOUS_HOSTS: &str =
         "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
@@ -89,22 +114,22 @@ impl TypedConfig {
         })
     }
 
-    /// The message, of a type that only comes serialised.
+    /// The message.
     ///
     /// # Errors
-    /// It does not decode, or it is a `TypedStruct` with content.
+    /// It does not decode, or the JSON object has a field that the type lacks or a value that its type does not allow.
     pub(crate) fn message<M: Message + Default>(self, at: &FieldPath<'_>) -> Result<M, Rejection> {
         match self.body {
             Body::Wire(bytes) => decode(at, &self.type_name, &bytes),
             Body::Json(json) if json.fields.is_empty() => Ok(M::default()),
-            Body::Json(_) => Err(at.reject(format!(
-                "a TypedStruct of {} is not supported; write the message itself",
-                self.type_name
-            ))),
+            Body::Json(json) => {
+                let bytes = encode_json(&at.field("value"), &self.type_name, json)?;
+                decode(at, &self.type_name, &bytes)
+            }
         }
     }
 
-    /// The message, of a type that also comes as a `TypedStruct`.
+    /// The message, of one of Istio's types.
     ///
     /// # Errors
     /// It does not decode, or the JSON object has a field that the type lacks.
@@ -118,6 +143,15 @@ impl TypedConfig {
         }
     }
 
+    /// Refuses a filter that keeps requests out and whose behaviour does not exist yet.
+    pub(crate) fn reject_policy(&self, at: &FieldPath<'_>, what: &str, name: &str) -> Rejection {
+        at.reject(format!(
+            "{what} {name:?} of type {:?} has no behaviour here, and without it requests that it keeps out would be let in: \
+             the security issue builds it",
+            self.type_name
+        ))
+    }
+
     /// Refuses the type: it is none of those that may stand here. `what` is `http filter`, `name` what the configuration calls it.
     pub(crate) fn reject(
         &self,
@@ -128,6 +162,42 @@ impl TypedConfig {
     ) -> Rejection {
         let reason = format!("{what} {name:?} has the unknown type {:?}", self.type_name);
         at.reject_name(reason, &self.type_name, valid.iter().copied())
+    }
+}
+
+/// Serialises a message that came as JSON.
+///
+/// Milliseconds, for its descriptors are built first: istiod itself sends none that needs them, only users of EnvoyFilter do.
+fn encode_json(at: &FieldPath<'_>, type_name: &str, json: protobuf::Struct) -> Result<Vec<u8>, Rejection> {
+    let descriptors = Descriptors::extensions().map_err(|error| at.reject(error.to_string()))?;
+    let Some(message) = descriptors.message(type_name) else {
+        return Err(at.reject(format!(
+            "a TypedStruct of {type_name} is not supported; write the message itself"
+        )));
+    };
+    let json = json_object(json);
+    match DynamicMessage::deserialize(message, json) {
+        Ok(message) => Ok(message.encode_to_vec()),
+        Err(error) => Err(at.reject(format!("is no {type_name}: {error}"))),
+    }
+}
+
+fn json_object(json: protobuf::Struct) -> serde_json::Value {
+    let fields = json.fields.into_iter();
+    fields.map(|(key, value)| (key, json_value(value))).collect()
+}
+
+/// Not deeper than protobuf's decoder goes, which has read it.
+fn json_value(value: protobuf::Value) -> serde_json::Value {
+    match value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(value)) => value.into(),
+        // Whole numbers as such: protobuf's integers take no fraction, not even `.0`.
+        Some(Kind::NumberValue(value)) if value.fract() == 0.0 && value.abs() < 9e15 => (value as i64).into(),
+        Some(Kind::NumberValue(value)) => value.into(),
+        Some(Kind::StringValue(text)) => text.into(),
+        Some(Kind::StructValue(json)) => json_object(json),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(json_value).collect(),
     }
 }
 

@@ -1,12 +1,17 @@
 //! Clusters. Source: envoy/config/cluster/v3/cluster.proto; what Istio sets: contract §1.8.
+mod dns;
 mod from_proto;
 mod http;
+mod lb;
+mod outlier;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::bootstrap::ConfigSource;
-use crate::endpoint::LoadAssignment;
+use crate::endpoint::{Health, LoadAssignment};
+use crate::fraction::Decimal;
 use crate::metadata::{Metadata, Struct};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::tls::UpstreamTls;
@@ -30,8 +35,34 @@ pub struct Cluster {
     /// Percent of healthy hosts below which health is ignored; 50 when unset, 0 for a present but empty `healthy_panic_threshold`
     /// (cluster.proto: `type.v3.Percent`'s default value is 0).
     pub healthy_panic_threshold_percent: Percent,
+    /// A new host's share grows over some time; `None`: at once. Awaits the traffic issue.
+    pub slow_start: Option<SlowStart>,
+    /// How much active requests count against a host's weight; Envoy's default 1. Awaits the traffic issue.
+    pub active_request_bias: Option<Decimal>,
+    /// Whether localities or zones have a share of their own. Awaits the traffic issue.
+    pub locality: LocalityMode,
+    /// A consistent hash leaves a host that has more than this percentage of the average load, 100..; `None`: never. Awaits the traffic issue.
+    pub hash_balance_factor: Option<u32>,
+    /// Consistent hashes take a host's name, not its address. Awaits the traffic issue.
+    pub hash_by_hostname: bool,
+    /// Health that a host chosen by a session may have; empty: UNKNOWN and HEALTHY. Awaits the traffic issue.
+    pub override_host_status: Vec<Health>,
+    /// Connections are closed when the hosts change. Awaits the traffic issue.
+    pub closes_on_host_change: bool,
+    /// Changes of health, weight or metadata are gathered this long; `None`: Envoy's default 1 s. Awaits the traffic issue.
+    pub update_merge_window: Option<Duration>,
+    /// New hosts count only after their first health check. Awaits the traffic issue.
+    pub new_hosts_wait_for_health: bool,
+    /// Hosts that answer badly are left out for a while; `None`: never. Awaits the traffic issue.
+    pub outlier_detection: Option<Box<OutlierDetection>>,
+    /// How names are resolved. Awaits the traffic issue.
+    pub dns: Dns,
     /// Limits for the DEFAULT priority.
     pub circuit_breaker: CircuitBreaker,
+    /// Limits for the HIGH priority. Awaits the traffic issue.
+    pub circuit_breaker_high: CircuitBreaker,
+    /// Connections to one host; `None`: no limit of its own. Awaits the traffic issue.
+    pub max_connections_per_host: Option<u32>,
     /// How requests are spoken to it.
     pub http: HttpProtocol,
     /// Source address of upstream connections (127.0.0.6 for Istio's inbound clusters; port 0: any).
@@ -74,7 +105,7 @@ pub enum Discovery {
     LogicalDns(LoadAssignment),
 }
 
-/// Load balancing policies of this slice; others are rejected by name.
+/// Load balancing policies. Source: cluster.proto `LbPolicy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LbPolicy {
     /// Power of `choice_count` (default 2) choices by active requests. Source: least_request.proto.
@@ -88,6 +119,122 @@ pub enum LbPolicy {
     Random,
     /// ORIGINAL_DST chooses by itself.
     ClusterProvided,
+    /// Ketama. Until the traffic issue builds it, least request takes its place.
+    RingHash {
+        /// Entries at least, 0..=8 Mi; Envoy's default 1024.
+        minimum_size: u64,
+        /// Entries at most; Envoy's default 8 Mi.
+        maximum_size: u64,
+        /// Of hosts and keys.
+        function: HashFunction,
+    },
+    /// Maglev. Until the traffic issue builds it, least request takes its place.
+    Maglev {
+        /// A prime number; Envoy's default 65537.
+        table_size: u64,
+    },
+}
+
+/// Source: cluster.proto `RingHashLbConfig.HashFunction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum HashFunction {
+    #[default]
+    XxHash,
+    MurmurHash2,
+}
+
+/// A new host's weight grows as `weight × max(min_weight, elapsed / window ^ (1 / aggression))`. Awaits the traffic issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowStart {
+    /// Until the weight is whole.
+    pub window: Duration,
+    /// Above 0; Envoy's default 1: linear.
+    pub aggression: Decimal,
+    /// Envoy's default 10 %.
+    pub min_weight: Percent,
+}
+
+/// How localities share the load of their priority. Source: cluster.proto `CommonLbConfig.locality_config_specifier`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalityMode {
+    /// By their hosts alone.
+    #[default]
+    Unaware,
+    /// By their `load_balancing_weight`.
+    Weighted,
+    /// This proxy's own zone first.
+    ZoneAware {
+        /// Share of requests; Envoy's default 100 %.
+        enabled: Percent,
+        /// Clusters with fewer hosts are not treated so; Envoy's default 6.
+        min_cluster_size: u64,
+        /// In panic no host is used.
+        fail_on_panic: bool,
+    },
+}
+
+/// When a host is left out, and for how long. Percentages are 0..=100. Awaits the traffic issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct OutlierDetection {
+    pub consecutive_5xx: u32,
+    pub consecutive_gateway_failure: u32,
+    pub consecutive_local_origin_failure: u32,
+    pub interval: Duration,
+    pub base_ejection_time: Duration,
+    pub max_ejection_time: Duration,
+    pub max_ejection_time_jitter: Duration,
+    pub max_ejection_percent: u32,
+    pub enforcing_consecutive_5xx: u32,
+    pub enforcing_consecutive_gateway_failure: u32,
+    pub enforcing_consecutive_local_origin_failure: u32,
+    pub enforcing_success_rate: u32,
+    pub enforcing_local_origin_success_rate: u32,
+    pub success_rate_minimum_hosts: u32,
+    pub success_rate_request_volume: u32,
+    /// Thousandths.
+    pub success_rate_stdev_factor: u32,
+    pub failure_percentage_threshold: u32,
+    pub enforcing_failure_percentage: u32,
+    pub enforcing_failure_percentage_local_origin: u32,
+    pub failure_percentage_minimum_hosts: u32,
+    pub failure_percentage_request_volume: u32,
+    /// Errors of this side count apart from those of the server.
+    pub splits_local_origin_errors: bool,
+    /// A passed health check ends an ejection.
+    pub successful_health_check_unejects: bool,
+    /// One host may be left out whatever `max_ejection_percent` says.
+    pub always_ejects_one_host: bool,
+    /// `x-envoy-degraded` in a response counts.
+    pub detects_degraded_hosts: bool,
+}
+
+/// How names are resolved. Awaits the traffic issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// Time between two questions; Envoy's default 5 s.
+    pub refresh_rate: Duration,
+    /// First and longest time until the next question after a failure.
+    pub failure_refresh_rate: (Duration, Duration),
+    /// The answer's TTL takes the place of `refresh_rate`.
+    pub respects_ttl: bool,
+    /// Which addresses are wanted.
+    pub family: DnsLookupFamily,
+    /// Name servers; empty: the system's.
+    pub resolvers: Vec<Address>,
+}
+
+/// Source: cluster.proto `DnsLookupFamily`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum DnsLookupFamily {
+    #[default]
+    Auto,
+    V4Only,
+    V6Only,
+    V4Preferred,
+    All,
 }
 
 /// Limits; `u32::MAX` under Istio unless a DestinationRule sets them. Envoy's defaults: 1024, 1024, 1024, 3.
@@ -98,6 +245,21 @@ pub struct CircuitBreaker {
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
+    /// Takes the place of `max_retries`. Awaits the traffic issue.
+    pub retry_budget: Option<RetryBudget>,
+    /// Pools at a time; `None`: no limit. Awaits the traffic issue.
+    pub max_connection_pools: Option<u32>,
+}
+
+/// Retries as a share of what is active. Awaits the traffic issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Envoy's default 20 %.
+    pub budget: Percent,
+    /// Requests of this last while count too; `None`: only active ones.
+    pub interval: Option<Duration>,
+    /// Retries that are allowed whatever the share is; Envoy's default 3.
+    pub min_concurrency: u32,
 }
 
 /// HTTP towards the cluster. Source: envoy/extensions/upstreams/http/v3/http_protocol_options.proto.

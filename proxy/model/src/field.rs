@@ -235,20 +235,24 @@ is_set_unless_default!(bool i32 u32 i64 u64 f64);
 /// The first argument is the [`FieldPath`], or `()` where no verdict needs it.
 ///
 /// - `supported`: bound to a variable of its name; changing it changes the model.
+/// - `awaited "traffic"`: bound; checked and kept in the model, where nothing reads it before the traffic issue. Whatever holds the
+///   message lists it.
 /// - `partly { field: "what of it" }`: bound; the text says which values have behaviour and what happens to the others.
 /// - `inert { field: "why nobody could see the difference" }`: dropped.
-/// - `unsupported`: dropped and, if set, listed as a [`Problem`].
+/// - `unsupported`: if set, listed as a [`Problem`]; `field: "traffic"` says which issue builds it, and the variable may be kept.
 /// - `refused { field: "what ignoring it would do" }`: if set, the resource is rejected (`return Err`).
 macro_rules! verdicts {
     ($at:expr, $proto:expr => $message:path {
         $(supported { $($supported:ident),* $(,)? })?
+        $(awaited $issue:literal { $($awaited:ident),* $(,)? })*
         $(partly { $($partly:ident : $partly_text:literal),* $(,)? })?
         $(inert { $($inert:ident : $inert_text:literal),* $(,)? })?
-        $(unsupported { $($unsupported:ident),* $(,)? })?
+        $(unsupported { $($unsupported:ident $(: $builder:literal)?),* $(,)? })?
         $(refused { $($refused:ident : $refused_text:literal),* $(,)? })?
     }) => {
         let $message {
             $($($supported,)*)?
+            $($($awaited,)*)*
             $($($partly,)*)?
             $($($inert: _,)*)?
             $($($unsupported,)*)?
@@ -256,7 +260,8 @@ macro_rules! verdicts {
         } = $proto;
         $($(
             if $crate::field::IsSet::is_set(&$unsupported) {
-                $at.field($crate::field::name(stringify!($unsupported))).problem("has no effect here");
+                $at.field($crate::field::name(stringify!($unsupported)))
+                    .problem(concat!("has no effect here" $(, ": the ", $builder, " issue builds it")?));
             }
         )*)?
         $($(
@@ -274,6 +279,7 @@ pub(crate) use verdicts;
 macro_rules! choices {
     ($oneof:path {
         $(supported { $($supported:ident),* $(,)? })?
+        $(awaited $issue:literal { $($awaited:ident),* $(,)? })*
         $(partly { $($partly:ident : $partly_text:literal),* $(,)? })?
         $(inert { $($inert:ident : $inert_text:literal),* $(,)? })?
         $(refused { $($refused:ident : $refused_text:literal),* $(,)? })?
@@ -282,6 +288,7 @@ macro_rules! choices {
             type Choice = $oneof;
             match choice {
                 $($(Choice::$supported(_) => (),)*)?
+                $($(Choice::$awaited(_) => (),)*)*
                 $($(Choice::$partly(_) => (),)*)?
                 $($(Choice::$inert(_) => (),)*)?
                 $($(Choice::$refused(_) => (),)*)?

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::hcm::HttpConnectionManager;
 use crate::network_filter::istio_stats::IstioStats;
 use crate::network_filter::metadata_exchange::MetadataExchange;
+use crate::network_filter::mongo_proxy::MongoProxy;
 use crate::network_filter::tcp_proxy::TcpProxy;
 use crate::tls::DownstreamTls;
 
@@ -36,6 +37,8 @@ pub enum NetworkFilter {
     MetadataExchange(MetadataExchange),
     /// `istio.stats`.
     IstioStats(IstioStats),
+    /// MongoDB's counters, of which there are none yet.
+    MongoProxy(Box<MongoProxy>),
 }
 
 /// Terminal network filters.

@@ -26,6 +26,12 @@ pub struct HttpConnectionManager {
     pub router: Router,
     /// Logged once per stream.
     pub access_log: Vec<AccessLog>,
+    /// Protocols that a client may change to. Awaits the traffic issue.
+    pub upgrades: Vec<Upgrade>,
+    /// `Expect: 100-continue` goes upstream instead of being answered here. Awaits the traffic issue.
+    pub passes_100_continue: bool,
+    /// `x-forwarded-port` is added. Awaits the traffic issue.
+    pub appends_x_forwarded_port: bool,
     /// Span settings; `None`: no tracing.
     pub tracing: Option<Tracing>,
     /// Value of the `server` header; Envoy's default `envoy`.
@@ -58,6 +64,15 @@ pub struct HttpConnectionManager {
     pub accept_http_10: bool,
     /// HTTP/2 settings.
     pub http2: Http2Options,
+}
+
+/// A protocol that a client may change to. Awaits the traffic issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// `websocket`; lower case.
+    pub protocol: String,
+    /// Where no route says otherwise; Envoy's default true.
+    pub is_enabled: bool,
 }
 
 /// Source: `CodecType`; HTTP3 is rejected.

@@ -3,10 +3,10 @@ pub mod alpn;
 pub mod cors;
 pub mod fault;
 pub mod grpc_stats;
+pub mod local_ratelimit;
 pub mod peer_metadata;
+pub mod route_config;
 pub mod router;
-
-use std::collections::HashMap;
 
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     self as pb, http_filter,
@@ -26,10 +26,12 @@ pub enum HttpFilter {
     GrpcStats(grpc_stats::GrpcStats),
     /// `istio.alpn`: upstream ALPN by downstream protocol.
     Alpn(alpn::Alpn),
-    /// Fault injection; rules come per route.
-    Fault(fault::Fault),
+    /// Fault injection.
+    Fault(Box<fault::Fault>),
     /// CORS; the policy comes per route.
     Cors(cors::Cors),
+    /// At most so many requests.
+    LocalRateLimit(Box<local_ratelimit::LocalRateLimit>),
     /// Istio's standard metrics.
     IstioStats(IstioStats),
 }
@@ -42,15 +44,19 @@ enum Filter {
     Off,
 }
 
-const HTTP_FILTERS: [&str; 7] = [
+const HTTP_FILTERS: [&str; 8] = [
     types::ROUTER,
     types::PEER_METADATA,
     types::GRPC_STATS,
     types::ALPN,
     types::FAULT,
     types::CORS,
+    types::LOCAL_RATE_LIMIT,
     types::ISTIO_STATS,
 ];
+
+/// Filters that keep requests out. Passing over one would let anybody in, so its listener is refused until the security issue builds it.
+const POLICY_FILTERS: [&str; 3] = [types::HTTP_RBAC, types::JWT_AUTHN, types::HTTP_EXT_AUTHZ];
 
 /// All filters before the router, and the router.
 ///
@@ -98,6 +104,9 @@ impl Filter {
         };
         let at = at.field("typed_config");
         let config = TypedConfig::open(&at, any)?;
+        if POLICY_FILTERS.contains(&config.type_name.as_str()) {
+            return Err(config.reject_policy(&at, "http filter", &name));
+        }
         if is_optional && !HTTP_FILTERS.contains(&config.type_name.as_str()) {
             at.problem(format!(
                 "the optional http filter {name:?} of type {:?} is left out",
@@ -124,23 +133,21 @@ impl Filter {
                 HttpFilter::GrpcStats(grpc_stats::GrpcStats::from_proto(at, config.message(at)?)?)
             }
             types::ALPN => HttpFilter::Alpn(alpn::Alpn::from_proto(at, config.message(at)?)?),
-            types::FAULT => HttpFilter::Fault(fault::Fault::from_proto(at, config.message(at)?)?),
+            types::FAULT => {
+                let fault = fault::Fault::from_proto(at, config.message(at)?)?;
+                if fault.has_rules() {
+                    at.problem("its rules have no effect here: the traffic issue builds them");
+                }
+                HttpFilter::Fault(Box::new(fault))
+            }
+            types::LOCAL_RATE_LIMIT => {
+                let limit = local_ratelimit::LocalRateLimit::from_proto(at, config.message(at)?)?;
+                at.problem("has no effect here: the traffic issue builds it");
+                HttpFilter::LocalRateLimit(Box::new(limit))
+            }
             types::CORS => HttpFilter::Cors(cors::Cors::from_proto(config.message(at)?)),
             types::ISTIO_STATS => HttpFilter::IstioStats(IstioStats::from_proto(at, config.message(at)?)?),
             _ => return Err(config.reject(at, "http filter", name, &HTTP_FILTERS)),
         }))
-    }
-}
-
-/// Refuses every `typed_per_filter_config`.
-///
-/// # Errors
-/// There is one.
-pub(crate) fn no_route_config<V>(at: FieldPath<'_>, protos: &HashMap<String, V>) -> Result<(), Rejection> {
-    match protos.keys().min() {
-        None => Ok(()),
-        Some(name) => Err(at
-            .key(name)
-            .reject("settings of a filter for a route are not supported")),
     }
 }

@@ -2,10 +2,16 @@
 mod forward;
 mod from_proto;
 mod headers;
+mod policy;
+mod rewrite;
+
+pub(crate) use headers::additions as header_additions;
 
 use std::time::Duration;
 
 use crate::cluster::ClusterName;
+use crate::fraction::Fraction;
+use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher};
 
 /// One `RouteConfiguration`.
@@ -19,6 +25,10 @@ pub struct RouteTableConfig {
     pub max_direct_response_body_bytes: u32,
     /// Header changes for every route.
     pub headers: HeaderMutations,
+    /// Settings of filters for every route. Awaits the traffic issue.
+    pub filter_settings: Vec<FilterSettings>,
+    /// Copies of requests, for routes that have none of their own. Awaits the traffic issue.
+    pub mirrors: Vec<MirrorPolicy>,
 }
 
 /// One virtual host.
@@ -36,6 +46,10 @@ pub struct VirtualHost {
     pub headers: HeaderMutations,
     /// Used by routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Settings of filters for its routes. Awaits the traffic issue.
+    pub filter_settings: Vec<FilterSettings>,
+    /// Copies of requests, for routes that have none of their own. Awaits the traffic issue.
+    pub mirrors: Vec<MirrorPolicy>,
 }
 
 /// One route.
@@ -51,6 +65,8 @@ pub struct Route {
     pub decorator_operation: Option<String>,
     /// Header changes.
     pub headers: HeaderMutations,
+    /// Settings of filters. Awaits the traffic issue.
+    pub filter_settings: Vec<FilterSettings>,
 }
 
 /// When a route applies: all parts must hold.
@@ -84,6 +100,8 @@ pub enum PathMatch {
 pub enum RouteAction {
     /// Sends the request to a cluster.
     Forward(Box<Forward>),
+    /// Sends the client elsewhere.
+    Redirect(Box<Redirect>),
     /// Answers by itself.
     DirectResponse {
         /// 200..=599.
@@ -91,6 +109,43 @@ pub enum RouteAction {
         /// Body, within `max_direct_response_body_bytes`.
         body: Vec<u8>,
     },
+}
+
+/// Where a client is sent. Source: route_components.proto `RedirectAction`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// `None`: the request's.
+    pub scheme: Option<String>,
+    /// With a port, if it has one; `None`: the request's.
+    pub host: Option<String>,
+    /// Takes the place of the request's port.
+    pub port: Option<u16>,
+    /// `None`: the request's path.
+    pub path: Option<PathRewrite>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// The request's query does not come along.
+    pub strip_query: bool,
+}
+
+/// How a path changes; the query stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// Another path, maybe with a query, which then takes the place of the request's.
+    Whole(String),
+    /// In place of the matched prefix.
+    Prefix(String),
+    /// In place of every match.
+    Regex(RegexRewrite),
+}
+
+/// An expression and what takes the place of every match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegexRewrite {
+    /// Compiles.
+    pub pattern: String,
+    /// `${1}` stands for a group, `$$` for a dollar sign.
+    pub substitution: String,
 }
 
 /// How a request is forwarded.
@@ -115,8 +170,69 @@ pub struct Forward {
     pub retry_policy: Option<RetryPolicy>,
     /// Replaces the matched prefix.
     pub prefix_rewrite: Option<String>,
+    /// Replaces what matches in the path.
+    pub regex_rewrite: Option<RegexRewrite>,
     /// Replaces `:authority`.
     pub host_rewrite: Option<String>,
+    /// What consistent hashing hashes; the first that is there counts, more are mixed in. Awaits the traffic issue.
+    pub hash_policies: Vec<HashPolicy>,
+    /// Copies of requests; empty: the virtual host's, else the table's. Awaits the traffic issue.
+    pub mirrors: Vec<MirrorPolicy>,
+}
+
+/// One part of a request's hash. Awaits the traffic issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashPolicy {
+    /// What is hashed.
+    pub key: HashKey,
+    /// If it is there, later ones do not count.
+    pub is_terminal: bool,
+}
+
+/// What of a request is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// A header's value.
+    Header {
+        /// Lower case.
+        name: String,
+        /// Changes the value before.
+        rewrite: Option<RegexRewrite>,
+    },
+    /// A cookie's value.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// One is made for clients that have none, with this age (zero: a session's); `None`: none is made.
+        ttl: Option<Duration>,
+        /// Of the cookie that is made.
+        path: String,
+        /// Of the cookie that is made.
+        attributes: Vec<(String, String)>,
+    },
+    /// The client's address, if true.
+    SourceIp(bool),
+    /// A query parameter's value.
+    QueryParameter(String),
+    /// An object of filter state.
+    FilterState(String),
+}
+
+/// A copy of a request whose response nobody sees. Awaits the traffic issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorPolicy {
+    /// Where to; empty: what `cluster_header` says.
+    pub cluster: ClusterName,
+    /// Lower-case name of the header that names the cluster.
+    pub cluster_header: String,
+    /// Of requests; Envoy's default all.
+    pub share: Fraction,
+    /// Whether the copy has a span; `None`: as the request.
+    pub is_traced: Option<bool>,
+    /// `-shadow` is not added to the host.
+    pub keeps_host: bool,
+    /// Replaces `:authority`; empty: it stays.
+    pub host: String,
 }
 
 /// Target of a route.
@@ -135,8 +251,12 @@ pub struct WeightedCluster {
     pub name: ClusterName,
     /// Its weight; 0: gets nothing.
     pub weight: u32,
-    /// Header changes of the request; those of the response are not supported here.
+    /// Header changes.
     pub headers: HeaderMutations,
+    /// Replaces `:authority`.
+    pub host_rewrite: Option<String>,
+    /// Settings of filters. Awaits the traffic issue.
+    pub filter_settings: Vec<FilterSettings>,
 }
 
 /// When a failed attempt is made again. Source: route_components.proto `RetryPolicy`; router filter docs `x-envoy-retry-on`.
@@ -152,6 +272,8 @@ pub struct RetryPolicy {
     pub retriable_status_codes: Vec<u16>,
     /// Hosts tried before are avoided (`previous_hosts` predicate).
     pub avoid_previous_hosts: bool,
+    /// Priorities tried before are avoided; the load is computed anew after so many attempts. Awaits the traffic issue.
+    pub previous_priorities: Option<u32>,
     /// How often another host is drawn before one already tried is accepted; Envoy's default 1.
     pub host_selection_attempts: u32,
     /// First back-off step; default 25 ms.

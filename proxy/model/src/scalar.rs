@@ -96,6 +96,22 @@ impl FieldPath<'_> {
         )))
     }
 
+    /// A large number within limits that Envoy's protos set.
+    pub(crate) fn within_u64(
+        &self,
+        value: u64,
+        limits: std::ops::RangeInclusive<u64>,
+    ) -> Result<u64, Rejection> {
+        if limits.contains(&value) {
+            return Ok(value);
+        }
+        Err(self.reject(format!(
+            "{value} is not between {} and {}",
+            limits.start(),
+            limits.end()
+        )))
+    }
+
     /// A status code within limits that Envoy's protos set.
     pub(crate) fn status(&self, code: u32, limits: std::ops::RangeInclusive<u16>) -> Result<u16, Rejection> {
         match u16::try_from(code) {

@@ -1,10 +1,12 @@
 //! What holds for the whole crate: captures convert, verdicts are true, corrupt bytes do not panic.
 #![allow(clippy::unwrap_used)]
 
+mod accepted;
 mod bootstrap;
 mod captures;
 mod compat;
 mod corruption;
+mod coverage;
 mod mutation;
 mod refusals;
 mod sources;

@@ -38,6 +38,8 @@ const HIGH_PRIORITY: CircuitBreaker = CircuitBreaker {
     max_pending_requests: 1024,
     max_requests: 1024,
     max_retries: 3,
+    retry_budget: None,
+    max_connection_pools: None,
 };
 
 /// `/clusters`.
@@ -297,6 +299,7 @@ impl Thresholds {
             max_pending_requests,
             max_requests,
             max_retries,
+            ..
         } = *limits;
         Self {
             priority,

@@ -145,13 +145,13 @@ impl Builder<'_> {
                 local_peer: self.shared.local_peers.with_labels(&exchange.additional_labels),
                 stats: ExchangeStats::new(&self.shared.registry),
             }),
-            NetworkFilter::IstioStats(_) => None,
+            NetworkFilter::IstioStats(_) | NetworkFilter::MongoProxy(_) => None,
         });
         let istio_stats = config.filters.iter().filter_map(|filter| match filter {
             NetworkFilter::IstioStats(stats) => {
                 Some(IstioStats::new(stats, self.direction, &self.shared.istio))
             }
-            NetworkFilter::MetadataExchange(_) => None,
+            NetworkFilter::MetadataExchange(_) | NetworkFilter::MongoProxy(_) => None,
         });
         let terminal = match &config.terminal {
             TerminalFilter::TcpProxy(tcp) => {

@@ -47,6 +47,7 @@ impl Filter {
             HttpFilter::GrpcStats(_)
             | HttpFilter::Fault(_)
             | HttpFilter::Cors(_)
+            | HttpFilter::LocalRateLimit(_)
             | HttpFilter::IstioStats(_) => None,
         }
     }

@@ -103,6 +103,7 @@ mod tests {
             client_sampling: 10_000,
             random_sampling,
             overall_sampling: 10_000,
+            spans: Box::default(),
         }
     }
 

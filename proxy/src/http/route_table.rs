@@ -11,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode};
 use outrigger_model::route as model;
 use outrigger_model::route::{ClusterSpec, PathMatch, RouteTableConfig};
+use regex::Regex as TextRegex;
 use regex::bytes::Regex;
 
 use super::matcher::{HeaderMatcher, StringMatcher, full_match};
@@ -62,6 +63,7 @@ pub(crate) struct Route {
     /// For logs.
     pub(crate) name: Arc<str>,
     path: PathTest,
+    rewrite: Option<Rewrite>,
     case_sensitive: bool,
     headers: Vec<HeaderMatcher>,
     query: Vec<(String, Option<StringMatcher>)>,
@@ -85,11 +87,26 @@ enum PathTest {
     Regex(Regex),
 }
 
+/// How a route changes the path; the query stays.
+#[derive(Debug)]
+enum Rewrite {
+    /// In place of what the route matched.
+    Prefix(String),
+    /// In place of every match.
+    Regex(TextRegex, String),
+}
+
+/// The route asks for a path that is none.
+#[derive(Debug)]
+pub(crate) struct InvalidPath;
+
 /// What a route does.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// To a cluster.
     Forward(Box<Forward>),
+    /// The client is sent elsewhere.
+    Redirect(Box<model::Redirect>),
     /// Answered here.
     Direct {
         /// The status.
@@ -115,6 +132,8 @@ pub(crate) struct Target {
     pub(crate) cluster: Arc<ClusterCell>,
     /// Header changes of this share.
     pub(crate) headers: model::HeaderMutations,
+    /// The authority that this share is asked for.
+    pub(crate) host: Option<HeaderValue>,
 }
 
 impl RouteTable {
@@ -229,6 +248,7 @@ impl Route {
                 Action::Forward(Box::new(Forward::new(forward, clusters))),
                 forward.retry_policy.clone().or_else(|| host.retry_policy.clone()),
             ),
+            model::RouteAction::Redirect(redirect) => (Action::Redirect(redirect.clone()), None),
             model::RouteAction::DirectResponse { status, body } => {
                 let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::OK);
                 (
@@ -248,6 +268,7 @@ impl Route {
         Ok(Self {
             name: config.name.as_str().into(),
             path: PathTest::new(&config.matcher.path, config.matcher.case_sensitive)?,
+            rewrite: Rewrite::new(&config.action)?,
             case_sensitive: config.matcher.case_sensitive,
             headers: config
                 .matcher
@@ -271,18 +292,34 @@ impl Route {
         })
     }
 
-    /// The path after `prefix_rewrite`, if the route has one; the query stays.
-    pub(crate) fn rewritten_path(&self, head: &RequestHead) -> Option<PathAndQuery> {
-        let Action::Forward(forward) = &self.action else {
-            return None;
+    /// The path after the route's rewrite, if it has one; the query stays.
+    ///
+    /// # Errors
+    /// The rewrite makes something of it that no request may ask for.
+    pub(crate) fn rewritten_path(&self, head: &RequestHead) -> Result<Option<PathAndQuery>, InvalidPath> {
+        let whole = head.path.as_str();
+        let path = match &self.rewrite {
+            None => return Ok(None),
+            Some(Rewrite::Prefix(replacement)) => {
+                let matched = match &self.path {
+                    PathTest::Prefix(text) | PathTest::Exact(text) | PathTest::SeparatedPrefix(text) => {
+                        text.len()
+                    }
+                    PathTest::Regex(_) => head.path.path().len(),
+                };
+                format!("{replacement}{}", whole.get(matched..).unwrap_or_default())
+            }
+            Some(Rewrite::Regex(regex, substitution)) => {
+                let path = head.path.path();
+                let query = whole.get(path.len()..).unwrap_or_default();
+                format!("{}{query}", regex.replace_all(path, substitution.as_str()))
+            }
         };
-        let replacement = forward.config.prefix_rewrite.as_deref()?;
-        let matched = match &self.path {
-            PathTest::Prefix(text) | PathTest::Exact(text) | PathTest::SeparatedPrefix(text) => text.len(),
-            PathTest::Regex(_) => return None,
-        };
-        let rest = head.path.as_str().get(matched..)?;
-        format!("{replacement}{rest}").parse().ok()
+        // A request line needs a path that begins with a slash; Envoy would send whatever comes out.
+        match path.parse() {
+            Ok(path) if whole_begins_with_slash(&path) => Ok(Some(path)),
+            _ => Err(InvalidPath),
+        }
     }
 
     fn matches(&self, head: &RequestHead, path: &str, query: &str) -> bool {
@@ -292,6 +329,34 @@ impl Route {
                 .query
                 .iter()
                 .all(|(name, test)| query_matches(query, name, test.as_ref()))
+    }
+}
+
+fn whole_begins_with_slash(path: &PathAndQuery) -> bool {
+    path.as_str().starts_with('/')
+}
+
+impl Rewrite {
+    fn new(action: &model::RouteAction) -> Result<Option<Self>, regex::Error> {
+        let regex = |rewrite: &model::RegexRewrite| {
+            Ok(Some(Self::Regex(
+                TextRegex::new(&rewrite.pattern)?,
+                rewrite.substitution.clone(),
+            )))
+        };
+        match action {
+            model::RouteAction::Forward(forward) => match (&forward.prefix_rewrite, &forward.regex_rewrite) {
+                (Some(prefix), _) => Ok(Some(Self::Prefix(prefix.clone()))),
+                (None, Some(rewrite)) => regex(rewrite),
+                (None, None) => Ok(None),
+            },
+            model::RouteAction::Redirect(redirect) => match &redirect.path {
+                Some(model::PathRewrite::Prefix(prefix)) => Ok(Some(Self::Prefix(prefix.clone()))),
+                Some(model::PathRewrite::Regex(rewrite)) => regex(rewrite),
+                Some(model::PathRewrite::Whole(_)) | None => Ok(None),
+            },
+            model::RouteAction::DirectResponse { .. } => Ok(None),
+        }
     }
 }
 
@@ -341,17 +406,21 @@ fn query_matches(query: &str, name: &str, test: Option<&StringMatcher>) -> bool 
 
 impl Forward {
     fn new(config: &model::Forward, clusters: &ClusterTable) -> Self {
-        let target = |name: &str, headers: &model::HeaderMutations| Target {
+        let target = |name: &str, headers: &model::HeaderMutations, host: Option<&str>| Target {
             cluster: clusters.cell(name),
             headers: headers.clone(),
+            host: host.and_then(|host| HeaderValue::from_str(host).ok()),
         };
         let targets = match &config.cluster {
-            ClusterSpec::Single(name) => [(1, target(name, &model::HeaderMutations::default()))]
+            ClusterSpec::Single(name) => [(1, target(name, &model::HeaderMutations::default(), None))]
                 .into_iter()
                 .collect(),
             ClusterSpec::Weighted(shares) => shares
                 .iter()
-                .map(|share| (share.weight, target(&share.name, &share.headers)))
+                .map(|share| {
+                    let host = share.host_rewrite.as_deref();
+                    (share.weight, target(&share.name, &share.headers, host))
+                })
                 .collect(),
         };
         Self {

@@ -22,6 +22,7 @@ fn route(name: &str, path: PathMatch) -> model::Route {
         },
         decorator_operation: None,
         headers: model::HeaderMutations::default(),
+        filter_settings: Vec::new(),
     }
 }
 
@@ -33,6 +34,8 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
         include_request_attempt_count: false,
         headers: model::HeaderMutations::default(),
         retry_policy: None,
+        filter_settings: Vec::new(),
+        mirrors: Vec::new(),
     }
 }
 
@@ -42,6 +45,8 @@ fn table(hosts: Vec<VirtualHost>, ignore_port: bool) -> RouteTable {
         ignore_port_in_host_matching: ignore_port,
         max_direct_response_body_bytes: 4096,
         headers: model::HeaderMutations::default(),
+        filter_settings: Vec::new(),
+        mirrors: Vec::new(),
     };
     RouteTable::new(&config, &ClusterTable::default()).expect("valid")
 }
@@ -132,15 +137,9 @@ fn headers_decide_with_inversion_and_absence() {
     assert!(table.route(&other).is_some());
 }
 
-#[test]
-fn weights_are_kept_and_zero_gets_nothing() {
-    let share = |name: &str, weight| WeightedCluster {
-        name: name.into(),
-        weight,
-        headers: model::HeaderMutations::default(),
-    };
-    let config = model::Forward {
-        cluster: ClusterSpec::Weighted(vec![share("a", 90), share("zero", 0), share("b", 10)]),
+fn forward() -> model::Forward {
+    model::Forward {
+        cluster: ClusterSpec::Single("c".into()),
         cluster_not_found_status: 503,
         timeout: None,
         max_stream_duration: None,
@@ -149,7 +148,94 @@ fn weights_are_kept_and_zero_gets_nothing() {
         idle_timeout: None,
         retry_policy: None,
         prefix_rewrite: None,
+        regex_rewrite: None,
         host_rewrite: None,
+        hash_policies: Vec::new(),
+        mirrors: Vec::new(),
+    }
+}
+
+fn rewritten(
+    path: PathMatch,
+    forward: model::Forward,
+    requested: &str,
+) -> Result<Option<String>, InvalidPath> {
+    let mut route = route("r", path);
+    route.action = RouteAction::Forward(Box::new(forward));
+    let table = table(vec![host(&["*"], vec![route])], false);
+    let head = head("a", requested);
+    let rewritten = table.route(&head).expect("a route").rewritten_path(&head);
+    rewritten.map(|path| path.map(|path| path.as_str().to_owned()))
+}
+
+#[test]
+fn a_rewrite_changes_the_path_and_leaves_the_query() {
+    let regex = |pattern: &str, substitution: &str| model::Forward {
+        regex_rewrite: Some(model::RegexRewrite {
+            pattern: pattern.into(),
+            substitution: substitution.into(),
+        }),
+        ..forward()
+    };
+    let any = || PathMatch::Prefix("/".into());
+    let check = |path: PathMatch, forward: model::Forward, requested: &str, expected: &str| {
+        let rewritten = rewritten(path, forward, requested).expect("a path");
+        assert_eq!(rewritten.as_deref(), Some(expected), "{requested}");
+    };
+    check(
+        any(),
+        regex("/items/([0-9]+)", "/i/${1}"),
+        "/items/7?a=/items/8",
+        "/i/7?a=/items/8",
+    );
+    check(any(), regex("a", "$$"), "/aba", "/$b$");
+    check(any(), regex("z", "y"), "/aba?q", "/aba?q");
+    let prefix = |text: &str| model::Forward {
+        prefix_rewrite: Some(text.into()),
+        ..forward()
+    };
+    check(
+        PathMatch::Prefix("/old".into()),
+        prefix("/new"),
+        "/old/x?q",
+        "/new/x?q",
+    );
+    // As in Envoy an expression matches all of the path, so all of it goes.
+    check(
+        PathMatch::Regex("/o.*".into()),
+        prefix("/new"),
+        "/old/x?q",
+        "/new?q",
+    );
+}
+
+#[test]
+fn a_rewrite_to_what_is_no_path_is_an_error() {
+    for substitution in ["", "x", "/ x"] {
+        let forward = model::Forward {
+            regex_rewrite: Some(model::RegexRewrite {
+                pattern: "/.*".into(),
+                substitution: substitution.into(),
+            }),
+            ..forward()
+        };
+        let rewritten = rewritten(PathMatch::Prefix("/".into()), forward, "/x");
+        assert!(rewritten.is_err(), "{substitution:?}: {rewritten:?}");
+    }
+}
+
+#[test]
+fn weights_are_kept_and_zero_gets_nothing() {
+    let share = |name: &str, weight| WeightedCluster {
+        name: name.into(),
+        weight,
+        headers: model::HeaderMutations::default(),
+        host_rewrite: None,
+        filter_settings: Vec::new(),
+    };
+    let config = model::Forward {
+        cluster: ClusterSpec::Weighted(vec![share("a", 90), share("zero", 0), share("b", 10)]),
+        ..forward()
     };
     let forward = Forward::new(&config, &ClusterTable::default());
     let mut random = fastrand::Rng::with_seed(1);

@@ -22,7 +22,8 @@ use super::filter::FilterState;
 use super::head;
 use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
-use super::route_table::{Action, Route};
+use super::redirect;
+use super::route_table::{Action, InvalidPath, Route};
 use super::router::{self, Guards};
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Request, RequestHead, Response, ResponseHead};
@@ -75,6 +76,7 @@ pub(super) async fn run(
             let Prepared { route, cluster, .. } = &prepared;
             let outcome = match &route.action {
                 Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
+                Action::Redirect(redirect) => Err(redirect::reply(redirect, stream.request())),
                 Action::Forward(forward) => {
                     router::forward(&stream, route, forward, cluster.as_ref(), &state, body).await
                 }
@@ -206,13 +208,16 @@ impl Stream {
             prepared.target = forward.targets.draw(&mut self.random.borrow_mut());
             if let Some(target) = prepared.target.and_then(|index| forward.targets.get(index)) {
                 prepared.cluster = target.cluster.load();
+                if let Some(host) = &target.host {
+                    head.authority = host.clone();
+                }
                 self.info.borrow_mut().upstream_cluster_raw = Some(target.cluster.name.clone());
             }
             if let Some(limit) = forward.config.idle_timeout {
                 self.limits.set_idle(limit);
             }
-            self.rewrite(&prepared.route, head);
         }
+        self.rewrite(&prepared.route, head)?;
         for changes in prepared.header_changes() {
             head::change_request(changes, head);
         }
@@ -225,16 +230,30 @@ impl Stream {
         Ok(prepared)
     }
 
-    fn rewrite(&self, route: &Route, head: &mut RequestHead) {
-        if let Some(path) = route.rewritten_path(head) {
-            *self.original_path.borrow_mut() = HeaderValue::from_str(head.path.as_str()).ok();
-            head.path = path;
+    fn rewrite(&self, route: &Route, head: &mut RequestHead) -> Result<(), LocalReply> {
+        match route.rewritten_path(head) {
+            Ok(None) => {}
+            Ok(Some(path)) => {
+                *self.original_path.borrow_mut() = HeaderValue::from_str(head.path.as_str()).ok();
+                head.path = path;
+            }
+            Err(InvalidPath) => {
+                let details = "rewritten_path_invalid";
+                return Err(LocalReply::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    None,
+                    details,
+                    "",
+                ));
+            }
         }
+        Ok(())
     }
 
     fn direct_response(&self, status: StatusCode, body: &Bytes) -> router::Forwarded {
         self.info.borrow_mut().response_code_details = Some("direct_response".into());
         let mut headers = HeaderMap::new();
+        headers.extend(redirect::location(status, None, self.request()));
         if !body.is_empty() {
             headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

@@ -10,6 +10,7 @@
 //!
 //! Nothing here can block a worker: a writer that cannot keep up (full pipe, slow disk) makes the queue fill up, and then
 //! buffers are dropped and their lines counted (`access_log.lines_dropped`). Stats otherwise as Envoy's `filesystem.*`.
+mod filter;
 mod local;
 mod sink;
 
@@ -20,12 +21,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderName;
-use outrigger_model::access_log::{AccessLog, AccessLogFilter};
+use outrigger_model::access_log::{AccessLog, LogFormat, Logger};
 
 pub(crate) use super::format::{Entry, RequestView};
 
 use super::format::LineFormat;
-use super::response_flag::{ResponseFlag, ResponseFlags};
+use filter::Filter;
 use sink::Sink;
 
 /// Why a logger cannot be made. The configuration is at fault, or the file system.
@@ -59,29 +60,15 @@ struct Log {
     sink: Arc<Sink>,
 }
 
-#[derive(Debug)]
-enum Filter {
-    All,
-    AnyFlag,
-    Flags(ResponseFlags),
-}
-
 impl AccessLogger {
     /// Opens what is not open yet. Control thread: it may wait for the file system.
     ///
     /// # Errors
     /// [`AccessLogError::Open`] when a file cannot be opened for appending, [`AccessLogError::UnknownFlag`].
     pub(crate) fn build(logs: &[AccessLog], sinks: &LogSinks) -> Result<AccessLogger, AccessLogError> {
-        let build = |log: &AccessLog| {
-            let filter = Filter::new(log.filter.as_ref())?;
-            Ok(Log {
-                filter,
-                format: LineFormat::new(&log.format),
-                sink: sinks.open(&log.path)?,
-            })
-        };
+        let logs = logs.iter().filter_map(|log| Log::new(log, sinks).transpose());
         Ok(AccessLogger {
-            logs: logs.iter().map(build).collect::<Result<_, _>>()?,
+            logs: logs.collect::<Result<_, _>>()?,
         })
     }
 
@@ -94,33 +81,28 @@ impl AccessLogger {
     /// Writes the entry to every log whose filter lets it pass. Call it once per stream, after `finish`.
     pub(crate) fn log(&self, entry: &Entry<'_>) {
         for log in &self.logs {
-            if log.filter.passes(&entry.info.flags) {
+            if log.filter.passes(entry.info) {
                 local::append(&log.sink, |buffer| log.format.write(entry, buffer));
             }
         }
     }
 }
 
-impl Filter {
-    fn new(filter: Option<&AccessLogFilter>) -> Result<Filter, AccessLogError> {
-        let Some(AccessLogFilter::ResponseFlag(names)) = filter else {
-            return Ok(Filter::All);
+impl Log {
+    /// `None`: its kind, format or filter does not exist yet, so it writes nothing, as the configuration's problems say.
+    fn new(log: &AccessLog, sinks: &LogSinks) -> Result<Option<Log>, AccessLogError> {
+        let filter = log.filter.as_ref().map_or(Ok(Some(Filter::All)), Filter::new)?;
+        let (Some(filter), Logger::File(file)) = (filter, &log.logger) else {
+            return Ok(None);
         };
-        if names.is_empty() {
-            return Ok(Filter::AnyFlag);
-        }
-        let flag = |name: &String| {
-            ResponseFlag::from_short(name).ok_or_else(|| AccessLogError::UnknownFlag(name.clone()))
+        let LogFormat::Text(format) = &file.format else {
+            return Ok(None);
         };
-        Ok(Filter::Flags(names.iter().map(flag).collect::<Result<_, _>>()?))
-    }
-
-    fn passes(&self, flags: &ResponseFlags) -> bool {
-        match self {
-            Filter::All => true,
-            Filter::AnyFlag => !flags.is_empty(),
-            Filter::Flags(wanted) => wanted.intersects(flags),
-        }
+        Ok(Some(Log {
+            filter,
+            format: LineFormat::new(format),
+            sink: sinks.open(&file.path)?,
+        }))
     }
 }
 

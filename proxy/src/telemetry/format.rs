@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Method, Version};
-use outrigger_model::access_log::{Command, FormatPart, LogFormat};
+use outrigger_model::access_log::{Command, FormatPart};
 
 use super::response_flag::ResponseFlags;
 use super::stream_info::{StreamInfo, TlsInfo};
@@ -82,9 +82,8 @@ enum HeaderKey {
 
 impl LineFormat {
     /// Prepares a format; reads the host name if the format asks for it.
-    pub(crate) fn new(format: &LogFormat) -> LineFormat {
-        let LogFormat::Text(parts) = format;
-        LineFormat(parts.iter().map(Part::new).collect())
+    pub(crate) fn new(format: &[FormatPart]) -> LineFormat {
+        LineFormat(format.iter().map(Part::new).collect())
     }
 
     /// The response headers that it shows.
@@ -209,6 +208,7 @@ fn named<'a>(headers: &'a HeaderMap, key: &HeaderKey) -> Option<&'a [u8]> {
 fn write_command(command: &Command, info: &StreamInfo, out: &mut Vec<u8>) {
     let (connection, upstream) = (&info.connection, &info.upstream);
     match command {
+        Command::Awaited(_) => text(None, out),
         Command::StartTime => write_time(info.start_time, out),
         Command::Protocol => text(info.protocol.and_then(protocol), out),
         Command::ResponseCode => number(info.response_code.map_or(0, |code| u64::from(code.as_u16())), out),

@@ -73,6 +73,8 @@ mod tests {
             max_pending_requests: 0,
             max_requests: 9,
             max_retries: 3,
+            retry_budget: None,
+            max_connection_pools: None,
         };
         let breaker = Arc::new(CircuitBreaker::default());
         let first = breaker.acquire(Resource::Connections, &limits);

@@ -368,6 +368,7 @@ mod tests {
             .iter()
             .zip(0..)
             .map(|(tier, priority)| LocalityEndpoints {
+                weight: None,
                 locality: Locality::default(),
                 priority,
                 endpoints: tier
@@ -417,6 +418,7 @@ mod tests {
         let old = set(&[&[UP, UP]], 0);
         let assignment = LoadAssignment {
             localities: vec![LocalityEndpoints {
+                weight: None,
                 locality: Locality::default(),
                 priority: 0,
                 endpoints: vec![endpoint(1, DOWN).into()],

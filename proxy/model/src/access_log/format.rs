@@ -57,10 +57,92 @@ const PLAIN: [(&str, Command); 31] = [
 /// Commands with a header name.
 const HEADERS: [&str; 3] = ["REQ", "RESP", "TRAILER"];
 
-/// Splits a format string.
+/// Commands of Envoy that the telemetry issue builds. Source: Envoy docs, "Command operators" and the formatter extensions.
+const AWAITED: [&str; 78] = [
+    "ACCESS_LOG_TYPE",
+    "BYTES_RETRANSMITTED",
+    "CEL",
+    "CLUSTER_METADATA",
+    "COMMON_DURATION",
+    "CUSTOM_FLAGS",
+    "DOWNSTREAM_DETECTED_CLOSE_TYPE",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_LOCAL_PORT",
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_REMOTE_PORT",
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_LOCAL_CLOSE_REASON",
+    "DOWNSTREAM_LOCAL_DNS_SAN",
+    "DOWNSTREAM_LOCAL_EMAIL_SAN",
+    "DOWNSTREAM_LOCAL_IP_SAN",
+    "DOWNSTREAM_LOCAL_PORT",
+    "DOWNSTREAM_LOCAL_SUBJECT",
+    "DOWNSTREAM_PEER_CERT",
+    "DOWNSTREAM_PEER_CERT_V_END",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DOWNSTREAM_PEER_DNS_SAN",
+    "DOWNSTREAM_PEER_EMAIL_SAN",
+    "DOWNSTREAM_PEER_FINGERPRINT_1",
+    "DOWNSTREAM_PEER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_IP_SAN",
+    "DOWNSTREAM_PEER_ISSUER",
+    "DOWNSTREAM_PEER_SERIAL",
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_REMOTE_PORT",
+    "DOWNSTREAM_TLS_SESSION_ID",
+    "DOWNSTREAM_WIRE_BYTES_RECEIVED",
+    "DOWNSTREAM_WIRE_BYTES_SENT",
+    "DYNAMIC_METADATA",
+    "EMIT_TIME",
+    "ENVIRONMENT",
+    "FILTER_STATE",
+    "GRPC_STATUS",
+    "GRPC_STATUS_NUMBER",
+    "LISTENER_METADATA",
+    "LOCAL_REPLY_BODY",
+    "METADATA",
+    "PATH",
+    "QUERY_PARAM",
+    "QUERY_PARAMS",
+    "REQUEST_HEADERS_BYTES",
+    "REQUEST_TX_DURATION",
+    "REQ_WITHOUT_QUERY",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "RESPONSE_TX_DURATION",
+    "ROUNDTRIP_DURATION",
+    "STREAM_ID",
+    "TLS_JA3_FINGERPRINT",
+    "TLS_JA4_FINGERPRINT",
+    "TRACE_ID",
+    "UNIQUE_ID",
+    "UPSTREAM_CONNECTION_ID",
+    "UPSTREAM_CONNECTION_POOL_READY_DURATION",
+    "UPSTREAM_FILTER_STATE",
+    "UPSTREAM_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_HEADER_BYTES_SENT",
+    "UPSTREAM_HOST_NAME",
+    "UPSTREAM_HOST_NAME_WITHOUT_PORT",
+    "UPSTREAM_HOSTS_ATTEMPTED",
+    "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "UPSTREAM_METADATA",
+    "UPSTREAM_PEER_SUBJECT",
+    "UPSTREAM_PROTOCOL",
+    "UPSTREAM_REMOTE_ADDRESS",
+    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "UPSTREAM_TLS_VERSION",
+    "UPSTREAM_WIRE_BYTES_RECEIVED",
+    "UPSTREAM_WIRE_BYTES_SENT",
+];
+
+/// Splits a format string. A command of Envoy, or a way to use one, that does not exist here yet is listed.
 ///
 /// # Errors
-/// A `%` without its partner, a command that does not exist here, or parameters that it does not take.
+/// A `%` without its partner, a command that Envoy does not have, or parameters that it does not take.
 pub(super) fn parse(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, Rejection> {
     let mut parts = Vec::new();
     let mut literal = String::new();
@@ -119,12 +201,21 @@ fn parse_command(at: &FieldPath<'_>, command: &str) -> Result<Command, Rejection
     }
     match PLAIN.iter().find(|(known, _)| *known == name) {
         Some((_, plain)) if parameter.is_none() && max_bytes.is_none() => Ok(plain.clone()),
+        Some((_, Command::StartTime)) => Ok(awaited(at, command)),
+        None if AWAITED.contains(&name) => Ok(awaited(at, command)),
         Some(_) => Err(at.reject(format!("`%{name}%` takes neither parameters nor a length here"))),
         None => {
             let valid = PLAIN.iter().map(|(known, _)| *known).chain(HEADERS);
             Err(at.reject_name(format!("unknown command `%{}%`", head(name)), name, valid))
         }
     }
+}
+
+fn awaited(at: &FieldPath<'_>, command: &str) -> Command {
+    at.problem(format!(
+        "`%{command}%` is `-` here: the telemetry issue builds it"
+    ));
+    Command::Awaited(command.to_owned())
 }
 
 /// Takes `:N` off the end.
@@ -242,6 +333,18 @@ mod tests {
     fn header_commands_take_an_alternative_and_a_length() {
         check("%REQ(X-A?:PATH):12%", &[request("x-a", Some(":path"), Some(12))]);
         check("%REQ(:METHOD)%", &[request(":method", None, None)]);
+    }
+
+    #[test]
+    fn a_command_that_an_issue_builds_is_listed() {
+        let context = Context::new("test", "t");
+        let text = "%START_TIME(%s)% %FILTER_STATE(x:TYPED):9%";
+        let parts = parse(&context.root(), text).unwrap();
+        assert_eq!(parts.len(), 3);
+        assert!(
+            matches!(&parts[2], FormatPart::Command(Command::Awaited(name)) if name == "FILTER_STATE(x:TYPED)")
+        );
+        assert_eq!(context.finish(()).problems.len(), 2);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Protobuf to [`AccessLog`].
 use std::path::PathBuf;
 
-use envoy_types::pb::envoy::config::accesslog::v3::{self as pb, access_log_filter::FilterSpecifier};
+use envoy_types::pb::envoy::config::accesslog::v3 as pb;
 use envoy_types::pb::envoy::config::core::v3::{self as core, substitution_format_string};
 use envoy_types::pb::envoy::extensions::access_loggers::file::v3::{self as file, file_access_log};
+use envoy_types::pb::google::protobuf;
 
-use super::{AccessLog, AccessLogFilter, LogFormat, format};
+use super::{AccessLog, AccessLogFilter, FileLog, GrpcLog, LogFormat, Logger, OpenTelemetryLog, format};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::metadata::{Struct, Value, struct_from_proto};
 use crate::secret::DataSource;
 
 /// What Envoy writes when no format is set. Source: Envoy docs, access logging, "Default format string".
@@ -17,12 +19,6 @@ const DEFAULT_FORMAT: &str = concat!(
     "\"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" ",
     "\"%UPSTREAM_HOST%\"\n"
 );
-
-/// The short names a response flag filter may list. Source: accesslog.proto, `ResponseFlagFilter`.
-const RESPONSE_FLAGS: [&str; 30] = [
-    "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC", "URX",
-    "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR", "UDO",
-];
 
 impl AccessLog {
     /// Converts the loggers of a listener, TCP proxy or connection manager.
@@ -46,56 +42,43 @@ impl AccessLog {
         let any = config_type.map(|pb::access_log::ConfigType::TypedConfig(any)| any);
         let at = at.field("typed_config");
         let config = TypedConfig::open(&at, any)?;
-        if config.type_name != types::FILE_ACCESS_LOG {
-            return Err(config.reject(&at, "access logger", &name, &[types::FILE_ACCESS_LOG]));
-        }
-        verdicts!(at, config.message(&at)? => file::FileAccessLog { supported { path, access_log_format } });
-        let path = PathBuf::from(at.field("path").not_empty(path)?);
         Ok(Self {
             filter,
-            path,
-            format: LogFormat::from_proto(&at, access_log_format)?,
+            logger: Logger::from_config(&at, config, &name)?,
         })
     }
 }
 
-impl AccessLogFilter {
-    fn from_proto(at: &FieldPath<'_>, proto: pb::AccessLogFilter) -> Result<Self, Rejection> {
-        verdicts!(at, proto => pb::AccessLogFilter { supported { filter_specifier } });
-        choices!(FilterSpecifier {
-            supported { ResponseFlagFilter }
-            refused {
-                StatusCodeFilter: "ignoring it would log what should not be logged",
-                DurationFilter: "ignoring it would log what should not be logged",
-                NotHealthCheckFilter: "ignoring it would log what should not be logged",
-                TraceableFilter: "ignoring it would log what should not be logged",
-                RuntimeFilter: "ignoring it would log what should not be logged",
-                AndFilter: "ignoring it would log what should not be logged",
-                OrFilter: "ignoring it would log what should not be logged",
-                HeaderFilter: "ignoring it would log what should not be logged",
-                GrpcStatusFilter: "ignoring it would log what should not be logged",
-                ExtensionFilter: "ignoring it would log what should not be logged",
-                MetadataFilter: "ignoring it would log what should not be logged",
-                LogTypeFilter: "ignoring it would log what should not be logged",
+const LOGGERS: [&str; 4] = [
+    types::FILE_ACCESS_LOG,
+    types::OPEN_TELEMETRY_ACCESS_LOG,
+    types::HTTP_GRPC_ACCESS_LOG,
+    types::TCP_GRPC_ACCESS_LOG,
+];
+
+impl Logger {
+    fn from_config(at: &FieldPath<'_>, config: TypedConfig, name: &str) -> Result<Self, Rejection> {
+        let logger = match config.type_name.as_str() {
+            types::FILE_ACCESS_LOG => return Ok(Self::File(FileLog::from_proto(at, config.message(at)?)?)),
+            types::OPEN_TELEMETRY_ACCESS_LOG => {
+                Self::OpenTelemetry(Box::new(OpenTelemetryLog::from_proto(at, config.message(at)?)?))
             }
-        });
-        let Some(FilterSpecifier::ResponseFlagFilter(proto)) = filter_specifier else {
-            return Err(
-                at.reject("only response_flag_filter is supported, and ignoring another would log too much")
-            );
+            types::HTTP_GRPC_ACCESS_LOG => Self::Grpc(Box::new(GrpcLog::http(at, config.message(at)?)?)),
+            types::TCP_GRPC_ACCESS_LOG => Self::Grpc(Box::new(GrpcLog::tcp(at, config.message(at)?)?)),
+            _ => return Err(config.reject(at, "access logger", name, &LOGGERS)),
         };
-        let at = at.field("response_flag_filter");
-        verdicts!(at, proto => pb::ResponseFlagFilter { supported { flags } });
-        for (index, flag) in flags.iter().enumerate() {
-            if !RESPONSE_FLAGS.contains(&flag.as_str()) {
-                let reason = format!("{flag:?} is no response flag");
-                return Err(at
-                    .field("flags")
-                    .index(index)
-                    .reject_name(reason, flag, RESPONSE_FLAGS));
-            }
-        }
-        Ok(Self::ResponseFlag(flags))
+        at.problem("writes nothing here: the telemetry issue builds it");
+        Ok(logger)
+    }
+}
+
+impl FileLog {
+    fn from_proto(at: &FieldPath<'_>, proto: file::FileAccessLog) -> Result<Self, Rejection> {
+        verdicts!(at, proto => file::FileAccessLog { supported { path, access_log_format } });
+        Ok(Self {
+            path: PathBuf::from(at.field("path").not_empty(path)?),
+            format: LogFormat::from_proto(at, access_log_format)?,
+        })
     }
 }
 
@@ -107,23 +90,26 @@ impl LogFormat {
         use file_access_log::AccessLogFormat;
         choices!(file_access_log::AccessLogFormat {
             supported { Format, LogFormat }
-            refused {
-                JsonFormat: "text in its place would not be read by whoever reads JSON",
-                TypedJsonFormat: "text in its place would not be read by whoever reads JSON",
-            }
+            awaited "telemetry" { JsonFormat, TypedJsonFormat }
         });
         match proto {
             None => Self::text(at, DEFAULT_FORMAT),
             Some(AccessLogFormat::Format(text)) if text.is_empty() => Self::text(at, DEFAULT_FORMAT),
             Some(AccessLogFormat::Format(text)) => Self::text(&at.field("format"), &text),
             Some(AccessLogFormat::LogFormat(proto)) => Self::substitution(&at.field("log_format"), proto),
-            Some(AccessLogFormat::JsonFormat(_)) => {
-                Err(at.field("json_format").reject("JSON is not supported"))
-            }
-            Some(AccessLogFormat::TypedJsonFormat(_)) => {
-                Err(at.field("typed_json_format").reject("JSON is not supported"))
+            Some(AccessLogFormat::JsonFormat(proto)) => Self::json(&at.field("json_format"), proto),
+            Some(AccessLogFormat::TypedJsonFormat(proto)) => {
+                Self::json(&at.field("typed_json_format"), proto)
             }
         }
+    }
+
+    /// Every string in it is a format string.
+    fn json(at: &FieldPath<'_>, proto: protobuf::Struct) -> Result<Self, Rejection> {
+        let object = struct_from_proto(at, proto)?;
+        check_formats(at, &object)?;
+        at.problem("its log writes nothing here: the telemetry issue builds JSON");
+        Ok(Self::Json(object))
     }
 
     fn substitution(at: &FieldPath<'_>, proto: core::SubstitutionFormatString) -> Result<Self, Rejection> {
@@ -132,19 +118,18 @@ impl LogFormat {
             supported { format }
             inert {
                 content_type: "a log line has no content type",
-                json_format_options: "says how JSON is written, and JSON is refused",
+                formatters: "bring commands, and those of Envoy's formatters are known without being brought",
             }
-            unsupported { omit_empty_values }
-            refused { formatters: "the commands that they bring would be unknown" }
+            unsupported { omit_empty_values: "telemetry", json_format_options: "telemetry" }
         });
         choices!(Format {
             supported { TextFormat, TextFormatSource }
-            refused { JsonFormat: "text in its place would not be read by whoever reads JSON" }
+            awaited "telemetry" { JsonFormat }
         });
         match format {
             Some(Format::TextFormat(text)) => Self::text(&at.field("text_format"), &text),
             Some(Format::TextFormatSource(source)) => Self::source(&at.field("text_format_source"), source),
-            Some(Format::JsonFormat(_)) => Err(at.field("json_format").reject("JSON is not supported")),
+            Some(Format::JsonFormat(proto)) => Self::json(&at.field("json_format"), proto),
             None => Err(at.reject("has no format")),
         }
     }
@@ -161,5 +146,22 @@ impl LogFormat {
 
     fn text(at: &FieldPath<'_>, text: &str) -> Result<Self, Rejection> {
         Ok(Self::Text(format::parse(at, text)?))
+    }
+}
+
+/// Refuses a string that is no format string.
+pub(super) fn check_formats(at: &FieldPath<'_>, object: &Struct) -> Result<(), Rejection> {
+    object
+        .iter()
+        .try_for_each(|(key, value)| check_format(&at.field(key), value))
+}
+
+/// As [`check_formats`], for one value.
+pub(super) fn check_format(at: &FieldPath<'_>, value: &Value) -> Result<(), Rejection> {
+    match value {
+        Value::String(text) => format::parse(at, text).map(drop),
+        Value::Struct(object) => check_formats(at, object),
+        Value::List(items) => items.iter().try_for_each(|item| check_format(at, item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 
 use super::stats::Stats;
 use super::{AdsConfig, Bootstrap, ConfigServer, ConfigSource};
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, Logger};
 use crate::address::{Address, Names};
 use crate::cluster::Cluster;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -242,7 +242,8 @@ const NULL: &str = "/dev/null";
 
 fn access_logs(at: &FieldPath<'_>, protos: Vec<accesslog::AccessLog>) -> Result<(), Rejection> {
     for (index, log) in AccessLog::list(*at, protos)?.into_iter().enumerate() {
-        if log.path.as_os_str() != NULL {
+        let is_null = matches!(&log.logger, Logger::File(file) if file.path.as_os_str() == NULL);
+        if !is_null {
             at.index(index).problem("has no effect here");
         }
     }

@@ -8,9 +8,10 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 
 use super::http::{DeprecatedProtos, HttpProtocol};
+use super::lb::{Balancing, CommonBalancing};
 use super::{
-    CircuitBreaker, Cluster, Discovery, LbPolicy, Percent, TcpKeepalive, TransportSocketMatch,
-    UpstreamTransport,
+    CircuitBreaker, Cluster, Discovery, Dns, LbPolicy, OutlierDetection, Percent, RetryBudget, TcpKeepalive,
+    TransportSocketMatch, UpstreamTransport, dns,
 };
 use crate::address::{Address, Names, ip_address};
 use crate::any::{TypedConfig, types};
@@ -25,8 +26,6 @@ use crate::scalar::Wrapped;
 use crate::tls::UpstreamTls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// `CommonLbConfig.healthy_panic_threshold` when unset.
-const PANIC_THRESHOLD: Percent = Percent(5_000);
 
 impl Cluster {
     /// Converts a cluster of CDS or of the bootstrap.
@@ -48,12 +47,13 @@ impl Cluster {
                 dns_jitter: "only spreads load on resolvers",
             }
             unsupported {
-                stats_matcher, per_connection_buffer_high_watermark_timeout, health_checks, dns_refresh_rate,
-                dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups,
-                dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init, outlier_detection,
-                close_connections_on_host_health_failure, ignore_health_on_host_removal, lrs_server,
-                lrs_report_endpoint_metrics, track_timeout_budgets, track_cluster_stats, preconnect_policy,
-                queuing_policies,
+                stats_matcher, per_connection_buffer_high_watermark_timeout, health_checks: "traffic",
+                dns_refresh_rate: "traffic", dns_failure_refresh_rate: "traffic", respect_dns_ttl: "traffic",
+                dns_lookup_family: "traffic", dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
+                dns_resolution_config: "traffic", typed_dns_resolver_config: "traffic", wait_for_warm_on_init: "traffic",
+                outlier_detection: "traffic", close_connections_on_host_health_failure: "traffic",
+                ignore_health_on_host_removal: "traffic", lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
+                track_cluster_stats, preconnect_policy, queuing_policies,
             }
             refused {
                 transport_socket_matcher: "ignoring it could send plaintext where TLS is asked for",
@@ -65,7 +65,20 @@ impl Cluster {
             }
         });
         let name = at.field("name").not_empty(name)?;
-        let lb_policy = LbPolicy::from_proto(at, lb_policy, lb_config)?;
+        let balancing = Balancing::from_proto(at, lb_policy, lb_config)?;
+        let common = CommonBalancing::from_proto(&at.field("common_lb_config"), common_lb_config)?;
+        let dns = Dns::from_protos(
+            at,
+            dns::Protos {
+                refresh_rate: dns_refresh_rate,
+                failure_refresh_rate: dns_failure_refresh_rate,
+                respects_ttl: respect_dns_ttl,
+                lookup_family: dns_lookup_family,
+                resolver: typed_dns_resolver_config,
+            },
+        )?;
+        let outlier = outlier_detection
+            .map(|proto| OutlierDetection::from_proto(&at.field("outlier_detection"), proto).map(Box::new));
         let discovery = discovery(
             at,
             &name,
@@ -73,7 +86,9 @@ impl Cluster {
             eds_cluster_config,
             load_assignment,
         )?;
-        if matches!(discovery, Discovery::OriginalDst) != matches!(lb_policy, LbPolicy::ClusterProvided) {
+        if matches!(discovery, Discovery::OriginalDst)
+            != matches!(balancing.policy, LbPolicy::ClusterProvided)
+        {
             let reason = "ORIGINAL_DST clusters have the policy CLUSTER_PROVIDED, and only they";
             return Err(at.field("lb_policy").reject(reason));
         }
@@ -84,6 +99,7 @@ impl Cluster {
             use_downstream_protocol: use_downstream(&at.field("protocol_selection"), protocol_selection)?,
         };
         let timeout = at.field("connect_timeout").positive(connect_timeout)?;
+        let breakers = Breakers::from_proto(&at.field("circuit_breakers"), circuit_breakers)?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() {
                 name.clone()
@@ -92,12 +108,22 @@ impl Cluster {
             },
             discovery,
             connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
-            lb_policy,
-            healthy_panic_threshold_percent: panic_threshold(
-                &at.field("common_lb_config"),
-                common_lb_config,
-            )?,
-            circuit_breaker: CircuitBreaker::from_proto(&at.field("circuit_breakers"), circuit_breakers)?,
+            lb_policy: balancing.policy,
+            slow_start: balancing.slow_start,
+            active_request_bias: balancing.active_request_bias,
+            healthy_panic_threshold_percent: common.panic_threshold,
+            locality: common.locality,
+            hash_balance_factor: common.hash_balance_factor,
+            hash_by_hostname: common.hash_by_hostname,
+            override_host_status: common.override_host_status,
+            closes_on_host_change: common.closes_on_host_change,
+            update_merge_window: common.update_merge_window,
+            new_hosts_wait_for_health: common.new_hosts_wait_for_health,
+            outlier_detection: outlier.transpose()?,
+            dns,
+            circuit_breaker: breakers.default,
+            circuit_breaker_high: breakers.high,
+            max_connections_per_host: breakers.max_connections_per_host,
             http: HttpProtocol::from_proto(at, typed_extension_protocol_options, deprecated)?,
             bind_source: bind_source(&at.field("upstream_bind_config"), upstream_bind_config)?,
             transport_socket_matches: matches(
@@ -205,85 +231,6 @@ fn discovery(
     })
 }
 
-impl LbPolicy {
-    fn from_proto(
-        at: &FieldPath<'_>,
-        number: i32,
-        config: Option<cluster::LbConfig>,
-    ) -> Result<Self, Rejection> {
-        const VALID: [&str; 4] = ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM", "CLUSTER_PROVIDED"];
-        choices!(cluster::LbConfig {
-            supported { LeastRequestLbConfig }
-            partly { RoundRobinLbConfig: "slow start is listed as without effect" }
-            inert {
-                RingHashLbConfig: "belongs to RING_HASH, which is refused; another policy passes over it as in Envoy",
-                MaglevLbConfig: "belongs to MAGLEV, which is refused; another policy passes over it as in Envoy",
-            }
-            refused {
-                OriginalDstLbConfig: "ignoring it would connect elsewhere",
-            }
-        });
-        let field = at.field("lb_policy");
-        let policy: cluster::LbPolicy = field.enumeration(number)?;
-        match config {
-            Some(cluster::LbConfig::LeastRequestLbConfig(proto)) => {
-                let choice_count = choice_count(&at.field("least_request_lb_config"), proto)?;
-                if policy == cluster::LbPolicy::LeastRequest {
-                    return Ok(Self::LeastRequest { choice_count });
-                }
-            }
-            Some(cluster::LbConfig::RoundRobinLbConfig(proto)) => {
-                let at = at.field("round_robin_lb_config");
-                verdicts!(at, proto => cluster::RoundRobinLbConfig { unsupported { slow_start_config } });
-            }
-            Some(cluster::LbConfig::OriginalDstLbConfig(_)) => {
-                let reason = "is not supported, and ignoring it would connect elsewhere";
-                return Err(at.field("original_dst_lb_config").reject(reason));
-            }
-            // Their policies are refused below; Envoy passes over the settings of a policy that is not chosen.
-            Some(cluster::LbConfig::RingHashLbConfig(_) | cluster::LbConfig::MaglevLbConfig(_)) | None => (),
-        }
-        match policy {
-            cluster::LbPolicy::LeastRequest => Ok(Self::LeastRequest { choice_count: 2 }),
-            cluster::LbPolicy::RoundRobin => Ok(Self::RoundRobin),
-            cluster::LbPolicy::Random => Ok(Self::Random),
-            cluster::LbPolicy::ClusterProvided => Ok(Self::ClusterProvided),
-            other @ (cluster::LbPolicy::RingHash
-            | cluster::LbPolicy::Maglev
-            | cluster::LbPolicy::LoadBalancingPolicyConfig) => {
-                let name = other.as_str_name();
-                Err(field.reject_name(format!("the policy {name} is not supported"), name, VALID))
-            }
-        }
-    }
-}
-
-fn choice_count(at: &FieldPath<'_>, proto: cluster::LeastRequestLbConfig) -> Result<u32, Rejection> {
-    verdicts!(at, proto => cluster::LeastRequestLbConfig {
-        supported { choice_count }
-        unsupported { active_request_bias, slow_start_config }
-    });
-    at.field("choice_count")
-        .within(choice_count.value().unwrap_or(2), 2..=u32::MAX)
-}
-
-fn panic_threshold(at: &FieldPath<'_>, proto: Option<cluster::CommonLbConfig>) -> Result<Percent, Rejection> {
-    let Some(proto) = proto else {
-        return Ok(PANIC_THRESHOLD);
-    };
-    verdicts!(at, proto => cluster::CommonLbConfig {
-        supported { healthy_panic_threshold }
-        unsupported {
-            update_merge_window, ignore_new_hosts_until_first_hc, close_connections_on_host_set_change,
-            consistent_hashing_lb_config, override_host_status, locality_config_specifier,
-        }
-    });
-    let threshold = at
-        .field("healthy_panic_threshold")
-        .percent(healthy_panic_threshold)?;
-    Ok(threshold.unwrap_or(PANIC_THRESHOLD))
-}
-
 impl CircuitBreaker {
     /// Source: circuit_breaker.proto.
     const DEFAULT: Self = Self {
@@ -291,40 +238,91 @@ impl CircuitBreaker {
         max_pending_requests: 1024,
         max_requests: 1024,
         max_retries: 3,
+        retry_budget: None,
+        max_connection_pools: None,
     };
+}
 
+/// The limits of a cluster.
+struct Breakers {
+    default: CircuitBreaker,
+    high: CircuitBreaker,
+    max_connections_per_host: Option<u32>,
+}
+
+impl Breakers {
     fn from_proto(at: &FieldPath<'_>, proto: Option<pb::CircuitBreakers>) -> Result<Self, Rejection> {
-        let Some(proto) = proto else {
-            return Ok(Self::DEFAULT);
-        };
-        verdicts!(at, proto => pb::CircuitBreakers {
+        verdicts!(at, proto.unwrap_or_default() => pb::CircuitBreakers {
             supported { thresholds }
-            unsupported { per_host_thresholds }
+            unsupported { per_host_thresholds: "traffic" }
         });
-        let mut breaker = None;
+        let (mut default, mut high) = (None, None);
         for (index, proto) in thresholds.into_iter().enumerate() {
             let at = at.field("thresholds").index(index);
-            verdicts!(at, proto => pb::circuit_breakers::Thresholds {
-                supported { max_connections, max_pending_requests, max_requests, max_retries }
-                partly { priority: "DEFAULT; limits for HIGH are listed as without effect" }
-                unsupported { retry_budget, track_remaining, max_connection_pools }
-            });
-            match at.field("priority").enumeration(priority)? {
-                core::RoutingPriority::High => at.problem("limits for the priority HIGH have no effect here"),
-                // As in Envoy the first entry of a priority counts.
+            let (priority, breaker) = Self::thresholds(&at, proto)?;
+            // As in Envoy the first entry of a priority counts.
+            match priority {
+                core::RoutingPriority::High => {
+                    at.problem(
+                        "limits for the priority HIGH have no effect here: the traffic issue builds them",
+                    );
+                    high.get_or_insert(breaker);
+                }
                 core::RoutingPriority::Default => {
-                    breaker.get_or_insert(Self {
-                        max_connections: max_connections.value().unwrap_or(Self::DEFAULT.max_connections),
-                        max_pending_requests: max_pending_requests
-                            .value()
-                            .unwrap_or(Self::DEFAULT.max_pending_requests),
-                        max_requests: max_requests.value().unwrap_or(Self::DEFAULT.max_requests),
-                        max_retries: max_retries.value().unwrap_or(Self::DEFAULT.max_retries),
-                    });
+                    default.get_or_insert(breaker);
                 }
             }
         }
-        Ok(breaker.unwrap_or(Self::DEFAULT))
+        // Only `max_connections` may be set for a host. Source: circuit_breaker.proto, `per_host_thresholds`.
+        let host = per_host_thresholds.into_iter().next();
+        Ok(Self {
+            default: default.unwrap_or(CircuitBreaker::DEFAULT),
+            high: high.unwrap_or(CircuitBreaker::DEFAULT),
+            max_connections_per_host: host.and_then(|host| host.max_connections.value()),
+        })
+    }
+
+    fn thresholds(
+        at: &FieldPath<'_>,
+        proto: pb::circuit_breakers::Thresholds,
+    ) -> Result<(core::RoutingPriority, CircuitBreaker), Rejection> {
+        verdicts!(at, proto => pb::circuit_breakers::Thresholds {
+            supported { max_connections, max_pending_requests, max_requests, max_retries }
+            partly { priority: "DEFAULT; limits for HIGH are listed as without effect: the traffic issue builds them" }
+            unsupported { retry_budget: "traffic", track_remaining: "traffic", max_connection_pools: "traffic" }
+        });
+        let default = CircuitBreaker::DEFAULT;
+        let breaker = CircuitBreaker {
+            max_connections: max_connections.value().unwrap_or(default.max_connections),
+            max_pending_requests: max_pending_requests
+                .value()
+                .unwrap_or(default.max_pending_requests),
+            max_requests: max_requests.value().unwrap_or(default.max_requests),
+            max_retries: max_retries.value().unwrap_or(default.max_retries),
+            retry_budget: RetryBudget::from_proto(&at.field("retry_budget"), retry_budget)?,
+            max_connection_pools: max_connection_pools.value(),
+        };
+        Ok((at.field("priority").enumeration(priority)?, breaker))
+    }
+}
+
+impl RetryBudget {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::circuit_breakers::thresholds::RetryBudget>,
+    ) -> Result<Option<Self>, Rejection> {
+        let Some(proto) = proto else { return Ok(None) };
+        verdicts!(at, proto => pb::circuit_breakers::thresholds::RetryBudget {
+            awaited "traffic" { budget_percent, budget_interval, min_retry_concurrency }
+        });
+        Ok(Some(Self {
+            budget: at
+                .field("budget_percent")
+                .percent(budget_percent)?
+                .unwrap_or(Percent(2_000)),
+            interval: at.field("budget_interval").duration(budget_interval)?,
+            min_concurrency: min_retry_concurrency.value().unwrap_or(3),
+        }))
     }
 }
 
@@ -333,7 +331,10 @@ fn bind_source(at: &FieldPath<'_>, proto: Option<core::BindConfig>) -> Result<Op
     verdicts!(at, proto => core::BindConfig {
         supported { source_address }
         inert { validate_network_namespaces: "network namespaces are refused with the address that names one" }
-        unsupported { freebind, socket_options, extra_source_addresses, additional_source_addresses, local_address_selector }
+        unsupported {
+            freebind: "traffic", socket_options: "traffic", extra_source_addresses: "traffic",
+            additional_source_addresses: "traffic", local_address_selector,
+        }
     });
     source_address
         .map(|proto| ip_address(&at.field("source_address"), proto))
@@ -417,7 +418,7 @@ fn metadata_exchange(
 fn tcp_keepalive(at: &FieldPath<'_>, proto: Option<pb::UpstreamConnectionOptions>) -> Option<TcpKeepalive> {
     verdicts!(at, proto? => pb::UpstreamConnectionOptions {
         supported { tcp_keepalive }
-        unsupported { set_local_interface_name_on_upstream_connections, happy_eyeballs_config }
+        unsupported { set_local_interface_name_on_upstream_connections, happy_eyeballs_config: "traffic" }
     });
     verdicts!(at, tcp_keepalive? => core::TcpKeepalive {
         supported { keepalive_probes, keepalive_time, keepalive_interval }

@@ -54,7 +54,10 @@ impl HttpProtocol {
         verdicts!(at, proto => pb::HttpProtocolOptions {
             supported { common_http_protocol_options, upstream_protocol_options }
             partly { upstream_http_protocol_options: "empty; what it asks for is refused: servers would be judged by other names" }
-            unsupported { outlier_detection, request_mirror_policies, hash_policy, retry_policy }
+            unsupported {
+                outlier_detection: "traffic", request_mirror_policies: "traffic", hash_policy: "traffic",
+                retry_policy: "traffic",
+            }
             refused {
                 http_filters: "ignoring it would send requests past those filters",
                 header_validation_config: "ignoring it would let through responses that should be refused",
@@ -109,8 +112,8 @@ impl HttpProtocol {
         verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
             supported { idle_timeout, max_connection_duration, max_requests_per_connection }
             unsupported {
-                max_connection_duration_jitter, max_headers_count, max_response_headers_kb, max_stream_duration,
-                headers_with_underscores_action,
+                max_connection_duration_jitter: "traffic", max_headers_count: "traffic", max_response_headers_kb: "traffic",
+                max_stream_duration: "traffic", headers_with_underscores_action: "traffic",
             }
         });
         Ok(Self {
@@ -196,8 +199,9 @@ fn http1(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) {
             ignore_http_11_upgrade: "is for servers",
         }
         unsupported {
-            header_key_format, enable_trailers, allow_chunked_length, override_stream_error_on_invalid_http_message,
-            send_fully_qualified_url, allow_custom_methods,
+            header_key_format: "traffic", enable_trailers: "traffic", allow_chunked_length: "traffic",
+            override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
+            allow_custom_methods: "traffic",
         }
     });
 }
@@ -224,12 +228,16 @@ impl Http2Options {
             supported { max_concurrent_streams, initial_stream_window_size, initial_connection_window_size }
             inert { use_oghttp2_codec: "chooses between two of Envoy's codecs, and neither is here" }
             unsupported {
-                hpack_table_size, allow_connect, allow_metadata, max_outbound_frames, max_outbound_control_frames,
-                max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
-                max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
-                override_stream_error_on_invalid_http_message, custom_settings_parameters, connection_keepalive,
-                max_metadata_size, enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text,
-                stream_reset_burst, stream_reset_rate,
+                hpack_table_size: "traffic", allow_connect: "traffic", allow_metadata: "traffic",
+                max_outbound_frames: "traffic", max_outbound_control_frames: "traffic",
+                max_consecutive_inbound_frames_with_empty_payload: "traffic",
+                max_inbound_priority_frames_per_stream: "traffic",
+                max_inbound_window_update_frames_per_data_frame_sent: "traffic",
+                stream_error_on_invalid_http_messaging: "traffic",
+                override_stream_error_on_invalid_http_message: "traffic", custom_settings_parameters: "traffic",
+                connection_keepalive: "traffic", max_metadata_size: "traffic", enable_huffman_encoding: "traffic",
+                max_header_field_size_kb: "traffic", disallow_obs_text: "traffic", stream_reset_burst: "traffic",
+                stream_reset_rate: "traffic",
             }
         });
         let default = Self::default();

@@ -6,6 +6,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDesc
 
 static FULL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/full.binpb.zst"));
 static BOOTSTRAP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bootstrap.binpb.zst"));
+static EXTENSIONS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/extensions.binpb.zst"));
 static SECRETS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/secrets.binpb.zst"));
 /// Sorted, one full name a line.
 static SENSITIVE: &str = include_str!(concat!(env!("OUT_DIR"), "/sensitive.txt"));
@@ -35,6 +36,11 @@ impl Descriptors {
     /// What a bootstrap file usually names; a fraction of [`Self::full`].
     pub(crate) fn bootstrap() -> Result<Self, DescriptorsError> {
         Self::decode(BOOTSTRAP)
+    }
+
+    /// The extensions that come as a `TypedStruct`.
+    pub(crate) fn extensions() -> Result<Self, DescriptorsError> {
+        Self::decode(EXTENSIONS)
     }
 
     /// What a file of secrets names.

@@ -67,7 +67,7 @@ fn load_policy(
     };
     verdicts!(at, proto => pb::cluster_load_assignment::Policy {
         supported { overprovisioning_factor }
-        unsupported { weighted_priority_health, endpoint_stale_after }
+        unsupported { weighted_priority_health: "traffic", endpoint_stale_after: "traffic" }
         refused { drop_overloads: "ignoring it would send requests that should be dropped" }
     });
     let factor = overprovisioning_factor.value().unwrap_or(OVERPROVISIONING_FACTOR);
@@ -97,8 +97,8 @@ impl LocalityEndpoints {
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LocalityLbEndpoints {
             supported { locality, lb_endpoints, priority }
-            inert { load_balancing_weight: "only locality_weighted_lb_config reads it, and that is listed as without effect" }
-            unsupported { metadata, proximity }
+            awaited "traffic" { load_balancing_weight }
+            unsupported { metadata: "traffic", proximity }
             refused { lb_config: "ignoring it would leave the locality without its endpoints" }
         });
         debug_assert!(lb_endpoints.is_empty(), "converted before");
@@ -110,6 +110,7 @@ impl LocalityEndpoints {
         }
         Ok(Self {
             locality: Locality::from_proto(locality),
+            weight: weight(&at.field("load_balancing_weight"), load_balancing_weight)?,
             priority: at.field("priority").within(priority, 0..=MAX_PRIORITY)?,
             endpoints,
         })
@@ -151,7 +152,7 @@ impl Endpoint {
         let at = at.field("endpoint");
         verdicts!(at, endpoint => pb::Endpoint {
             supported { address, hostname }
-            unsupported { health_check_config, additional_addresses, observability_name }
+            unsupported { health_check_config: "traffic", additional_addresses: "traffic", observability_name: "telemetry" }
         });
         let field = at.field("address");
         let address = Address::from_proto(&field, address, names)?;
@@ -171,7 +172,8 @@ impl Endpoint {
 }
 
 impl Health {
-    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+    /// Converts an EDS health.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
         Ok(match at.enumeration(number)? {
             core::HealthStatus::Unknown => Self::Unknown,
             core::HealthStatus::Healthy => Self::Healthy,

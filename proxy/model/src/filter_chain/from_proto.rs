@@ -12,15 +12,20 @@ use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::hcm::HttpConnectionManager;
 use crate::network_filter::istio_stats::IstioStats;
 use crate::network_filter::metadata_exchange::MetadataExchange;
+use crate::network_filter::mongo_proxy::MongoProxy;
 use crate::network_filter::tcp_proxy::TcpProxy;
 use crate::scalar::Wrapped;
 use crate::tls::DownstreamTls;
 
-const NETWORK_FILTERS: [&str; 4] = [
+/// Filters that keep connections out. Passing over one would let anybody in, so its listener is refused until the security issue builds it.
+const POLICY_FILTERS: [&str; 2] = [types::NETWORK_RBAC, types::NETWORK_EXT_AUTHZ];
+
+const NETWORK_FILTERS: [&str; 5] = [
     types::HTTP_CONNECTION_MANAGER,
     types::TCP_PROXY,
     types::TCP_METADATA_EXCHANGE,
     types::ISTIO_STATS,
+    types::MONGO_PROXY,
 ];
 
 /// Converts a listener's chains.
@@ -264,6 +269,13 @@ impl Filter {
                 &at,
                 config.message(&at)?,
             )?)),
+            types::MONGO_PROXY => {
+                let mongo = MongoProxy::from_proto(&at, config.message(&at)?)?;
+                Self::Middle(NetworkFilter::MongoProxy(Box::new(mongo)))
+            }
+            policy if POLICY_FILTERS.contains(&policy) => {
+                return Err(config.reject_policy(&at, "network filter", &name));
+            }
             _ => return Err(config.reject(&at, "network filter", &name, &NETWORK_FILTERS)),
         })
     }

@@ -11,6 +11,7 @@ use envoy_types::pb::google::protobuf;
 
 use super::{
     ClientCertDetails, CodecType, ForwardClientCert, HttpConnectionManager, RouteSource, ServerHeader,
+    Upgrade,
 };
 use crate::access_log::AccessLog;
 use crate::any::{TypedConfig, types};
@@ -50,13 +51,17 @@ impl HttpConnectionManager {
             }
             inert { preserve_external_request_id: "concerns edge requests, which only use_remote_address makes" }
             unsupported {
-                proxy_100_continue, upgrade_configs,
-                add_user_agent, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation,
-                stream_flush_timeout, drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval,
-                flush_access_log_on_new_request, access_log_options, internal_address_config, skip_xff_append, via,
-                always_set_request_id_in_response, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
-                local_reply_config, stream_error_on_invalid_http_message, proxy_status_config, append_x_forwarded_port,
-                append_local_overload, add_proxy_protocol_connection_state, forward_proto_config,
+                proxy_100_continue: "traffic", upgrade_configs: "traffic", add_user_agent: "traffic",
+                http1_safe_max_connection_duration: "traffic", http3_protocol_options,
+                scheme_header_transformation: "traffic", stream_flush_timeout: "traffic", drain_timeout_jitter: "traffic",
+                delayed_close_timeout: "traffic", access_log_flush_interval: "telemetry",
+                flush_access_log_on_new_request: "telemetry", access_log_options: "telemetry",
+                internal_address_config: "traffic", skip_xff_append: "traffic", via: "traffic",
+                always_set_request_id_in_response: "traffic",
+                represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "traffic", local_reply_config: "traffic",
+                stream_error_on_invalid_http_message: "traffic", proxy_status_config: "traffic",
+                append_x_forwarded_port: "traffic", append_local_overload: "traffic",
+                add_proxy_protocol_connection_state: "traffic", forward_proto_config: "traffic",
             }
             refused {
                 xff_num_trusted_hops: "ignoring it would trust another client address",
@@ -107,6 +112,9 @@ impl HttpConnectionManager {
             router,
             access_log: AccessLog::list(at.field("access_log"), access_log)?,
             tracing,
+            upgrades: Upgrade::list(at.field("upgrade_configs"), upgrade_configs)?,
+            passes_100_continue: proxy_100_continue,
+            appends_x_forwarded_port: append_x_forwarded_port,
             server_name: if server_name.is_empty() {
                 "envoy".to_owned()
             } else {
@@ -141,6 +149,26 @@ impl HttpConnectionManager {
             accept_http_10: accept_http_10(&at.field("http_protocol_options"), http_protocol_options),
             http2: Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?,
         })
+    }
+}
+
+impl Upgrade {
+    fn list(at: FieldPath<'_>, protos: Vec<hcm::UpgradeConfig>) -> Result<Vec<Self>, Rejection> {
+        let upgrades = protos.into_iter().enumerate().map(|(index, proto)| {
+            let at = at.index(index);
+            verdicts!(at, proto => hcm::UpgradeConfig {
+                awaited "traffic" { upgrade_type, enabled }
+                refused { filters: "ignoring it would send upgrades past those filters" }
+            });
+            Ok(Self {
+                protocol: at
+                    .field("upgrade_type")
+                    .not_empty(upgrade_type)?
+                    .to_ascii_lowercase(),
+                is_enabled: enabled.value().unwrap_or(true),
+            })
+        });
+        upgrades.collect()
     }
 }
 
@@ -255,7 +283,7 @@ impl ClientCertDetails {
         };
         verdicts!(at, proto => hcm::SetCurrentClientCertDetails {
             supported { subject, cert, dns, uri }
-            unsupported { chain, issuer, format }
+            unsupported { chain: "security", issuer: "security", format: "security" }
         });
         Self {
             subject: subject.value().unwrap_or(false),
@@ -277,8 +305,8 @@ impl Common {
         verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
             supported { idle_timeout, max_headers_count }
             unsupported {
-                max_connection_duration, max_connection_duration_jitter, max_response_headers_kb, max_stream_duration,
-                max_requests_per_connection,
+                max_connection_duration: "traffic", max_connection_duration_jitter: "traffic",
+                max_response_headers_kb: "traffic", max_stream_duration: "traffic", max_requests_per_connection: "traffic",
             }
             refused { headers_with_underscores_action: "ignoring it would let through headers that should not pass" }
         });
@@ -296,9 +324,10 @@ fn accept_http_10(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>)
         supported { accept_http_10 }
         inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
         unsupported {
-            allow_absolute_url, default_host_for_http_10, header_key_format, enable_trailers, allow_chunked_length,
-            override_stream_error_on_invalid_http_message, send_fully_qualified_url, allow_custom_methods,
-            ignore_http_11_upgrade,
+            allow_absolute_url: "traffic", default_host_for_http_10: "traffic", header_key_format: "traffic",
+            enable_trailers: "traffic", allow_chunked_length: "traffic",
+            override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
+            allow_custom_methods: "traffic", ignore_http_11_upgrade: "traffic",
         }
     });
     accept_http_10

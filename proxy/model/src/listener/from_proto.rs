@@ -44,8 +44,10 @@ impl Listener {
                 bypass_overload_manager: "there is no overload manager to bypass",
             }
             unsupported {
-                per_connection_buffer_limit_bytes, stat_prefix, stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, freebind,
-                socket_options, tcp_fast_open_queue_length, tcp_backlog_size, enable_mptcp, tcp_keepalive,
+                per_connection_buffer_limit_bytes: "traffic", stat_prefix: "telemetry", stats_matcher,
+                per_connection_buffer_high_watermark_timeout, drain_type: "traffic", freebind: "traffic",
+                socket_options: "traffic", tcp_fast_open_queue_length, tcp_backlog_size: "traffic", enable_mptcp,
+                tcp_keepalive: "traffic",
             }
             refused {
                 fcds_config: "ignoring it would leave the listener without those filter chains",
@@ -191,8 +193,8 @@ fn listener_filter_kind(
             verdicts!(at, config.message(at)? => filters::tls_inspector::v3::TlsInspector {
                 inert { initial_read_buffer_size: "how many bytes the first look at a ClientHello takes is invisible" }
                 unsupported {
-                    enable_ja3_fingerprinting, enable_ja4_fingerprinting, close_connection_on_client_hello_parsing_errors,
-                    max_client_hello_size,
+                    enable_ja3_fingerprinting: "telemetry", enable_ja4_fingerprinting: "telemetry",
+                    close_connection_on_client_hello_parsing_errors: "traffic", max_client_hello_size: "traffic",
                 }
             });
             Ok(ListenerFilterKind::TlsInspector)

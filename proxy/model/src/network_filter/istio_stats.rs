@@ -29,6 +29,8 @@ pub struct MetricOverride {
     pub is_dropped: bool,
     /// Labels that it does not have.
     pub labels_removed: Vec<String>,
+    /// Labels and the CEL expressions of their values, in the order of the names. Awaits the telemetry issue.
+    pub dimensions: Vec<(String, String)>,
 }
 
 impl IstioStats {
@@ -44,7 +46,7 @@ impl IstioStats {
                 rotation_interval: "Envoy ignores it since it evicts stats by itself",
                 graceful_deletion_interval: "Envoy ignores it since it evicts stats by itself",
             }
-            unsupported { definitions }
+            unsupported { definitions: "telemetry" }
         });
         if reporter != UNSPECIFIED {
             at.field("reporter").problem("has no effect here");
@@ -67,9 +69,12 @@ impl MetricOverride {
         verdicts!(at, proto => istio::MetricConfig {
             supported { name, tags_to_remove, drop }
             inert { r#match: "Envoy does not read it" }
-            unsupported { dimensions }
+            unsupported { dimensions: "telemetry" }
         });
+        let mut dimensions: Vec<_> = dimensions.into_iter().collect();
+        dimensions.sort();
         Self {
+            dimensions,
             metric: (!name.is_empty()).then_some(name),
             is_dropped: drop,
             labels_removed: tags_to_remove,

@@ -2,10 +2,12 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{self as pb, tcp_proxy};
+use envoy_types::pb::envoy::r#type::v3 as types;
 
 use crate::access_log::AccessLog;
-use crate::cluster::ClusterName;
+use crate::cluster::{ClusterName, Percent};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::route::HashKey;
 use crate::scalar::Wrapped;
 
 /// Bytes between the client and one cluster.
@@ -17,6 +19,12 @@ pub struct TcpProxy {
     pub clusters: Vec<(ClusterName, u32)>,
     /// Closes when no byte moved for this long; Envoy's default 1 h, `None`: never.
     pub idle_timeout: Option<Duration>,
+    /// Closes at this age; `None`: never. Awaits the traffic issue.
+    pub max_duration: Option<Duration>,
+    /// Up to this share is taken off `max_duration`. Awaits the traffic issue.
+    pub duration_jitter: Option<Percent>,
+    /// What consistent hashing hashes: the client's address or filter state. Awaits the traffic issue.
+    pub hash_keys: Vec<HashKey>,
     /// Connection attempts; Envoy's default 1.
     pub max_connect_attempts: u32,
     /// Logged once per connection.
@@ -32,14 +40,16 @@ impl TcpProxy {
         verdicts!(at, proto => pb::TcpProxy {
             supported { stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts }
             unsupported {
-                on_demand, downstream_idle_timeout, upstream_idle_timeout, backoff_options, hash_policy,
-                max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage,
-                access_log_flush_interval, flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs,
-                proxy_protocol_tlv_merge_policy, upstream_connect_mode, max_early_data_bytes, check_drain_close,
+                on_demand, downstream_idle_timeout: "traffic", upstream_idle_timeout: "traffic", backoff_options: "traffic",
+                hash_policy: "traffic", max_downstream_connection_duration: "traffic",
+                max_downstream_connection_duration_jitter_percentage: "traffic", access_log_flush_interval: "telemetry",
+                flush_access_log_on_connected: "telemetry", access_log_options: "telemetry", proxy_protocol_tlvs: "traffic",
+                proxy_protocol_tlv_merge_policy: "traffic", upstream_connect_mode: "traffic", max_early_data_bytes: "traffic",
+                check_drain_close: "traffic",
             }
             refused {
                 metadata_match: "ignoring it would use endpoints outside the subset",
-                tunneling_config: "ignoring it would send the bytes without the tunnel",
+                tunneling_config: "ignoring it would send the bytes without the tunnel: the traffic issue builds it",
             }
         });
         let attempts = max_connect_attempts.value().unwrap_or(1);
@@ -47,10 +57,38 @@ impl TcpProxy {
             stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
             clusters: clusters(at, cluster_specifier)?,
             idle_timeout: at.field("idle_timeout").limit(idle_timeout, IDLE_TIMEOUT)?,
+            max_duration: at
+                .field("max_downstream_connection_duration")
+                .positive(max_downstream_connection_duration)?,
+            duration_jitter: at
+                .field("max_downstream_connection_duration_jitter_percentage")
+                .percent(max_downstream_connection_duration_jitter_percentage)?,
+            hash_keys: hash_keys(at.field("hash_policy"), hash_policy)?,
             max_connect_attempts: at.field("max_connect_attempts").within(attempts, 1..=u32::MAX)?,
             access_log: AccessLog::list(at.field("access_log"), access_log)?,
         })
     }
+}
+
+fn hash_keys(at: FieldPath<'_>, protos: Vec<types::HashPolicy>) -> Result<Vec<HashKey>, Rejection> {
+    use types::hash_policy::{FilterState, PolicySpecifier, SourceIp};
+    choices!(types::hash_policy::PolicySpecifier { awaited "traffic" { SourceIp, FilterState } });
+    let keys = protos.into_iter().enumerate().map(|(index, proto)| {
+        let at = at.index(index);
+        verdicts!(at, proto => types::HashPolicy { awaited "traffic" { policy_specifier } });
+        Ok(match at.required(policy_specifier)? {
+            PolicySpecifier::SourceIp(proto) => {
+                verdicts!((), proto => SourceIp {});
+                HashKey::SourceIp(true)
+            }
+            PolicySpecifier::FilterState(proto) => {
+                let at = at.field("filter_state");
+                verdicts!(at, proto => FilterState { awaited "traffic" { key } });
+                HashKey::FilterState(at.field("key").not_empty(key)?)
+            }
+        })
+    });
+    keys.collect()
 }
 
 fn clusters(

@@ -5,10 +5,13 @@ use envoy_types::pb::envoy::config::route::v3::{self as pb, retry_policy, route_
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 
 use super::headers;
-use super::{ClusterSpec, Forward, RetryOn, RetryPolicy, WeightedCluster};
+use super::policy::previous_priorities;
+use super::{
+    ClusterSpec, Forward, HashPolicy, MirrorPolicy, RegexRewrite, RetryOn, RetryPolicy, WeightedCluster,
+};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
-use crate::http_filter::no_route_config;
+use crate::http_filter::route_config::FilterSettings;
 use crate::scalar::{Wrapped, not_zero};
 
 /// `RouteAction.timeout` when unset.
@@ -21,16 +24,16 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
     verdicts!(at, proto => pb::RouteAction {
         supported {
             cluster_specifier, cluster_not_found_response_code, timeout, max_stream_duration, max_grpc_timeout,
-            idle_timeout, retry_policy, prefix_rewrite, host_rewrite_specifier,
+            idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier,
         }
         unsupported {
-            append_x_forwarded_host, flush_timeout, early_data_policy, retry_policy_typed_config,
-            request_mirror_policies, priority, include_vh_rate_limits, hash_policy, cors, grpc_timeout_offset,
-            internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy,
+            append_x_forwarded_host: "traffic", flush_timeout: "traffic", early_data_policy, retry_policy_typed_config,
+            request_mirror_policies: "traffic", priority: "traffic", include_vh_rate_limits: "traffic",
+            hash_policy: "traffic", cors: "traffic", grpc_timeout_offset: "traffic", internal_redirect_policy: "traffic",
+            internal_redirect_action: "traffic", max_internal_redirects: "traffic", hedge_policy: "traffic",
         }
         refused {
             metadata_match: "ignoring it would use endpoints outside the subset",
-            regex_rewrite: "ignoring it would ask for another path",
             path_rewrite_policy: "ignoring it would ask for another path",
             path_rewrite: "ignoring it would ask for another path",
             rate_limits: "ignoring it would admit more requests",
@@ -42,6 +45,13 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
     let duration = MaxStreamDuration::from_proto(&at.field("max_stream_duration"), max_stream_duration)?;
     let max_grpc_timeout = at.field("max_grpc_timeout").duration(max_grpc_timeout)?;
     let retry_policy = retry_policy.map(|proto| RetryPolicy::from_proto(&at.field("retry_policy"), proto));
+    let regex = regex_rewrite.map(|proto| RegexRewrite::from_proto(&at.field("regex_rewrite"), proto));
+    let regex_rewrite = regex.transpose()?;
+    if regex_rewrite.is_some() && !prefix_rewrite.is_empty() {
+        return Err(at
+            .field("regex_rewrite")
+            .reject("stands beside prefix_rewrite, and a path is rewritten once"));
+    }
     Ok(Forward {
         cluster: ClusterSpec::from_proto(at, cluster_specifier)?,
         cluster_not_found_status: not_found_status(at, cluster_not_found_response_code)?,
@@ -52,7 +62,10 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
         retry_policy: retry_policy.transpose()?,
         prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),
+        regex_rewrite,
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
+        hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
+        mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
     })
 }
 
@@ -110,7 +123,7 @@ impl MaxStreamDuration {
         };
         verdicts!(at, proto => route_action::MaxStreamDuration {
             supported { max_stream_duration, grpc_timeout_header_max }
-            unsupported { grpc_timeout_header_offset }
+            unsupported { grpc_timeout_header_offset: "traffic" }
         });
         Ok(Self {
             max: at.field("max_stream_duration").duration(max_stream_duration)?,
@@ -163,7 +176,7 @@ fn weighted_clusters(
             runtime_key_prefix: "names runtime keys, and there is no runtime",
             total_weight: "Envoy has taken the sum of the weights since 1.23",
         }
-        unsupported { random_value_specifier }
+        unsupported { random_value_specifier: "traffic" }
     });
     let weighted = clusters.into_iter().enumerate();
     let weighted =
@@ -183,19 +196,25 @@ impl WeightedCluster {
         verdicts!(at, proto => pb::weighted_cluster::ClusterWeight {
             supported {
                 name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-                response_headers_to_remove,
+                response_headers_to_remove, host_rewrite_specifier,
             }
-            partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
+            unsupported { typed_per_filter_config: "traffic" }
             refused {
-                cluster_header: "ignoring it would choose another cluster",
+                cluster_header: "ignoring it would choose another cluster: the traffic issue builds it",
                 metadata_match: "ignoring it would use endpoints outside the subset",
-                host_rewrite_specifier: "ignoring it would ask for another host",
             }
         });
-        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
+        choices!(pb::weighted_cluster::cluster_weight::HostRewriteSpecifier { supported { HostRewriteLiteral } });
+        let host = host_rewrite_specifier
+            .map(|pb::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host);
         Ok(Self {
             name: at.field("name").not_empty(name)?,
             weight: at.field("weight").required(weight.value())?,
+            host_rewrite: host.filter(|host| !host.is_empty()),
+            filter_settings: FilterSettings::list(
+                at.field("typed_per_filter_config"),
+                typed_per_filter_config,
+            )?,
             headers: headers::mutations(
                 at,
                 headers::Protos {
@@ -218,8 +237,8 @@ impl RetryPolicy {
                 retriable_status_codes, retry_back_off,
             }
             unsupported {
-                per_try_idle_timeout, retry_priority, retry_options_predicates, rate_limited_retry_back_off,
-                retriable_headers, refresh_cluster_on_retry,
+                per_try_idle_timeout: "traffic", retry_priority: "traffic", retry_options_predicates,
+                rate_limited_retry_back_off: "traffic", retriable_headers: "traffic", refresh_cluster_on_retry,
             }
             refused { retriable_request_headers: "ignoring it would retry requests that must not be retried" }
         });
@@ -253,6 +272,7 @@ impl RetryPolicy {
                 at.field("retry_host_predicate"),
                 retry_host_predicate,
             )?,
+            previous_priorities: previous_priorities(&at.field("retry_priority"), retry_priority)?,
             host_selection_attempts: attempts,
             backoff_base,
             backoff_max,

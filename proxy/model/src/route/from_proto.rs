@@ -6,9 +6,12 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 
 use super::headers;
-use super::{PathMatch, RetryPolicy, Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost};
+use super::{
+    MirrorPolicy, PathMatch, Redirect, RetryPolicy, Route, RouteAction, RouteMatch, RouteTableConfig,
+    VirtualHost,
+};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
-use crate::http_filter::no_route_config;
+use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher, safe_regex};
 use crate::scalar::Wrapped;
 use crate::secret::DataSource;
@@ -26,13 +29,15 @@ impl RouteTableConfig {
             }
             partly {
                 validate_clusters: "false; true is listed as without effect: a route to an unknown cluster answers as cluster_not_found_response_code says",
-                typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for",
             }
             inert {
                 name: "the stream that brings the table names it; nothing shows the name of an inline one",
                 metadata: "only formatters and filters that do not exist here read it",
             }
-            unsupported { most_specific_header_mutations_wins, request_mirror_policies }
+            unsupported {
+                most_specific_header_mutations_wins: "traffic", request_mirror_policies: "traffic",
+                typed_per_filter_config: "traffic",
+            }
             refused {
                 vhds: "ignoring it would leave the table without those virtual hosts",
                 internal_only_headers: "ignoring it would keep headers that should be removed",
@@ -45,7 +50,6 @@ impl RouteTableConfig {
         if validate_clusters.value() == Some(true) {
             at.field("validate_clusters").problem("true has no effect here");
         }
-        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
         let body_bytes = max_direct_response_body_size_bytes
             .value()
             .unwrap_or(MAX_DIRECT_RESPONSE_BODY_BYTES);
@@ -58,6 +62,11 @@ impl RouteTableConfig {
             virtual_hosts,
             ignore_port_in_host_matching,
             max_direct_response_body_bytes: body_bytes,
+            filter_settings: FilterSettings::list(
+                at.field("typed_per_filter_config"),
+                typed_per_filter_config,
+            )?,
+            mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
             headers: headers::mutations(
                 at,
                 headers::Protos {
@@ -101,13 +110,13 @@ impl VirtualHost {
             }
             partly {
                 name: "must be there and be unique; nothing shows it",
-                typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for",
             }
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
-                virtual_clusters, cors, include_attempt_count_in_response, retry_policy_typed_config, hedge_policy,
-                include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit,
-                request_mirror_policies,
+                virtual_clusters, cors: "traffic", include_attempt_count_in_response: "traffic", retry_policy_typed_config,
+                hedge_policy: "traffic", include_is_timeout_retry_header: "traffic",
+                per_request_buffer_limit_bytes: "traffic", request_body_buffer_limit: "traffic",
+                request_mirror_policies: "traffic", typed_per_filter_config: "traffic",
             }
             refused {
                 matcher: "ignoring it would match other routes",
@@ -116,7 +125,6 @@ impl VirtualHost {
                 route_specifiers: "ignoring it would match other routes",
             }
         });
-        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
         if domains.is_empty() {
             return Err(at.field("domains").reject("needs at least one domain"));
         }
@@ -133,6 +141,11 @@ impl VirtualHost {
             domains: domains.collect::<Result<_, _>>()?,
             routes: routes.collect::<Result<_, _>>()?,
             include_request_attempt_count,
+            filter_settings: FilterSettings::list(
+                at.field("typed_per_filter_config"),
+                typed_per_filter_config,
+            )?,
+            mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
             headers: headers::mutations(
                 at,
                 headers::Protos {
@@ -169,12 +182,13 @@ impl Route {
                 name, r#match, decorator, action, request_headers_to_add, request_headers_to_remove,
                 response_headers_to_add, response_headers_to_remove,
             }
-            partly { typed_per_filter_config: "refused by name: ignoring it would send requests past what it asks for" }
             inert { metadata: "only formatters and filters that do not exist here read it; /config_dump shows what was received" }
-            unsupported { tracing, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit }
+            unsupported {
+                tracing: "telemetry", per_request_buffer_limit_bytes: "traffic", stat_prefix: "telemetry",
+                request_body_buffer_limit: "traffic", typed_per_filter_config: "traffic",
+            }
             refused { route_specifiers: "ignoring it would match other routes" }
         });
-        no_route_config(at.field("typed_per_filter_config"), &typed_per_filter_config)?;
         Ok(Self {
             name,
             matcher: RouteMatch::from_proto(&at.field("match"), at.field("match").required(r#match)?)?,
@@ -182,6 +196,10 @@ impl Route {
             decorator_operation: decorator
                 .map(|proto| decorator_operation(&at.field("decorator"), proto))
                 .transpose()?,
+            filter_settings: FilterSettings::list(
+                at.field("typed_per_filter_config"),
+                typed_per_filter_config,
+            )?,
             headers: headers::mutations(
                 at,
                 headers::Protos {
@@ -198,7 +216,7 @@ impl Route {
 fn decorator_operation(at: &FieldPath<'_>, proto: pb::Decorator) -> Result<String, Rejection> {
     verdicts!(at, proto => pb::Decorator {
         supported { operation }
-        unsupported { propagate }
+        unsupported { propagate: "telemetry" }
     });
     at.field("operation").not_empty(operation)
 }
@@ -301,9 +319,8 @@ fn action_from_proto(
 ) -> Result<RouteAction, Rejection> {
     use pb::route::Action;
     choices!(pb::route::Action {
-        supported { Route, DirectResponse }
+        supported { Route, Redirect, DirectResponse }
         refused {
-            Redirect: "redirects have no behaviour here",
             FilterAction: "no filter here answers instead of a route",
             NonForwardingAction: "it is for gRPC servers without a proxy",
         }
@@ -316,12 +333,15 @@ fn action_from_proto(
         Some(Action::DirectResponse(proto)) => {
             direct_response(&at.field("direct_response"), proto, body_bytes)
         }
-        Some(Action::Redirect(_)) => Err(at.field("redirect").reject("is not supported")),
+        Some(Action::Redirect(proto)) => Ok(RouteAction::Redirect(Box::new(Redirect::from_proto(
+            &at.field("redirect"),
+            proto,
+        )?))),
         Some(Action::FilterAction(_)) => Err(at.field("filter_action").reject("is not supported")),
         Some(Action::NonForwardingAction(_)) => {
             Err(at.field("non_forwarding_action").reject("is not supported"))
         }
-        None => Err(at.reject("has no action: write route or direct_response")),
+        None => Err(at.reject("has no action: write route, redirect or direct_response")),
     }
 }
 
@@ -332,7 +352,7 @@ fn direct_response(
 ) -> Result<RouteAction, Rejection> {
     verdicts!(at, proto => pb::DirectResponseAction {
         supported { status, body }
-        unsupported { body_format }
+        unsupported { body_format: "traffic" }
     });
     let status = at.field("status").status(status, 200..=599)?;
     let field = at.field("body");

@@ -40,7 +40,8 @@ fn removals(at: FieldPath<'_>, names: Vec<String>) -> Result<Vec<String>, Reject
         .collect()
 }
 
-fn additions(
+/// Converts a list of headers to add.
+pub(crate) fn additions(
     at: FieldPath<'_>,
     protos: Vec<core::HeaderValueOption>,
 ) -> Result<Vec<HeaderAddition>, Rejection> {

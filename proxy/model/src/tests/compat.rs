@@ -15,7 +15,8 @@ a field that a newer Envoy adds does not compile until it has a verdict. A messa
 - **supported**: it does what it does in Envoy.
 - **partly**: some of its values do; the note says which.
 - **inert**: nobody could see a difference; the note says why.
-- *unsupported*: it has no effect. The resource is accepted, and the field is listed among the problems of the configuration.
+- *unsupported*: it has no effect. The resource is accepted, and the field, or the message that it is in, is listed among the problems
+  of the configuration. The note says what will build it.
 - *refused*: the resource is rejected when it is set; the note says what ignoring it would do.
 ";
 
@@ -42,13 +43,13 @@ fn the_table_of_fields_is_what_the_code_says() {
             .push(verdict);
     }
     let mut text = HEAD.to_owned();
-    let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for verdict in &verdicts {
-        *counts.entry(verdict.kind).or_default() += 1;
+        *counts.entry(word(verdict.kind).trim_matches('*')).or_default() += 1;
     }
     let counts: Vec<_> = counts
         .iter()
-        .map(|(kind, count)| format!("{count} {}", word(*kind).trim_matches('*')))
+        .map(|(word, count)| format!("{count} {word}"))
         .collect();
     write!(text, "\n{} verdicts: {}.\n", verdicts.len(), counts.join(", ")).unwrap();
     for (message, places) in messages {
@@ -74,6 +75,10 @@ fn row(verdict: &Verdict, text: &mut String) {
         text: note,
         ..
     } = verdict;
+    let note = match kind {
+        Kind::Unsupported | Kind::Awaited if !note.is_empty() => format!("the {note} issue builds it"),
+        _ => note.clone(),
+    };
     match oneof {
         Some(oneof) => writeln!(text, "| {oneof}: {field} | {} | {note} |", word(*kind)).unwrap(),
         None => writeln!(text, "| {field} | {} | {note} |", word(*kind)).unwrap(),
@@ -85,7 +90,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Supported => "**supported**",
         Kind::Partly => "**partly**",
         Kind::Inert => "**inert**",
-        Kind::Unsupported => "*unsupported*",
+        Kind::Unsupported | Kind::Awaited => "*unsupported*",
         Kind::Refused => "*refused*",
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts are true: every field that has one is changed in a capture (or, where no capture has its message, in a file of `seeds/`) and
 //! the conversion does what the verdict says.
 //!
-//! - supported: some change gives another model value;
+//! - supported, and what the model keeps for a later issue: some change gives another model value;
 //! - inert: every change gives the same value and no problem;
 //! - unsupported: some change is accepted and lists a problem at the field;
 //! - refused: some change is rejected at the field;
@@ -19,14 +19,20 @@ use crate::dump::Descriptors;
 use crate::field::{Problem, Rejection};
 
 /// Fields that say what an extension is called, and so only show in rejections.
-const ONLY_IN_MESSAGES: [&str; 8] = [
+const ONLY_IN_MESSAGES: [&str; 13] = [
     "envoy.config.accesslog.v3.AccessLog.name",
+    "envoy.config.accesslog.v3.ExtensionFilter.name",
+    "envoy.config.core.v3.TypedExtensionConfig.name",
+    "envoy.config.route.v3.RetryPolicy.RetryPriority.name",
+    "envoy.config.trace.v3.Tracing.Http.name",
     "envoy.config.cluster.v3.Filter.name",
     "envoy.config.core.v3.TransportSocket.name",
     "envoy.config.listener.v3.Filter.name",
     "envoy.config.listener.v3.ListenerFilter.name",
     "envoy.config.route.v3.RetryPolicy.RetryHostPredicate.name",
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.name",
+    // `optional_settings_that_are_unknown_are_left_out_and_listed` in refusals.rs.
+    "envoy.config.route.v3.FilterConfig.is_optional",
     // `an_optional_filter_that_is_unknown_is_left_out_and_listed` below.
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.is_optional",
 ];
@@ -40,15 +46,16 @@ struct Seed {
 }
 
 impl Seed {
-    fn new(descriptors: &Descriptors, type_url: &str, bytes: Vec<u8>) -> Self {
-        let base = convert(type_url, &bytes).unwrap_or_else(|rejection| panic!("seed: {rejection}"));
+    /// `None`: the resource is refused as it is.
+    fn new(descriptors: &Descriptors, type_url: &str, bytes: Vec<u8>) -> Option<Self> {
+        let base = convert(type_url, &bytes).ok()?;
         let message = descriptors.decode_any(type_url, &bytes).unwrap();
-        Self {
+        Some(Self {
             type_url: type_url.to_owned(),
             bytes,
             message,
             base,
-        }
+        })
     }
 }
 
@@ -65,7 +72,7 @@ fn seeds(descriptors: &Descriptors) -> Vec<Seed> {
     let mut seeds: Vec<Seed> = Vec::new();
     for captured in captures::all() {
         if !seeds.iter().any(|seed| seed.bytes == captured.bytes) {
-            seeds.push(Seed::new(descriptors, &captured.type_url, captured.bytes));
+            seeds.extend(Seed::new(descriptors, &captured.type_url, captured.bytes));
         }
     }
     for (type_url, text) in files {
@@ -74,21 +81,22 @@ fn seeds(descriptors: &Descriptors) -> Vec<Seed> {
         for document in documents {
             let message = DynamicMessage::deserialize(descriptors.by_url(type_url).unwrap(), document);
             let message = message.unwrap_or_else(|error| panic!("{type_url}: {error}"));
-            seeds.push(Seed::new(
-                descriptors,
-                type_url,
-                prost::Message::encode_to_vec(&message),
-            ));
+            let bytes = prost::Message::encode_to_vec(&message);
+            let problem = convert(type_url, &bytes).err();
+            seeds.push(
+                Seed::new(descriptors, type_url, bytes).unwrap_or_else(|| panic!("{type_url}: {problem:?}")),
+            );
         }
     }
     seeds
 }
 
 /// Takes a message, its path, and what puts a changed one in its place.
-type Visitor<'v> = dyn FnMut(&DynamicMessage, &str, &dyn Fn(DynamicMessage) -> DynamicMessage) + 'v;
+pub(super) type Visitor<'v> =
+    dyn FnMut(&DynamicMessage, &str, &dyn Fn(DynamicMessage) -> DynamicMessage) + 'v;
 
 /// Every message inside a message, opened `Any`s included, with a way to put a changed one in its place.
-fn visit(
+pub(super) fn visit(
     descriptors: &Descriptors,
     message: &DynamicMessage,
     path: &str,
@@ -310,13 +318,20 @@ fn fields(message: &MessageDescriptor, name: &str) -> Vec<FieldDescriptor> {
 }
 
 /// Which of the places that read a message reads it here.
-fn applies(verdict: &Verdict, path: &str) -> bool {
+pub(super) fn applies(verdict: &Verdict, path: &str) -> bool {
     let manager = path.contains("HttpConnectionManager");
+    let exporter = path.contains("access_loggers") || path.contains("config.trace");
+    let metadata = path.contains("initial_metadata");
+    if verdict.message == "envoy.config.core.v3.HeaderValue" {
+        return metadata == (verdict.place == "GrpcTarget");
+    }
     match verdict.place.as_str() {
         "Common" | "accept_http_10" => manager,
         "HttpProtocol" | "http1" => !manager,
         "AdsConfig" => path.contains("ads_config"),
         "grpc_source" => !path.contains("ads_config"),
+        "grpc_cluster" => !exporter,
+        "GrpcTarget" => exporter,
         _ => true,
     }
 }
@@ -342,8 +357,8 @@ fn shows(
     };
     let listed = |problems: &[Problem]| problems.iter().any(|problem| at_field(&problem.path));
     Ok(match (verdict.kind, outcome) {
-        (Kind::Supported, Ok((differs, _))) => *differs,
-        (Kind::Supported, Err(_)) => false,
+        (Kind::Supported | Kind::Awaited, Ok((differs, _))) => *differs,
+        (Kind::Supported | Kind::Awaited, Err(_)) => false,
         (Kind::Inert, Ok((false, problems))) if problems.is_empty() => true,
         (Kind::Inert, other) => return Err(format!("is called inert, but a change gives {other:?}")),
         (Kind::Unsupported, Ok((_, problems))) => listed(problems),

@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Inert,
     Unsupported,
     Refused,
+    /// Kept in the model for the issue that the text names; whatever holds the message lists it.
+    Awaited,
 }
 
 /// One field of one message at one place.
@@ -203,9 +205,9 @@ impl Reader<'_> {
             let groups = groups.trim_end().strip_suffix('}').unwrap();
             let (message, oneof) = self.resolve(path.trim(), is_choices);
             let place = place(&source[..start]);
-            for (kind, items) in split_groups(groups) {
+            for (kind, issue, items) in split_groups(groups) {
                 for item in split_top(items) {
-                    let (name, text) = item.split_once(':').unwrap_or((item, ""));
+                    let (name, text) = item.split_once(':').unwrap_or((item, issue));
                     let text = text.trim().trim_matches('"').to_owned();
                     let field = self.field(&message, name.trim());
                     let (message, place) = (message.full_name().to_owned(), place.clone());
@@ -310,16 +312,19 @@ fn closing(body: &str) -> usize {
     panic!("a macro call that does not end");
 }
 
-fn split_groups(text: &str) -> Vec<(Kind, &str)> {
+/// Kind, the issue that builds its fields if the group names one, and the fields.
+fn split_groups(text: &str) -> Vec<(Kind, &str, &str)> {
     let mut groups = Vec::new();
     let mut rest = text.trim();
     while let Some((word, after)) = rest.split_once('{') {
-        let kind = match word.trim() {
+        let (word, issue) = word.trim().split_once(' ').unwrap_or((word.trim(), ""));
+        let kind = match word {
             "supported" => Kind::Supported,
             "partly" => Kind::Partly,
             "inert" => Kind::Inert,
             "unsupported" => Kind::Unsupported,
             "refused" => Kind::Refused,
+            "awaited" => Kind::Awaited,
             other => panic!("{other:?} is no verdict"),
         };
         let mut quoted = false;
@@ -328,7 +333,7 @@ fn split_groups(text: &str) -> Vec<(Kind, &str)> {
             *c == '}' && !quoted
         });
         let end = end.unwrap().0;
-        groups.push((kind, &after[..end]));
+        groups.push((kind, issue, &after[..end]));
         rest = after[end + 1..].trim();
     }
     groups

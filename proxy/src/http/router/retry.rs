@@ -139,6 +139,7 @@ mod tests {
             per_try_timeout: None,
             retriable_status_codes: vec![418],
             avoid_previous_hosts: true,
+            previous_priorities: None,
             host_selection_attempts: 5,
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_millis(250),

@@ -2,8 +2,11 @@
 use super::sink::BUFFER_BYTES;
 use super::*;
 use crate::stats::{Registry, TagRules, enter_worker, text};
+use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo};
-use outrigger_model::access_log::{Command, FormatPart, LogFormat};
+use outrigger_model::access_log::{
+    AccessLogFilter, AwaitedFilter, Command, Comparison, FileLog, FormatPart, LogFormat, Logger, Operator,
+};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
@@ -22,8 +25,10 @@ fn config(path: &Path, filter: Option<AccessLogFilter>) -> AccessLog {
     ];
     AccessLog {
         filter,
-        path: path.to_owned(),
-        format: LogFormat::Text(parts),
+        logger: Logger::File(FileLog {
+            path: path.to_owned(),
+            format: LogFormat::Text(parts),
+        }),
     }
 }
 
@@ -201,4 +206,82 @@ fn reopen_follows_a_rotated_file() {
     assert!(sinks.shutdown(WAIT));
     assert_eq!(std::fs::read_to_string(&old).unwrap(), "- line\n");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "NR line\n");
+}
+
+/// What a filter says to streams with these statuses.
+#[track_caller]
+fn check_statuses(filter: &AccessLogFilter, statuses: &[u16], expected: &[bool]) {
+    let filter = filter::Filter::new(filter)
+        .unwrap()
+        .expect("a filter that is judged");
+    let passes = statuses.iter().map(|status| {
+        let mut info = info(&[]);
+        info.response_code = http::StatusCode::from_u16(*status).ok();
+        filter.passes(&info)
+    });
+    assert_eq!(passes.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn statuses_are_compared_and_filters_joined() {
+    let compare = |operator, value| AccessLogFilter::StatusCode(Comparison { operator, value });
+    // 0 is no status.
+    let statuses = [0, 200, 400, 503];
+    check_statuses(
+        &compare(Operator::AtLeast, 400),
+        &statuses,
+        &[false, false, true, true],
+    );
+    check_statuses(
+        &compare(Operator::AtMost, 200),
+        &statuses,
+        &[true, true, false, false],
+    );
+    check_statuses(
+        &compare(Operator::Equal, 400),
+        &statuses,
+        &[false, false, true, false],
+    );
+    check_statuses(
+        &compare(Operator::NotEqual, 400),
+        &statuses,
+        &[true, true, false, true],
+    );
+    let both = AccessLogFilter::And(vec![
+        compare(Operator::AtLeast, 1),
+        compare(Operator::AtMost, 400),
+    ]);
+    check_statuses(&both, &statuses, &[false, true, true, false]);
+    let either = AccessLogFilter::Or(vec![compare(Operator::Equal, 200), compare(Operator::Equal, 503)]);
+    check_statuses(&either, &statuses, &[false, true, false, true]);
+}
+
+#[test]
+fn durations_are_compared_in_milliseconds() {
+    let slow = AccessLogFilter::Duration(Comparison {
+        operator: Operator::AtLeast,
+        value: 1_000_000,
+    });
+    let filter = filter::Filter::new(&slow).unwrap().unwrap();
+    let mut info = info(&[]);
+    assert!(!filter.passes(&info), "not finished");
+    info.finish();
+    assert!(!filter.passes(&info));
+}
+
+#[test]
+fn a_log_that_nothing_can_write_yet_writes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let sinks = LogSinks::new(&registry()).unwrap();
+    let cel = AccessLogFilter::Awaited(AwaitedFilter::Cel("response.code >= 400".to_owned()));
+    let within = AccessLogFilter::And(vec![
+        AccessLogFilter::ResponseFlag(vec!["NR".to_owned()]),
+        cel.clone(),
+    ]);
+    for filter in [cel, within] {
+        let logger = AccessLogger::build(&[config(&path, Some(filter))], &sinks).unwrap();
+        log(&logger, &[ResponseFlag::NoRouteFound]);
+    }
+    assert!(!path.exists());
 }

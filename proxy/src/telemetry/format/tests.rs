@@ -19,7 +19,7 @@ fn request(name: &str) -> Command {
 }
 
 /// Literals and commands in turn.
-fn parts(text: &[&str], commands: Vec<Command>) -> LogFormat {
+fn parts(text: &[&str], commands: Vec<Command>) -> Vec<FormatPart> {
     let mut commands = commands.into_iter();
     let parts = text.iter().flat_map(|text| {
         let literal = Some(FormatPart::Literal((*text).to_owned())).filter(|_| !text.is_empty());
@@ -27,11 +27,11 @@ fn parts(text: &[&str], commands: Vec<Command>) -> LogFormat {
             .into_iter()
             .flatten()
     });
-    LogFormat::Text(parts.collect())
+    parts.collect()
 }
 
 /// Istio's default: pilot/pkg/model/telemetry_logging.go, `EnvoyTextLogFormat`.
-fn istio() -> LogFormat {
+fn istio() -> Vec<FormatPart> {
     let text = [
         "[", "] \"", " ", " ", "\" ", " ", " ", " ", " \"", "\" ", " ", " ", " ", " \"", "\" \"", "\" \"",
         "\" \"", "\" \"", "\" ", " ", " ", " ", " ", " ", "\n",
@@ -70,7 +70,7 @@ fn istio() -> LogFormat {
     parts(&text, commands)
 }
 
-fn line(format: &LogFormat, entry: &Entry<'_>) -> String {
+fn line(format: &[FormatPart], entry: &Entry<'_>) -> String {
     let mut out = Vec::new();
     LineFormat::new(format).write(entry, &mut out);
     String::from_utf8_lossy(&out).into_owned()

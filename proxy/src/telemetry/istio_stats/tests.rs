@@ -356,6 +356,7 @@ fn a_connection_that_never_was_is_opened_and_closed_with_its_flags() {
 #[test]
 fn overrides_drop_metrics_and_labels() {
     let change = |metric: Option<&str>, is_dropped, labels: &[&str]| MetricOverride {
+        dimensions: Vec::new(),
         metric: metric.map(str::to_owned),
         is_dropped,
         labels_removed: labels.iter().map(|label| (*label).to_owned()).collect(),

@@ -64,6 +64,7 @@ mod tests {
             .map(Arc::new)
             .collect();
         let group = LocalityEndpoints {
+            weight: None,
             locality: Locality::default(),
             priority: 0,
             endpoints,

@@ -1,0 +1,111 @@
+//! `typed_per_filter_config`: settings of filters for a table, virtual host, route or share of it. They have no effect before the
+//! traffic issue, and are listed; those of filters that keep requests out are refused by name.
+//! Source: route_components.proto, `FilterConfig`; Envoy docs, "Route specific config".
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::route::v3 as pb;
+use envoy_types::pb::google::protobuf;
+
+use super::cors::CorsPolicy;
+use super::fault::Fault;
+use super::local_ratelimit::LocalRateLimit;
+use crate::any::{TypedConfig, types};
+use crate::field::{FieldPath, Rejection, verdicts};
+
+/// Settings of one filter. Awaits the traffic issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterSettings {
+    /// Name of the filter that they are for.
+    pub filter: String,
+    /// The filter is off here.
+    pub is_disabled: bool,
+    /// What it does here; `None`: what it does anyway.
+    pub config: Option<RouteFilter>,
+}
+
+/// Filters that have settings for routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteFilter {
+    /// Fault injection.
+    Fault(Box<Fault>),
+    /// CORS.
+    Cors(Box<CorsPolicy>),
+    /// Local rate limit.
+    LocalRateLimit(Box<LocalRateLimit>),
+}
+
+const ROUTE_FILTERS: [&str; 4] = [
+    types::FAULT,
+    types::CORS_POLICY,
+    types::LOCAL_RATE_LIMIT,
+    types::FILTER_CONFIG,
+];
+
+impl FilterSettings {
+    /// Converts all settings of one place, by name.
+    ///
+    /// # Errors
+    /// One is of an unknown type that is not optional, or does not convert.
+    pub(crate) fn list(
+        at: FieldPath<'_>,
+        protos: HashMap<String, protobuf::Any>,
+    ) -> Result<Vec<Self>, Rejection> {
+        let mut protos: Vec<_> = protos.into_iter().collect();
+        protos.sort_by(|left, right| left.0.cmp(&right.0));
+        let mut list = Vec::with_capacity(protos.len());
+        for (name, any) in protos {
+            list.extend(Self::from_any(&at.key(&name), name.clone(), any)?);
+        }
+        Ok(list)
+    }
+
+    fn from_any(at: &FieldPath<'_>, filter: String, any: protobuf::Any) -> Result<Option<Self>, Rejection> {
+        let config = TypedConfig::open(at, Some(any))?;
+        if config.type_name != types::FILTER_CONFIG {
+            let config = Some(RouteFilter::from_config(at, config, &filter)?);
+            return Ok(Some(Self {
+                filter,
+                is_disabled: false,
+                config,
+            }));
+        }
+        verdicts!(at, config.message(at)? => pb::FilterConfig {
+            awaited "traffic" { config, disabled }
+            partly { is_optional: "settings of an unknown type are left out and listed" }
+        });
+        let at = at.field("config");
+        let config = match config {
+            None if disabled => None,
+            None => return Err(at.reject("is missing")),
+            Some(any) => {
+                let config = TypedConfig::open(&at, Some(any))?;
+                if is_optional && !ROUTE_FILTERS.contains(&config.type_name.as_str()) {
+                    at.problem(format!(
+                        "the optional settings of type {:?} are left out",
+                        config.type_name
+                    ));
+                    return Ok(None);
+                }
+                Some(RouteFilter::from_config(&at, config, &filter)?)
+            }
+        };
+        Ok(Some(Self {
+            filter,
+            is_disabled: disabled,
+            config,
+        }))
+    }
+}
+
+impl RouteFilter {
+    fn from_config(at: &FieldPath<'_>, config: TypedConfig, name: &str) -> Result<Self, Rejection> {
+        Ok(match config.type_name.as_str() {
+            types::FAULT => Self::Fault(Box::new(Fault::from_proto(at, config.message(at)?)?)),
+            types::CORS_POLICY => Self::Cors(Box::new(CorsPolicy::from_proto(at, config.message(at)?)?)),
+            types::LOCAL_RATE_LIMIT => {
+                Self::LocalRateLimit(Box::new(LocalRateLimit::from_proto(at, config.message(at)?)?))
+            }
+            _ => return Err(config.reject(at, "settings for the filter", name, &ROUTE_FILTERS)),
+        })
+    }
+}

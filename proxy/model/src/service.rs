@@ -1,0 +1,102 @@
+//! Services that this proxy itself calls: collectors of logs and spans. Source: envoy/config/core/v3/{grpc_service,http_service,http_uri}.proto.
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::{self as pb, grpc_service, http_uri};
+
+use crate::cluster::ClusterName;
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::route::{HeaderAddition, header_additions};
+
+/// Called over gRPC. Awaits the telemetry issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcTarget {
+    /// Where.
+    pub cluster: ClusterName,
+    /// `:authority`; empty: the cluster's name.
+    pub authority: String,
+    /// Of one call; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Headers of every call.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// Called over HTTP. Awaits the telemetry issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpTarget {
+    /// What is asked for.
+    pub uri: String,
+    /// Where.
+    pub cluster: ClusterName,
+    /// Of one call.
+    pub timeout: Duration,
+    /// Headers of every call.
+    pub headers: Vec<HeaderAddition>,
+}
+
+impl GrpcTarget {
+    /// Converts a service that must be there.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: Option<pb::GrpcService>) -> Result<Self, Rejection> {
+        verdicts!(at, at.required(proto)? => pb::GrpcService {
+            awaited "telemetry" { timeout, initial_metadata, target_specifier }
+            unsupported { retry_policy: "telemetry" }
+        });
+        choices!(grpc_service::TargetSpecifier {
+            awaited "telemetry" { EnvoyGrpc }
+            refused { GoogleGrpc: "there is no second gRPC library here" }
+        });
+        let timeout = at.field("timeout").duration(timeout)?;
+        let metadata = initial_metadata.into_iter().enumerate().map(|(index, proto)| {
+            let at = at.field("initial_metadata").index(index);
+            verdicts!(at, proto => pb::HeaderValue {
+                awaited "telemetry" { key, value }
+                unsupported { raw_value: "telemetry" }
+            });
+            Ok((at.field("key").not_empty(key)?.to_ascii_lowercase(), value))
+        });
+        let metadata = metadata.collect::<Result<_, Rejection>>()?;
+        match target_specifier {
+            Some(grpc_service::TargetSpecifier::EnvoyGrpc(proto)) => {
+                let at = at.field("envoy_grpc");
+                verdicts!(at, proto => grpc_service::EnvoyGrpc {
+                    awaited "telemetry" { cluster_name, authority }
+                    unsupported {
+                        retry_policy: "telemetry", max_receive_message_length: "telemetry", skip_envoy_headers: "telemetry",
+                    }
+                });
+                Ok(Self {
+                    cluster: at.field("cluster_name").not_empty(cluster_name)?,
+                    authority,
+                    timeout,
+                    metadata,
+                })
+            }
+            Some(grpc_service::TargetSpecifier::GoogleGrpc(_)) => Err(at
+                .field("google_grpc")
+                .reject("is not supported; write envoy_grpc")),
+            None => Err(at.field("envoy_grpc").reject("is missing")),
+        }
+    }
+}
+
+impl HttpTarget {
+    /// Converts a service.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::HttpService) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::HttpService {
+            awaited "telemetry" { http_uri, request_headers_to_add }
+            unsupported { formatters: "telemetry" }
+        });
+        let field = at.field("http_uri");
+        verdicts!(field, field.required(http_uri)? => pb::HttpUri {
+            awaited "telemetry" { uri, timeout, http_upstream_type }
+        });
+        choices!(http_uri::HttpUpstreamType { awaited "telemetry" { Cluster } });
+        let cluster = http_upstream_type.map(|http_uri::HttpUpstreamType::Cluster(name)| name);
+        let limit = field.field("timeout");
+        Ok(Self {
+            uri: field.field("uri").not_empty(uri)?,
+            cluster: field.field("cluster").not_empty(cluster.unwrap_or_default())?,
+            timeout: limit.required(limit.duration(timeout)?)?,
+            headers: header_additions(at.field("request_headers_to_add"), request_headers_to_add)?,
+        })
+    }
+}
