@@ -18,13 +18,14 @@ RELEASE := demo:: smoke::
 LOCKED := $(if $(CI),--locked)
 STEP := .ci/step
 
-.PHONY: help build demo check test fmt clippy doc unit deny prepare e2e bench
+.PHONY: help build demo check test fmt clippy doc unit deny prepare e2e bench test-control-planes
 help:
 	@echo 'make build    target/release/outrigger and target/release/iptables-init'
 	@echo 'make demo     a mesh on loopback, live, as an ordinary user; docs/demo.md. ARGS="--duration 30" and such'
 	@echo 'make check    fmt, clippy, unit tests, supply chain, doc; needs neither root nor network namespaces'
 	@echo 'make test     installs what the tests need, then check and the end-to-end tests; needs root'
 	@echo 'make e2e      the end-to-end tests alone'
+	@echo 'make test-control-planes    control planes of others drive outrigger, and Envoy beside it; needs Go'
 	@echo 'make bench    outrigger beside Envoy, nginx and HAProxy into docs/performance.md, 15 minutes; one table: ARGS="--quick hop"'
 	@echo 'make fmt | clippy | unit | deny | doc | prepare    one step'
 
@@ -77,3 +78,10 @@ e2e: build
 bench: build
 	@$(STEP) bench-prepare benches/prepare
 	@$(STEP) bench $${CARGO_TARGET_DIR:-target}/release/outrigger-bench $(ARGS)
+
+# Not a part of `test`: the programs are downloaded through the Go module proxy and built for minutes. Envoy is what `prepare` installed.
+test-control-planes: build
+	@target=$${CARGO_TARGET_DIR:-target}; export LOGS=$$target/control-planes/go-control-plane; \
+	for proxy in "$$target"/envoy-venv/lib/python3*/site-packages/envoy/_bin/envoy "$$target"/release/outrigger; do \
+	  $(STEP) "go-control-plane $${proxy##*/}" tests/control-planes/go-control-plane/run "$$proxy"; \
+	done

@@ -153,6 +153,7 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/http/router/retry.rs",
         "policy.retriable_status_codes",
     ),
+    ("RestServer.cluster", "src/config/streams.rs", "&rest.cluster"),
     ("Route.action", "src/http/route_table.rs", "&config.action"),
     ("Route.headers", "src/http/route_table.rs", "&config.headers"),
     ("Route.matcher", "src/http/route_table.rs", "&config.matcher.path"),
