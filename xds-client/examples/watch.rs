@@ -1,4 +1,4 @@
-//! Prints what a control plane sends: `watch ADDRESS NODE_ID TYPE_URL [NAME…]`; without names, everything of the type.
+//! Prints what a control plane sends: `watch [--sotw] ADDRESS NODE_ID TYPE_URL [NAME…]`; without names, everything of the type.
 //!
 //! `cargo run -p xds-client --example watch -- 127.0.0.1:15010 sidecar~10.0.0.1~a.b~b.svc.cluster.local \
 //!     type.googleapis.com/envoy.config.cluster.v3.Cluster`
@@ -32,7 +32,13 @@ impl Handler for Printer {
     }
 }
 
-fn prepare(address: &str, id: &str, type_url: &str, names: &[String]) -> Result<Client, TransportError> {
+fn prepare(
+    protocol: Protocol,
+    address: &str,
+    id: &str,
+    type_url: &str,
+    names: &[String],
+) -> Result<Client, TransportError> {
     let transport = Transport::new(address.parse()?)?.with_connect_timeout(Duration::from_secs(5));
     let mut wishes = Subscriptions::default();
     let names = if names.is_empty() {
@@ -45,20 +51,23 @@ fn prepare(address: &str, id: &str, type_url: &str, names: &[String]) -> Result<
         id: id.to_owned(),
         ..Node::default()
     };
-    Ok(Client::new(transport, Protocol::delta_ads(), node, wishes, || {
-        fastrand::u64(..)
-    })
-    .0)
+    Ok(Client::new(transport, protocol, node, wishes, || fastrand::u64(..)).0)
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let protocol = if arguments.first().is_some_and(|first| first == "--sotw") {
+        arguments.remove(0);
+        Protocol::sotw_ads()
+    } else {
+        Protocol::delta_ads()
+    };
     let [address, id, type_url, names @ ..] = arguments.as_slice() else {
-        eprintln!("usage: watch ADDRESS NODE_ID TYPE_URL [NAME...]");
+        eprintln!("usage: watch [--sotw] ADDRESS NODE_ID TYPE_URL [NAME...]");
         return ExitCode::from(2);
     };
-    match prepare(address, id, type_url, names) {
+    match prepare(protocol, address, id, type_url, names) {
         Ok(client) => match client.run(Printer).await {},
         Err(error) => {
             eprintln!("{error}");

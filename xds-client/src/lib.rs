@@ -6,9 +6,32 @@
 //! | part | what |
 //! |---|---|
 //! | [`session`] | the protocol as machines without I/O and clock: [`DeltaSession`], [`SotwSession`] |
-//! | [`Backoff`] | waits between attempts, without randomness of its own |
-//! | [`Transport`] | gRPC over TCP or a Unix socket |
-//! | [`Client`] | ties them together in one task that never gives up |
+//! | [`Protocol`] | how to ask: ADS or the service of one type, increments or state of the world, REST polls; [`FileSource`] |
+//! | [`Transport`] | whom to ask: gRPC or HTTP over TCP, a Unix socket, or what your [`Connect`] makes (TLS) |
+//! | [`Client`], [`Handle`] | one task that never gives up; changes of subscriptions and counters from outside |
+//! | [`Backoff`], [`FileWatch`] | waits without randomness of their own; files that change behind links |
+//!
+//! # What it takes care of
+//!
+//! - **Answers.** Each response is answered once: ACK, or NACK with every rejected resource and its reason, bounded in length. A
+//!   control plane that sends what was refused again at once makes no loop: the second refusal in a row waits.
+//! - **Subscriptions.** By name or wildcard, changed at any time, from the handler (clusters lead to endpoints) or from a [`Handle`].
+//!   A name that is dropped and wanted again is requested anew. What nobody asked for is dropped and counted.
+//! - **Removals.** In increments only what the control plane names is gone. In the state of the world what a wildcard response
+//!   leaves out is gone, and what a response by name leaves out is not. An empty set is applied, and counted, unless
+//!   [`Client::with_keep_last_set`] says otherwise.
+//! - **Streams that end.** The next one says the node, what is held and what is wanted; nonces of the last one are forgotten. Waits
+//!   between attempts grow, with full jitter.
+//! - **Time to live.** Resources that have one are removed when it is over, connected or not, and heartbeats prolong it.
+//! - **Bounds.** Nothing is read while too many answers wait; a response is at most as large as
+//!   [`Transport::with_max_message_bytes`] says.
+//!
+//! # What it leaves to its owner
+//!
+//! What a resource means, which resources follow from which, what to do until they are there, and whether a resource that comes a
+//! second time is the same: the bytes are handed over each time.
+//!
+//! # A client
 //!
 //! ```no_run
 //! use xds_client::{Client, Handler, Node, Protocol, Rejection, Subscriptions, Transport, Update};
@@ -39,7 +62,24 @@
 //! # }
 //! ```
 //!
-//! Not done: `xdstp:` collections.
+//! `examples/watch.rs` is a program to run: it prints what a control plane sends.
+//!
+//! # A session of your own
+//!
+//! Who has another transport, or a test, drives the machine itself:
+//!
+//! ```
+//! # use xds_client::{DeltaSession, Node, Session as _, Subscriptions};
+//! let mut wishes = Subscriptions::default();
+//! wishes.wildcard("type.googleapis.com/envoy.config.cluster.v3.Cluster");
+//! let mut session = DeltaSession::new(Node::default(), wishes);
+//! session.stream_opened();
+//! let request = session.next_request().expect("clusters are wanted");
+//! assert!(request.node.is_some(), "the first message says who asks");
+//! assert!(session.next_request().is_none(), "until something is answered or wanted");
+//! ```
+//!
+//! Not done: `xdstp:` collections, and REST over HTTP/2.
 
 #![forbid(unsafe_code)]
 

@@ -80,7 +80,7 @@ async fn serve(script: Script) -> Address {
     let incoming = stream::unfold(listener, |l| async { Some((l.accept().await.map(|a| a.0), l)) });
     let service = ClusterDiscoveryServiceServer::new(Plane(script)).max_encoding_message_size(usize::MAX);
     // How much of what we say fits until somebody reads it.
-    let mut server = Server::builder()
+    let server = Server::builder()
         .initial_stream_window_size(65_535)
         .initial_connection_window_size(65_535);
     tokio::spawn(async move { server.serve_with_incoming(service, incoming).await });

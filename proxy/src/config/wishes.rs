@@ -37,6 +37,18 @@ impl Wishes {
         let is_read_elsewhere =
             |server: &ConfigServer| type_url == SECRET_TYPE && matches!(server, ConfigServer::Path(_));
         wanted.retain(|server, _| !is_read_elsewhere(server));
+        let conflicts = if type_url == SECRET_TYPE {
+            Vec::new()
+        } else {
+            twice(&wanted)
+        };
+        for name in conflicts {
+            tracing::error!(
+                type_url,
+                name,
+                "wanted from two servers; what came last counts for both: give one of them another name"
+            );
+        }
         for (server, types) in &mut self.servers {
             if let Some(names) = types.get_mut(type_url) {
                 let now = wanted.remove(server).unwrap_or_default();
@@ -65,6 +77,13 @@ impl Wishes {
                 .map(move |(type_url, names)| (server, *type_url, names))
         })
     }
+}
+
+/// Names that several servers are asked for; resources other than secrets are known by their name alone.
+fn twice(wanted: &ByServer) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let names = wanted.values().filter(|_| wanted.len() > 1).flatten();
+    names.filter(|name| !seen.insert(*name)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -106,6 +125,14 @@ mod tests {
                 "Grpc(\"own\") RouteConfiguration {\"a\"}"
             ]
         );
+    }
+
+    #[test]
+    fn a_name_of_two_servers_is_noticed() {
+        let (ads, own) = (ConfigServer::Ads, ConfigServer::Grpc("own".to_owned()));
+        let wanted = by_server(&[(ads.clone(), &["a", "b"]), (own, &["b", "c"])]);
+        assert_eq!(twice(&wanted), ["b"]);
+        assert!(twice(&by_server(&[(ads, &["a"])])).is_empty());
     }
 
     #[test]
