@@ -33,15 +33,17 @@ impl Control {
 }
 
 fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSection {
-    let accepted = store.accepted.iter().map(|(name, accepted)| DumpResource {
+    // Those of the bootstrap are in its bytes.
+    let received = store.accepted.iter().filter(|(_, accepted)| !accepted.is_static);
+    let accepted = received.map(|(name, accepted)| DumpResource {
         version: accepted.version.to_string(),
         name: name.to_string(),
         bytes: accepted.bytes.clone(),
         last_updated: accepted.updated,
-        state: match (accepted.is_static, is_warming(name)) {
-            (true, _) => DumpState::Static,
-            (false, true) => DumpState::Warming,
-            (false, false) => DumpState::Active,
+        state: if is_warming(name) {
+            DumpState::Warming
+        } else {
+            DumpState::Active
         },
     });
     let refused = store.refused.iter().map(|(name, refused)| DumpResource {

@@ -13,12 +13,13 @@ use super::number;
 use super::print::{Defaults, Place, Printer};
 
 mod section;
+mod within;
 
 use section::{Element, SECTIONS, Section, Shape};
 
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
 
-/// What the process runs with, as received.
+/// What the process runs with, as received. What is inside something else (static resources, inline route tables) is not in it.
 #[derive(Debug, Clone)]
 pub struct ConfigDump {
     /// Encoded `envoy.config.bootstrap.v3.Bootstrap`.
@@ -29,8 +30,7 @@ pub struct ConfigDump {
     pub clusters: DumpSection,
     /// `envoy.config.listener.v3.Listener`.
     pub listeners: DumpSection,
-    /// `envoy.config.route.v3.RouteConfiguration`: static ones are inline in listeners, the others came over
-    /// RDS.
+    /// `envoy.config.route.v3.RouteConfiguration`, from RDS.
     pub routes: DumpSection,
     /// `envoy.config.endpoint.v3.ClusterLoadAssignment`; rendered with [`DumpOptions::include_eds`] only.
     pub endpoints: DumpSection,
@@ -104,9 +104,17 @@ pub enum RenderError {
     /// No section has all the paths; HTTP 400.
     #[error("FieldMask {0} could not be successfully applied to any configs.")]
     MaskFitsNothing(String),
+    /// The elements asked for do not have all the paths; HTTP 400. Envoy puts protobuf's debug text there, which changes with every build.
+    #[error("FieldMask {0} could not be successfully used.")]
+    MaskUnusable(String),
     /// Not a regular expression; HTTP 400.
-    #[error("Invalid regex: {0}")]
-    Regex(String),
+    #[error("INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: {reason}: {pattern}")]
+    Regex {
+        /// As given.
+        pattern: String,
+        /// As RE2 says it.
+        reason: String,
+    },
 }
 
 impl RenderError {
@@ -114,7 +122,9 @@ impl RenderError {
     pub fn status(&self) -> u16 {
         match self {
             Self::UnknownResource(_) => 404,
-            Self::NotRepeated(_) | Self::MaskFitsNothing(_) | Self::Regex(_) => 400,
+            Self::NotRepeated(_) | Self::MaskFitsNothing(_) | Self::MaskUnusable(_) | Self::Regex { .. } => {
+                400
+            }
         }
     }
 }
@@ -134,25 +144,27 @@ impl ConfigDump {
     /// For queries that Envoy refuses too.
     pub fn render(&self, descriptors: &Descriptors, options: &DumpOptions) -> Result<String, RenderError> {
         let query = Query::new(options)?;
+        let dump = self.completed(options.include_eds);
         let mut printer = Printer::new(descriptors, Defaults::Omit);
         printer.json.begin_object();
-        printer.json.key("configs");
-        printer.json.begin_array();
-        let entries = match query.resource {
-            None => self.sections(&mut printer, &query, options.include_eds),
-            Some(field) => self.elements(&mut printer, &query, field, options.include_eds)?,
-        };
-        if let (0, Some(mask)) = (entries, query.mask_text) {
-            return Err(RenderError::MaskFitsNothing(mask));
+        match query.resource {
+            None => dump.sections(&mut printer, &query, options.include_eds)?,
+            Some(field) => dump.elements(&mut printer, &query, field, options.include_eds)?,
         }
-        printer.json.end_array();
         printer.json.end_object();
         Ok(printer.json.finish())
     }
 
-    /// Every section that has all the masked paths; returns how many.
-    fn sections(&self, printer: &mut Printer<'_>, query: &Query<'_>, include_eds: bool) -> usize {
+    /// Every section that has all the masked paths.
+    fn sections(
+        &self,
+        printer: &mut Printer<'_>,
+        query: &Query<'_>,
+        include_eds: bool,
+    ) -> Result<(), RenderError> {
         let mut printed = 0;
+        printer.json.key("configs");
+        printer.json.begin_array();
         for section in wanted(include_eds) {
             let descriptor = printer
                 .descriptors
@@ -171,7 +183,11 @@ impl ConfigDump {
             self.section(printer, query, section);
             printer.json.end_object();
         }
-        printed
+        printer.json.end_array();
+        match &query.mask_text {
+            Some(mask) if printed == 0 => Err(RenderError::MaskFitsNothing(mask.clone())),
+            _ => Ok(()),
+        }
     }
 
     fn section(&self, printer: &mut Printer<'_>, query: &Query<'_>, section: &Section) {
@@ -204,14 +220,14 @@ impl ConfigDump {
         }
     }
 
-    /// Elements of one repeated field as entries of their own; returns how many.
+    /// Elements of one repeated field as entries of their own; without any, the answer has no `configs`.
     fn elements(
         &self,
         printer: &mut Printer<'_>,
         query: &Query<'_>,
         field: &str,
         include_eds: bool,
-    ) -> Result<usize, RenderError> {
+    ) -> Result<(), RenderError> {
         for section in wanted(include_eds) {
             let Some(list) = section.lists.iter().find(|list| list.field == field) else {
                 let descriptor = printer
@@ -222,20 +238,20 @@ impl ConfigDump {
                 }
                 continue;
             };
-            let message = format!("{}.{}", section.message, list.message);
-            let fits = |descriptor| query.mask.fits(&descriptor);
-            if !printer
-                .descriptors
-                .message(&format!("envoy.admin.v3.{message}"))
-                .is_some_and(fits)
-            {
-                return Ok(0);
-            }
             let resources = self
                 .resources(section)
                 .map(|section| section.resources.as_slice())
                 .unwrap_or_default();
             let elements = query.elements(section, list.kind, resources);
+            if elements.is_empty() {
+                return Ok(());
+            }
+            let message = format!("{}.{}", section.message, list.message);
+            if !query.fits_element(printer.descriptors, &message, section) {
+                return Err(RenderError::MaskUnusable(query.mask.to_string()));
+            }
+            printer.json.key("configs");
+            printer.json.begin_array();
             for element in &elements {
                 printer.json.element();
                 printer.json.begin_object();
@@ -243,7 +259,8 @@ impl ConfigDump {
                 section.element(printer, element, &query.mask);
                 printer.json.end_object();
             }
-            return Ok(elements.len());
+            printer.json.end_array();
+            return Ok(());
         }
         Err(RenderError::UnknownResource(field.to_owned()))
     }
@@ -294,15 +311,28 @@ impl<'q> Query<'q> {
             .name_regex
             .as_deref()
             .filter(|pattern| !pattern.is_empty());
-        let names = names
-            .map(|pattern| Regex::new(&format!("^(?:{pattern})$")))
-            .transpose();
+        let names = names.map(|pattern| {
+            Regex::new(&format!("^(?:{pattern})$")).map_err(|error| RenderError::Regex {
+                pattern: pattern.to_owned(),
+                reason: as_re2(&error),
+            })
+        });
         Ok(Self {
             mask: Mask::parse(paths),
             mask_text: options.mask.as_ref().map(|paths| paths.join(",")),
             resource: options.resource.as_deref(),
-            names: names.map_err(|error| RenderError::Regex(error.to_string()))?,
+            names: names.transpose()?,
         })
+    }
+
+    fn fits_element(&self, descriptors: &Descriptors, message: &str, section: &Section) -> bool {
+        let message = descriptors.message(&format!("envoy.admin.v3.{message}"));
+        let resource = descriptors.message(section.resource_type);
+        // The descriptors of this very build have them all.
+        let Some((message, resource)) = message.zip(resource) else {
+            return false;
+        };
+        self.mask.fits_element(&message, &resource)
     }
 
     fn elements<'r>(
@@ -318,4 +348,18 @@ impl<'q> Query<'q> {
         };
         section.elements_of(kind, resources.iter().filter(asked))
     }
+}
+
+/// The last line says what is wrong; in the words that users of Envoy search for, where it has some.
+fn as_re2(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let reason = text.lines().last().unwrap_or_default();
+    match reason.trim_start_matches("error: ") {
+        "unclosed group" => "missing )",
+        "unopened group" => "unexpected )",
+        "unclosed character class" => "missing ]",
+        "repetition operator missing expression" => "no argument for repetition operator",
+        other => other,
+    }
+    .to_owned()
 }

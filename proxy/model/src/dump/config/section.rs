@@ -30,7 +30,7 @@ pub(super) struct Section {
     /// Field of an element that holds the resource.
     payload: &'static str,
     /// What the bytes of a resource are.
-    resource_type: &'static str,
+    pub(super) resource_type: &'static str,
 }
 
 /// A repeated field of a section.
@@ -221,15 +221,19 @@ impl Section {
             member(printer, mask, "name", element.name());
         }
         if let Some(resource) = element.shown() {
-            if element.constant.is_none() {
+            // Envoy shows hosts there, which have neither.
+            let is_hosts = self.shape == Shape::Endpoints;
+            let is_secret = self.shape == Shape::Secrets;
+            let is_static = element.constant.is_some();
+            if !is_static && !is_hosts {
                 member(printer, mask, "version_info", &resource.version);
             }
-            // The one message whose date comes before the resource.
-            if self.shape == Shape::Secrets {
+            // The one message whose date comes before the resource; a secret of the bootstrap has none.
+            if is_secret && !is_static {
                 date(printer, mask, resource);
             }
             self.payload(printer, self.payload, resource, mask);
-            if self.shape != Shape::Secrets {
+            if !is_secret && !is_hosts {
                 date(printer, mask, resource);
             }
         }
