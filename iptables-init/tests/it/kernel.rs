@@ -9,5 +9,5 @@ mod behaviour;
 mod killed;
 mod pods;
 mod probe;
-//mod random;
+mod random;
 mod second_run;
