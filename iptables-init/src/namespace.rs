@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Uid, setgid, setuid};
 
 const LOCK: &str = "/run/xtables.lock";
 const NAME_SERVICES: &str = "/etc/nsswitch.conf";
@@ -56,6 +57,9 @@ pub fn enter(path: &Path) -> Result<(), NamespaceError> {
     // Owner rules can be written by the owning user namespace only (net/netfilter/xt_owner.c).
     if let Some(users) = foreign_users(&file) {
         setns(users, CloneFlags::CLONE_NEWUSER).map_err(blame)?;
+        // Whoever has no number there keeps its capabilities only until it starts a program.
+        setgid(Gid::from_raw(0)).map_err(blame)?;
+        setuid(Uid::from_raw(0)).map_err(blame)?;
     }
     setns(&file, CloneFlags::CLONE_NEWNET).map_err(blame)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(blame)?;
