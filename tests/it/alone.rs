@@ -2,4 +2,5 @@
 
 mod clusters;
 mod limits;
+mod paths;
 mod secret_files;

@@ -53,6 +53,12 @@ pub(crate) mod types {
     pub(crate) const OPEN_TELEMETRY: &str = "envoy.config.trace.v3.OpenTelemetryConfig";
     pub(crate) const CARES_DNS_RESOLVER: &str =
         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
+    pub(crate) const LEAST_REQUEST: &str =
+        "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+    pub(crate) const ROUND_ROBIN: &str = "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
+    pub(crate) const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
+    pub(crate) const CLUSTER_PROVIDED: &str =
+        "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided";
     pub(crate) const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
     pub(crate) const PREVIOUS_HOSTS: &str =
         "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";

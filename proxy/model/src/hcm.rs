@@ -46,6 +46,8 @@ pub struct HttpConnectionManager {
     pub normalize_path: bool,
     /// `//` becomes `/`.
     pub merge_slashes: bool,
+    /// What is done about `%2F` and `%5C` in the path.
+    pub escaped_slashes: EscapedSlashes,
     /// A missing `x-request-id` is created; Envoy's default true.
     pub generate_request_id: bool,
     /// No byte of a response body for this long ends the stream; Envoy's default 5 min, `None`: no limit.
@@ -129,4 +131,18 @@ pub struct ClientCertDetails {
     pub cert: bool,
     pub dns: bool,
     pub uri: bool,
+}
+
+/// Source: http_connection_manager.proto `PathWithEscapedSlashesAction`; the default, which an installation may choose, is to keep them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EscapedSlashes {
+    /// The path stays as it is.
+    #[default]
+    Keep,
+    /// The request is answered 400.
+    Reject,
+    /// The client is sent to the unescaped path (307); a gRPC request is answered as by `Reject`.
+    Redirect,
+    /// The request goes on with the unescaped path.
+    Forward,
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{DATE, SERVER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
-use outrigger_model::hcm::ServerHeader;
+use outrigger_model::hcm::{EscapedSlashes, HttpConnectionManager, ServerHeader};
 use outrigger_model::listener::TrafficDirection;
 use outrigger_model::route::{AppendAction, HeaderMutations};
 
@@ -99,19 +99,7 @@ pub(super) fn inbound(
     random: &mut fastrand::Rng,
 ) -> Result<(), LocalReply> {
     let config = &manager.config;
-    match path::normalize(&head.path, config.normalize_path, config.merge_slashes) {
-        Ok(Some(normal)) => head.path = normal,
-        Ok(None) => {}
-        Err(path::InvalidPath) => {
-            let flag = Some(ResponseFlag::DownstreamProtocolError);
-            return Err(LocalReply::new(
-                StatusCode::BAD_REQUEST,
-                flag,
-                "path_normalization_failed",
-                "",
-            ));
-        }
-    }
+    clean_path(config, head)?;
     if !head.headers.contains_key(X_FORWARDED_PROTO) {
         let scheme = if downstream.tls.is_some() { "https" } else { "http" };
         head.headers
@@ -140,6 +128,44 @@ pub(super) fn inbound(
         downstream.tls.as_deref(),
     );
     Ok(())
+}
+
+/// Puts the path in order as the connection manager says. Source: Envoy `ConnectionManagerUtility::maybeNormalizePath`.
+fn clean_path(config: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), LocalReply> {
+    let refusal = || {
+        let flag = Some(ResponseFlag::DownstreamProtocolError);
+        LocalReply::new(StatusCode::BAD_REQUEST, flag, "path_normalization_failed", "")
+    };
+    let unescaped = match config.escaped_slashes {
+        EscapedSlashes::Keep => None,
+        _ => path::unescape_slashes(&head.path),
+    };
+    let was_escaped = unescaped.is_some();
+    if let Some(unescaped) = unescaped {
+        if config.escaped_slashes == EscapedSlashes::Reject {
+            return Err(refusal());
+        }
+        head.path = unescaped.parse().map_err(|_| refusal())?;
+    }
+    let normal = path::normalize(&head.path, config.normalize_path, config.merge_slashes);
+    if let Some(normal) = normal.map_err(|path::InvalidPath| refusal())? {
+        head.path = normal;
+    }
+    if !was_escaped || config.escaped_slashes != EscapedSlashes::Redirect {
+        return Ok(());
+    }
+    if head.is_grpc() {
+        return Err(refusal());
+    }
+    let location = HeaderValue::from_str(head.path.as_str()).map_err(|_| refusal())?;
+    let mut reply = LocalReply::new(
+        StatusCode::TEMPORARY_REDIRECT,
+        None,
+        "path_normalization_failed",
+        "",
+    );
+    reply.headers.push((http::header::LOCATION, location));
+    Err(reply)
 }
 
 /// The client as the last hop saw it: with `use_remote_address: false` the last address of x-forwarded-for is believed (Envoy

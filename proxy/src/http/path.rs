@@ -41,6 +41,35 @@ pub(super) fn normalize(
     whole.parse().map(Some).map_err(|_| InvalidPath)
 }
 
+/// `%2F` becomes `/`, `%5C` a backslash; the query stays as it is. `None`: there is none of them.
+pub(super) fn unescape_slashes(path: &PathAndQuery) -> Option<String> {
+    let original = path.path();
+    if !original.contains('%') {
+        return None;
+    }
+    let mut unescaped = String::with_capacity(original.len());
+    let mut rest = original;
+    while let Some((before, after)) = rest.split_once('%') {
+        unescaped.push_str(before);
+        let (letter, skipped) = match after.get(..2) {
+            Some("2F" | "2f") => ('/', 2),
+            Some("5C" | "5c") => ('\\', 2),
+            _ => ('%', 0),
+        };
+        unescaped.push(letter);
+        rest = after.get(skipped..).unwrap_or_default();
+    }
+    unescaped.push_str(rest);
+    if unescaped == original {
+        return None;
+    }
+    if let Some(query) = path.query() {
+        unescaped.push('?');
+        unescaped.push_str(query);
+    }
+    Some(unescaped)
+}
+
 fn needs_dots(path: &str) -> bool {
     path.contains("/.") || path.contains('%') || path.contains('\\')
 }
@@ -128,6 +157,19 @@ mod tests {
         check("/%2e%2e/a", false, "/a");
         check("/a%2fb", false, "/a%2Fb");
         check("/a//b", false, "/a//b");
+    }
+
+    #[test]
+    fn escaped_slashes_are_found_in_the_path_only() {
+        let check = |path: &str, expected: Option<&str>| {
+            let parsed: PathAndQuery = path.parse().expect("a path");
+            assert_eq!(unescape_slashes(&parsed).as_deref(), expected, "{path}");
+        };
+        check("/a%2Fb%2fc", Some("/a/b/c"));
+        check("/a%5Cb%5c", Some("/a\\b\\"));
+        check("/a%2", None);
+        check("/%41?x=%2F", None);
+        check("/a%252F%2F?x=%2F", Some("/a%252F/?x=%2F"));
     }
 
     #[test]

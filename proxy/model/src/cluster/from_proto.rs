@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 
 use super::http::{DeprecatedProtos, HttpProtocol};
-use super::lb::{Balancing, CommonBalancing};
+use super::lb::{Balancing, Chosen, CommonBalancing};
 use super::{
     CircuitBreaker, Cluster, Discovery, Dns, LbPolicy, OutlierDetection, Percent, RetryBudget, TcpKeepalive,
     TransportSocketMatch, UpstreamTransport, dns,
@@ -33,7 +33,7 @@ impl Cluster {
         verdicts!(at, proto => pb::Cluster {
             supported {
                 name, alt_stat_name, cluster_discovery_type, eds_cluster_config, load_assignment, connect_timeout,
-                lb_policy, lb_config, circuit_breakers, common_lb_config,
+                lb_policy, lb_config, load_balancing_policy, circuit_breakers, common_lb_config,
                 typed_extension_protocol_options, max_requests_per_connection, common_http_protocol_options,
                 http2_protocol_options, protocol_selection, upstream_bind_config, transport_socket_matches,
                 transport_socket, metadata, upstream_connection_options, filters,
@@ -58,15 +58,22 @@ impl Cluster {
             refused {
                 transport_socket_matcher: "ignoring it could send plaintext where TLS is asked for",
                 lb_subset_config: "ignoring it would use endpoints outside the subset",
-                load_balancing_policy: "ignoring it would balance by another policy",
                 upstream_http_protocol_options: "ignoring it would not check the server's name",
                 upstream_config: "ignoring it would connect another way",
                 connection_pool_per_downstream_connection: "ignoring it would share connections among clients",
             }
         });
         let name = at.field("name").not_empty(name)?;
-        let balancing = Balancing::from_proto(at, lb_policy, lb_config)?;
-        let common = CommonBalancing::from_proto(&at.field("common_lb_config"), common_lb_config)?;
+        let mut common = CommonBalancing::from_proto(&at.field("common_lb_config"), common_lb_config)?;
+        let balancing = match load_balancing_policy {
+            // Envoy does not look at the older fields then.
+            Some(proto) => {
+                let chosen = Chosen::from_proto(&at.field("load_balancing_policy"), proto)?;
+                common.locality = chosen.locality;
+                chosen.balancing
+            }
+            None => Balancing::from_proto(at, lb_policy, lb_config)?,
+        };
         let dns = Dns::from_protos(
             at,
             dns::Protos {

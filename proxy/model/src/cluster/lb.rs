@@ -1,4 +1,6 @@
 //! Protobuf to [`LbPolicy`], [`SlowStart`] and what all policies share.
+mod extension;
+
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::cluster;
@@ -10,6 +12,8 @@ use crate::endpoint::Health;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::fraction::Decimal;
 use crate::scalar::Wrapped;
+
+pub(super) use extension::Chosen;
 
 /// `CommonLbConfig.healthy_panic_threshold` when unset.
 const PANIC_THRESHOLD: Percent = Percent(5_000);
@@ -26,6 +30,15 @@ pub(super) struct Balancing {
 }
 
 impl Balancing {
+    /// A policy without settings.
+    fn plain(policy: LbPolicy) -> Self {
+        Self {
+            policy,
+            slow_start: None,
+            active_request_bias: None,
+        }
+    }
+
     /// Converts the policy and those of its settings that belong to it; Envoy passes over the settings of another policy.
     pub(super) fn from_proto(
         at: &FieldPath<'_>,

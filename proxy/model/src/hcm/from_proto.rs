@@ -10,8 +10,8 @@ use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfi
 use envoy_types::pb::google::protobuf;
 
 use super::{
-    ClientCertDetails, CodecType, ForwardClientCert, HttpConnectionManager, RouteSource, ServerHeader,
-    Upgrade,
+    ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpConnectionManager, RouteSource,
+    ServerHeader, Upgrade,
 };
 use crate::access_log::AccessLog;
 use crate::any::{TypedConfig, types};
@@ -41,10 +41,9 @@ impl HttpConnectionManager {
                 http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb,
                 request_headers_timeout, stream_idle_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
-                merge_slashes, route_specifier,
+                merge_slashes, path_with_escaped_slashes_action, route_specifier,
             }
             partly {
-                path_with_escaped_slashes_action: "KEEP_UNCHANGED, which is also the default; others are refused: filters would judge another path",
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
                 use_remote_address: "false only; true is refused: ignoring it would trust headers that clients forge",
@@ -75,7 +74,7 @@ impl HttpConnectionManager {
                 typed_header_validation_config: "ignoring it would let through requests that should be answered 400",
             }
         });
-        check_slashes(
+        let escaped_slashes = EscapedSlashes::from_proto(
             &at.field("path_with_escaped_slashes_action"),
             path_with_escaped_slashes_action,
         )?;
@@ -134,6 +133,7 @@ impl HttpConnectionManager {
             ),
             normalize_path: normalize_path.value().unwrap_or(false),
             merge_slashes,
+            escaped_slashes,
             generate_request_id: generate_request_id.value().unwrap_or(true),
             stream_idle_timeout: stream_idle,
             idle_timeout: common.idle_timeout,
@@ -172,16 +172,15 @@ impl Upgrade {
     }
 }
 
-fn check_slashes(at: &FieldPath<'_>, number: i32) -> Result<(), Rejection> {
-    use hcm::PathWithEscapedSlashesAction as Action;
-    match at.enumeration(number)? {
-        Action::ImplementationSpecificDefault | Action::KeepUnchanged => Ok(()),
-        action @ (Action::RejectRequest | Action::UnescapeAndRedirect | Action::UnescapeAndForward) => {
-            Err(at.reject(format!(
-                "{} is not supported; write KEEP_UNCHANGED",
-                action.as_str_name()
-            )))
-        }
+impl EscapedSlashes {
+    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        use hcm::PathWithEscapedSlashesAction as Action;
+        Ok(match at.enumeration(number)? {
+            Action::ImplementationSpecificDefault | Action::KeepUnchanged => Self::Keep,
+            Action::RejectRequest => Self::Reject,
+            Action::UnescapeAndRedirect => Self::Redirect,
+            Action::UnescapeAndForward => Self::Forward,
+        })
     }
 }
 

@@ -1,0 +1,176 @@
+//! `load_balancing_policy`: the policy as an extension, in place of `lb_policy` and its settings.
+//!
+//! Source: cluster.proto `LoadBalancingPolicy`; envoy/extensions/load_balancing_policies. The messages differ from the older ones in
+//! where they stand, hardly in what they say.
+use envoy_types::pb::envoy::config::cluster::v3::{
+    LoadBalancingPolicy, cluster, load_balancing_policy::Policy,
+};
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::cluster_provided::v3::ClusterProvided;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::{
+    self as common, locality_lb_config,
+};
+use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::{
+    LeastRequest, least_request,
+};
+use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+
+use super::Balancing;
+use crate::any::{TypedConfig, types};
+use crate::cluster::{LbPolicy, LocalityMode, SlowStart};
+use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::scalar::Wrapped;
+
+/// The policy, and what it says of localities.
+pub(in crate::cluster) struct Chosen {
+    pub(in crate::cluster) balancing: Balancing,
+    pub(in crate::cluster) locality: LocalityMode,
+}
+
+impl Chosen {
+    /// The first policy of the list that exists here, as in Envoy.
+    pub(in crate::cluster) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: LoadBalancingPolicy,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto => LoadBalancingPolicy { supported { policies } });
+        let at = at.field("policies");
+        let mut unknown = Vec::new();
+        for (index, proto) in policies.into_iter().enumerate() {
+            let at = at.index(index);
+            verdicts!(at, proto => Policy { supported { typed_extension_config } });
+            let at = at.field("typed_extension_config");
+            verdicts!(at, at.required(typed_extension_config)? => core::TypedExtensionConfig {
+                supported { typed_config }
+                partly { name: "in rejections; what an extension does is in the type of its config" }
+            });
+            let at = at.field("typed_config");
+            let config = TypedConfig::open(&at, typed_config)?;
+            let type_name = config.type_name.clone();
+            match Self::of_config(&at, config)? {
+                Some(chosen) => return Ok(chosen),
+                None => unknown.push(format!("{name:?} of type {type_name:?}")),
+            }
+        }
+        let known = "write least_request, round_robin or random";
+        Err(at.reject(format!(
+            "none of the policies exists here ({}); {known}",
+            unknown.join(", ")
+        )))
+    }
+
+    fn of_config(at: &FieldPath<'_>, config: TypedConfig) -> Result<Option<Self>, Rejection> {
+        let chosen = match config.type_name.as_str() {
+            types::LEAST_REQUEST => Self::least_request(at, config.message(at)?)?,
+            types::ROUND_ROBIN => Self::round_robin(at, config.message(at)?)?,
+            types::RANDOM => {
+                verdicts!(at, config.message(at)? => Random { supported { locality_lb_config } });
+                Self {
+                    balancing: Balancing::plain(LbPolicy::Random),
+                    locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
+                }
+            }
+            types::CLUSTER_PROVIDED => {
+                verdicts!(at, config.message(at)? => ClusterProvided {});
+                Self {
+                    balancing: Balancing::plain(LbPolicy::ClusterProvided),
+                    locality: LocalityMode::Unaware,
+                }
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(chosen))
+    }
+
+    fn least_request(at: &FieldPath<'_>, proto: LeastRequest) -> Result<Self, Rejection> {
+        verdicts!(at, proto => LeastRequest {
+            supported { choice_count, locality_lb_config }
+            partly { selection_method: "N_CHOICES, which is also the default; FULL_SCAN is listed as without effect" }
+            unsupported { active_request_bias: "traffic", slow_start_config: "traffic", enable_full_scan: "traffic" }
+        });
+        let method = at.field("selection_method");
+        if method.enumeration::<least_request::SelectionMethod>(selection_method)?
+            == least_request::SelectionMethod::FullScan
+        {
+            method.problem("FULL_SCAN has no effect here: the traffic issue builds it");
+        }
+        let choice_count = at
+            .field("choice_count")
+            .within(choice_count.value().unwrap_or(2), 2..=u32::MAX)?;
+        Ok(Self {
+            balancing: Balancing {
+                policy: LbPolicy::LeastRequest { choice_count },
+                slow_start: slow_start(&at.field("slow_start_config"), slow_start_config)?,
+                active_request_bias: at
+                    .field("active_request_bias")
+                    .runtime_double(active_request_bias)?,
+            },
+            locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
+        })
+    }
+
+    fn round_robin(at: &FieldPath<'_>, proto: RoundRobin) -> Result<Self, Rejection> {
+        verdicts!(at, proto => RoundRobin {
+            supported { locality_lb_config }
+            unsupported { slow_start_config: "traffic" }
+        });
+        Ok(Self {
+            balancing: Balancing {
+                slow_start: slow_start(&at.field("slow_start_config"), slow_start_config)?,
+                ..Balancing::plain(LbPolicy::RoundRobin)
+            },
+            locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
+        })
+    }
+}
+
+fn slow_start(
+    at: &FieldPath<'_>,
+    proto: Option<common::SlowStartConfig>,
+) -> Result<Option<SlowStart>, Rejection> {
+    let Some(proto) = proto else { return Ok(None) };
+    verdicts!(at, proto => common::SlowStartConfig {
+        awaited "traffic" { slow_start_window, aggression, min_weight_percent }
+    });
+    let same = cluster::SlowStartConfig {
+        slow_start_window,
+        aggression,
+        min_weight_percent,
+    };
+    SlowStart::from_proto(at, Some(same))
+}
+
+fn locality(at: &FieldPath<'_>, proto: Option<common::LocalityLbConfig>) -> Result<LocalityMode, Rejection> {
+    use cluster::common_lb_config as old;
+    use locality_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig};
+    let Some(proto) = proto else {
+        return Ok(LocalityMode::Unaware);
+    };
+    verdicts!(at, proto => common::LocalityLbConfig { unsupported { locality_config_specifier: "traffic" } });
+    choices!(locality_lb_config::LocalityConfigSpecifier {
+        awaited "traffic" { ZoneAwareLbConfig, LocalityWeightedLbConfig }
+    });
+    let same = match locality_config_specifier {
+        None => return Ok(LocalityMode::Unaware),
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(proto)) => {
+            verdicts!((), proto => LocalityWeightedLbConfig {});
+            old::LocalityConfigSpecifier::LocalityWeightedLbConfig(old::LocalityWeightedLbConfig {})
+        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
+            let at = at.field("zone_aware_lb_config");
+            verdicts!(at, proto => ZoneAwareLbConfig {
+                awaited "traffic" { routing_enabled, min_cluster_size, fail_traffic_on_panic }
+                unsupported {
+                    force_locality_direct_routing: "traffic", force_local_zone: "traffic", locality_basis: "traffic",
+                }
+            });
+            old::LocalityConfigSpecifier::ZoneAwareLbConfig(old::ZoneAwareLbConfig {
+                routing_enabled,
+                min_cluster_size,
+                fail_traffic_on_panic,
+            })
+        }
+    };
+    LocalityMode::from_proto(at, Some(same))
+}
