@@ -18,9 +18,10 @@ RELEASE := demo:: smoke::
 LOCKED := $(if $(CI),--locked)
 STEP := .ci/step
 
-.PHONY: help build demo check test fmt clippy doc unit deny prepare e2e bench test-control-planes
+.PHONY: help build static demo check test fmt clippy doc unit deny prepare e2e bench test-control-planes
 help:
 	@echo 'make build    target/release/outrigger and target/release/iptables-init'
+	@echo 'make static   iptables-init alone, without libraries, for an image'
 	@echo 'make demo     a mesh on loopback, live, as an ordinary user; docs/demo.md. ARGS="--duration 30" and such'
 	@echo 'make check    fmt, clippy, unit tests, supply chain, doc; needs neither root nor network namespaces'
 	@echo 'make test     installs what the tests need, then check and the end-to-end tests; needs root'
@@ -31,6 +32,15 @@ help:
 
 build:
 	@$(STEP) build cargo build $(LOCKED) --release --workspace
+
+# The init program as it goes into an image: no libraries, so that it runs in any. musl where that target is installed.
+static:
+	@target=$$(rustc -vV | sed -n 's/^host: //p'); musl=$${target/-gnu/-musl}; \
+	[ ! -d "$$(rustc --print sysroot)/lib/rustlib/$$musl" ] || target=$$musl; \
+	RUSTFLAGS='-C target-feature=+crt-static' CARGO_PROFILE_RELEASE_STRIP=symbols \
+	  cargo build $(LOCKED) --release --package iptables-init --target "$$target"; \
+	program=$${CARGO_TARGET_DIR:-target}/$$target/release/iptables-init; ls -l "$$program"; \
+	[ "$$(stat -c %s "$$program")" -le 3000000 ] || { echo "static: more than 3 MB" >&2; exit 1; }
 
 # Not through STEP: the first build takes minutes, and cargo's own progress says so.
 demo:

@@ -73,43 +73,34 @@ impl Variants {
             .legacy
             .as_ref()
             .is_ok_and(|legacy| legacy.saved.has_residue());
-        let mut candidates = match (forced, legacy_first) {
-            (None, true) => vec![self.legacy, self.nft],
-            _ => vec![self.nft, self.legacy],
+        let order = match forced {
+            Some(variant) => vec![variant],
+            None if legacy_first => vec![Variant::Legacy, Variant::Nft, Variant::Plain],
+            None => vec![Variant::Nft, Variant::Plain, Variant::Legacy],
         };
-        if forced.is_none() {
-            candidates.insert(1, Backend::find(family, Variant::Plain));
-        }
-        let (mut chosen, mut others, mut tried) = (None, Vec::new(), Vec::new());
-        for candidate in candidates {
-            let variant = candidate.as_ref().ok().map(|backend| backend.variant);
-            let wanted = chosen.is_none() && (forced.is_none() || forced == variant);
-            match candidate {
-                Ok(backend) if wanted => match backend.probe() {
-                    Ok(()) => {
-                        log.info(&format!("{family}: using {}", backend.restore.display()));
-                        chosen = Some(backend);
-                    }
-                    Err(error) => {
-                        log.debug(&error.to_string());
-                        tried.push(error);
-                    }
-                },
-                Ok(backend) => others.push(backend),
+        let (mut legacy, mut nft) = (Some(self.legacy), Some(self.nft));
+        let mut tried = Vec::new();
+        for variant in order {
+            let candidate = match variant {
+                Variant::Legacy => legacy.take(),
+                Variant::Nft => nft.take(),
+                Variant::Plain => None,
+            };
+            let candidate = candidate.unwrap_or_else(|| Backend::find(family, variant));
+            let probed = candidate.and_then(|backend| backend.probe().map(|()| backend));
+            match probed {
+                Ok(chosen) => {
+                    log.info(&format!("{family}: using {chosen}"));
+                    let others = [legacy, nft].into_iter().flatten().flatten();
+                    return Ok((chosen, others.collect()));
+                }
                 Err(error) => {
                     log.debug(&error.to_string());
                     tried.push(error);
                 }
             }
         }
-        match chosen {
-            Some(chosen) => {
-                // The plain names are one of the other two, so what they show is shown twice.
-                others.retain(|other| other.variant != Variant::Plain);
-                Ok((chosen, others))
-            }
-            None => Err(NoBackend { family, tried }),
-        }
+        Err(NoBackend { family, tried })
     }
 
     /// Those that can list rules.

@@ -129,6 +129,27 @@ fn a_namespace_of_other_users_is_entered_as_one_of_them() {
 }
 
 #[test]
+fn an_image_without_the_programs_is_told_so() {
+    let pods = Pods::new("v4");
+    for (more, program) in [(&[][..], "iptables-nft-save"), (&["--native-nftables"], "nft")] {
+        let hide = "mount -t tmpfs none /usr/sbin && mount -t tmpfs none /sbin && exec \"$@\"";
+        let mut without = pods.command("unshare");
+        without.args([
+            "--mount",
+            "sh",
+            "-c",
+            hide,
+            "sh",
+            env!("CARGO_BIN_EXE_iptables-init"),
+        ]);
+        let output = without.args(ALL).args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", log(&output));
+        let complaint = format!("{program}: no such program");
+        assert!(log(&output).contains(&complaint), "{}", log(&output));
+    }
+}
+
+#[test]
 fn force_apply_writes_rules_that_are_there() {
     let pods = Pods::new("v4");
     for backend in [&["--force-iptables-binary=nft"][..], &["--native-nftables"]] {
