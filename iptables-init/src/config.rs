@@ -5,11 +5,12 @@
 //! Source: Istio `tools/istio-iptables/pkg/cmd/root.go`, `tools/common/config`.
 
 mod host;
+mod merge;
 mod name;
 mod setting;
 mod values;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,22 +19,16 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::backend::Variant;
 use crate::flags::Flags;
-use crate::log::{Level, Log};
+use crate::log::Log;
 use crate::rule::Id;
 pub use host::Host;
-use setting::{Setting, Settings};
+use setting::Settings;
 
 const DEFAULT_OUTBOUND_PORT: NonZeroU16 = NonZeroU16::new(15001).expect("15001 is not 0");
 const DEFAULT_INBOUND_PORT: NonZeroU16 = NonZeroU16::new(15006).expect("15006 is not 0");
 const DEFAULT_TUNNEL_PORT: NonZeroU16 = NonZeroU16::new(15008).expect("15008 is not 0");
 const DEFAULT_PROBE_PORT: NonZeroU16 = NonZeroU16::new(15002).expect("15002 is not 0");
 const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-const DEFAULT_PROXY_USER: &str = "istio-proxy";
-const DEFAULT_PROXY_UID: u32 = 1337;
-const DEFAULT_TPROXY: Tproxy = Tproxy {
-    mark: 1337,
-    route_table: 133,
-};
 
 /// What to redirect, and how to go about it.
 #[derive(Clone, Debug)]
@@ -170,7 +165,7 @@ impl Config {
     pub fn new(flags: &Flags, host: &Host<'_>) -> Result<Self, ConfigError> {
         let settings = Settings { env: host.env };
         let mut notes = Vec::new();
-        let proxy_uids = proxy_uids(flags, &settings, host)?;
+        let proxy_uids = merge::proxy_uids(flags, &settings, host)?;
         let gids = settings.ids(&flags.proxy_gid, name::PROXY_GID, host.gid_of)?;
         let dual_stack = settings.switch(&flags.dual_stack, name::DUAL_STACK)?;
         let ports = |given, name| settings.list(given, name, values::port);
@@ -184,14 +179,14 @@ impl Config {
             )?,
             tunnel_port: settings.port(&flags.inbound_tunnel_port, name::TUNNEL_PORT, DEFAULT_TUNNEL_PORT)?,
             proxy_gids: if gids.is_empty() {
-                as_groups(&proxy_uids)
+                merge::as_groups(&proxy_uids)
             } else {
                 gids
             },
             proxy_uids,
-            mode: mode(flags, &settings)?,
-            inbound: inbound(flags, &settings)?,
-            outbound: outbound(flags, &settings)?,
+            mode: merge::mode(flags, &settings)?,
+            inbound: merge::inbound(flags, &settings)?,
+            outbound: merge::outbound(flags, &settings)?,
             excluded_destinations: settings.list(
                 &flags.istio_service_exclude_cidr,
                 name::SERVICE_EXCLUDE_CIDR,
@@ -204,11 +199,11 @@ impl Config {
             )?,
             excluded_interfaces: interfaces(&flags.istio_exclude_interfaces, name::EXCLUDE_INTERFACES)?,
             virtual_interfaces: interfaces(&flags.kube_virt_interfaces, name::VIRT_INTERFACES)?,
-            owner_groups: owner_groups(&settings, host, &mut notes)?,
-            loopback: loopback(&settings)?,
-            dns: dns(flags, &settings, host, &mut notes)?,
+            owner_groups: merge::owner_groups(&settings, host, &mut notes)?,
+            loopback: merge::loopback(&settings)?,
+            dns: merge::dns(flags, &settings, host, &mut notes)?,
             drop_invalid: settings.switch(&flags.drop_invalid, name::DROP_INVALID)?,
-            ipv6: wants_ipv6(host.addresses, dual_stack),
+            ipv6: merge::wants_ipv6(host.addresses, dual_stack),
             dry_run: settings.switch(&flags.dry_run, name::DRY_RUN)?,
             dry_run_file: (host.env)("DRY_RUN_FILE_PATH").map(PathBuf::from),
             force_apply: settings.switch(&flags.force_apply, name::FORCE_APPLY)?,
@@ -224,8 +219,8 @@ impl Config {
                 true => Method::Nftables,
                 false => Method::Iptables,
             },
-            force_variant: force_variant(flags, &settings)?,
-            log: log(flags, &mut notes)?,
+            force_variant: merge::force_variant(flags, &settings)?,
+            log: merge::log(flags, &mut notes)?,
             notes,
         })
     }
@@ -249,192 +244,6 @@ pub fn network_namespace(
         return Err(cni.bad("needs --network-namespace, the pod's"));
     }
     Ok(path.map(|path| PathBuf::from(path.value)))
-}
-
-fn proxy_uids(flags: &Flags, settings: &Settings<'_>, host: &Host<'_>) -> Result<Vec<Id>, ConfigError> {
-    let uids = settings.ids(&flags.proxy_uid, name::PROXY_UID, host.uid_of)?;
-    if !uids.is_empty() {
-        return Ok(uids);
-    }
-    if let Some(user) = settings.env("ENVOY_USER") {
-        let unknown = || user.bad("no user of this name");
-        return Ok(vec![(host.uid_of)(&user.value).ok_or_else(unknown)?.into()]);
-    }
-    Ok(vec![
-        (host.uid_of)(DEFAULT_PROXY_USER)
-            .unwrap_or(DEFAULT_PROXY_UID)
-            .into(),
-    ])
-}
-
-/// The same numbers; a user's name need not be a group's.
-fn as_groups(users: &[Id]) -> Vec<Id> {
-    users.iter().map(|user| user.number.into()).collect()
-}
-
-fn mode(flags: &Flags, settings: &Settings<'_>) -> Result<Mode, ConfigError> {
-    let mark = settings.flag(&flags.istio_inbound_tproxy_mark, name::TPROXY_MARK);
-    let route_table = settings.flag(&flags.istio_inbound_tproxy_route_table, name::TPROXY_TABLE);
-    // Checked in the other mode too, as all values that have no effect: a typo would surface on the worst day.
-    let tproxy = Tproxy {
-        mark: mark.map_or(Ok(DEFAULT_TPROXY.mark), |mark| mark.one(values::mark))?,
-        route_table: route_table.map_or(Ok(DEFAULT_TPROXY.route_table), |table| {
-            table.one(values::route_table)
-        })?,
-    };
-    match settings.flag(&flags.istio_inbound_interception_mode, name::MODE) {
-        None => Ok(Mode::Redirect),
-        Some(mode) if mode.value == "REDIRECT" => Ok(Mode::Redirect),
-        Some(mode) if mode.value == "TPROXY" => Ok(Mode::Tproxy(tproxy)),
-        Some(mode) => Err(mode.bad("neither REDIRECT nor TPROXY")),
-    }
-}
-
-/// As Istio: servers matter only where not all DNS is captured, and without any nothing is captured.
-fn dns(
-    flags: &Flags,
-    settings: &Settings<'_>,
-    host: &Host<'_>,
-    notes: &mut Vec<String>,
-) -> Result<Option<Dns>, ConfigError> {
-    let redirect = settings.switch(&flags.redirect_dns, name::REDIRECT_DNS)?;
-    let all = settings.switch(&flags.capture_all_dns, name::CAPTURE_ALL_DNS)?;
-    Ok(match (redirect, all) {
-        (false, false) => None,
-        (false, true) => {
-            notes.push("--capture-all-dns has no effect without --redirect-dns".to_owned());
-            None
-        }
-        (true, true) => Some(Dns::All),
-        (true, false) if host.dns_servers.is_empty() => {
-            notes.push(
-                "--redirect-dns has no effect: there is no name server in /etc/resolv.conf, and \
-                 --capture-all-dns is not set"
-                    .to_owned(),
-            );
-            None
-        }
-        (true, false) => Some(Dns::Servers(host.dns_servers.to_vec())),
-    })
-}
-
-fn inbound(flags: &Flags, settings: &Settings<'_>) -> Result<Inbound, ConfigError> {
-    // Checked even where it has no effect (-b is a list).
-    let excluded = settings.list(
-        &flags.istio_local_exclude_ports,
-        name::INBOUND_PORTS_EXCLUDE,
-        values::port,
-    )?;
-    let Some(ports) = settings.flag(&flags.istio_inbound_ports, name::INBOUND_PORTS) else {
-        return Ok(Inbound::Nothing);
-    };
-    if ports.value == "*" {
-        return Ok(Inbound::AllExcept(excluded));
-    }
-    let ports = ports.list(values::port)?;
-    Ok(if ports.is_empty() {
-        Inbound::Nothing
-    } else {
-        Inbound::Only(ports)
-    })
-}
-
-fn outbound(flags: &Flags, settings: &Settings<'_>) -> Result<Outbound, ConfigError> {
-    match settings.flag(&flags.istio_service_cidr, name::SERVICE_CIDR) {
-        None => Ok(Outbound::Only(Vec::new())),
-        Some(all) if all.value == "*" => Ok(Outbound::All),
-        Some(cidrs) => Ok(Outbound::Only(cidrs.list(values::cidr)?)),
-    }
-}
-
-/// The limit of 64 is Istio's: all included groups become matches of one rule.
-fn owner_groups(
-    settings: &Settings<'_>,
-    host: &Host<'_>,
-    notes: &mut Vec<String>,
-) -> Result<OwnerGroups, ConfigError> {
-    const MOST: usize = 64;
-    let groups = |setting: &Setting| setting.ids(host.gid_of);
-    let excluded = settings.env("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE");
-    let excluded = excluded.map(|s| groups(&s)).transpose()?.unwrap_or_default();
-    let included = match settings.env("ISTIO_OUTBOUND_OWNER_GROUPS") {
-        Some(groups) if groups.value != "*" => groups,
-        _ => return Ok(OwnerGroups::AllExcept(excluded)),
-    };
-    let groups = groups(&included)?;
-    if groups.is_empty() {
-        return Err(included.bad("names no group; write * for all"));
-    }
-    if groups.len() > MOST {
-        return Err(included.bad(&format!("{} groups, at most {MOST} are possible", groups.len())));
-    }
-    if !excluded.is_empty() {
-        notes.push(
-            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE has no effect: ISTIO_OUTBOUND_OWNER_GROUPS names the groups"
-                .to_owned(),
-        );
-    }
-    Ok(OwnerGroups::Only(groups))
-}
-
-fn loopback(settings: &Settings<'_>) -> Result<Ipv4Net, ConfigError> {
-    match settings.env("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR") {
-        Some(cidr) => cidr.one(values::loopback),
-        None => Ok(Ipv4Net::from(Ipv4Addr::LOCALHOST)),
-    }
-}
-
-fn force_variant(flags: &Flags, settings: &Settings<'_>) -> Result<Option<Variant>, ConfigError> {
-    match settings.flag(&flags.force_iptables_binary, name::FORCE_BINARY) {
-        None => Ok(None),
-        Some(name) if name.value == "legacy" => Ok(Some(Variant::Legacy)),
-        Some(name) if name.value == "nft" => Ok(Some(Variant::Nft)),
-        Some(name) => Err(name.bad("neither legacy nor nft")),
-    }
-}
-
-/// Log flags have no environment: in Istio they belong to the logger, not to this program.
-fn log(flags: &Flags, notes: &mut Vec<String>) -> Result<Log, ConfigError> {
-    let json = match &flags.log_as_json {
-        Some(text) => Setting::new("--log_as_json", text).one(values::switch)?,
-        None => false,
-    };
-    let mut level = Level::Info;
-    let levels = flags.log_output_level.as_deref().unwrap_or_default();
-    let levels = Setting::new("--log_output_level", levels).list(values::scope_level)?;
-    for (scope, scope_level) in levels {
-        match scope.as_str() {
-            "default" | "all" => level = scope_level,
-            _ => notes.push(format!(
-                "--log_output_level: scope {scope:?} has no effect, there is only default"
-            )),
-        }
-    }
-    Ok(Log { level, json })
-}
-
-/// Whether IPv6 rules are needed: the first address that other pods could use is IPv6, or with
-/// `dual_stack` any of them. A namespace with nothing but loopback gets IPv4 rules.
-///
-/// Source: Istio `tools/common/config/config.go`, which asks the same of `net.InterfaceAddrs`.
-fn wants_ipv6(addresses: &[IpAddr], dual_stack: bool) -> bool {
-    let mut usable = addresses
-        .iter()
-        .map(|address| address.to_canonical())
-        .filter(is_usable);
-    if dual_stack {
-        usable.any(|address| address.is_ipv6())
-    } else {
-        usable.next().is_some_and(|a| a.is_ipv6())
-    }
-}
-
-fn is_usable(address: &IpAddr) -> bool {
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !address.is_loopback() && !link_local
 }
 
 #[cfg(test)]

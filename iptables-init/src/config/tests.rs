@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 
 use super::*;
+use crate::log::Level;
 
 fn config(line: &[&str], env: &[(&str, &str)], addresses: &[&str]) -> Result<Config, ConfigError> {
     let words = std::iter::once("iptables-init")
