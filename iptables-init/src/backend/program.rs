@@ -93,6 +93,8 @@ fn explain(command: String, complaint: String) -> ProgramError {
     let kernel = [
         "do you need to insmod",
         "Table does not exist",
+        "unable to initialize table",
+        "can't initialize",
         "Protocol not supported",
         "Could not fetch rule set generation id",
         "Failed to initialize nft",
@@ -162,6 +164,12 @@ mod tests {
             "iptables-restore",
             "line 2: Chain already exists",
             &["iptables-restore: line 2: Chain"],
+        );
+        let no_table = "iptables-restore v1.8.9 (legacy): iptables-restore: unable to initialize table 'nat'";
+        check(
+            "iptables-legacy-restore --noflush",
+            no_table,
+            &["iptable_nat", "kernel"],
         );
         let no_expression = "/dev/stdin:9:1-5: Error: Could not process rule: No such file or directory";
         check("/usr/sbin/nft -f -", no_expression, &["nft_redir", "nft_tproxy"]);

@@ -145,7 +145,10 @@ fn check(first: &[&str], second: &[&str]) {
         for name in before.keys().chain(wanted.keys()).chain(after.keys()) {
             let found = after.get(name);
             let whole = found == before.get(name) || found == wanted.get(name);
-            assert!(whole, "call {at}: {name} is neither as before nor as wanted: {found:?}");
+            assert!(
+                whole,
+                "call {at}: {name} is neither as before nor as wanted: {found:?}"
+            );
         }
         pods.init_well(second);
         assert_eq!(tables(&pods), wanted, "call {at}, then run again");

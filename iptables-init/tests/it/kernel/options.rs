@@ -1,9 +1,16 @@
 //! Flags that change how the program works, not which rules it writes.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Output;
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::time::TimeVal;
 
 use super::pods::{Pods, command};
 use super::probe::{Listeners, inside};
@@ -146,6 +153,57 @@ fn an_image_without_the_programs_is_told_so() {
         assert_eq!(output.status.code(), Some(3), "{}", log(&output));
         let complaint = format!("{program}: no such program");
         assert!(log(&output).contains(&complaint), "{}", log(&output));
+    }
+}
+
+/// A TCP header with SYN and FIN, which begins and ends no connection; to a port where nobody listens.
+fn nonsense(from: Ipv4Addr, to: Ipv4Addr) -> [u8; 20] {
+    let mut header = [0; 20];
+    header[..4].copy_from_slice(&[0x9c, 0x40, 0x1e, 0x61]); // ports 40000 and 7777
+    header[12..14].copy_from_slice(&[0x50, 0x03]); // five words; SYN, FIN
+    let pseudo = [&from.octets()[..], &to.octets(), &[0, 6, 0, 20], &header].concat();
+    let mut sum: u32 = pseudo
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    header[16..18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    header
+}
+
+/// Whether the pod answers such a packet of its peer.
+fn answers_nonsense(pods: &Pods) -> bool {
+    let (peer, pod) = (Ipv4Addr::new(10, 20, 0, 1), Ipv4Addr::new(10, 20, 0, 11));
+    inside(&pods.peer, (0, 0), || {
+        let raw = socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::empty(),
+            SockProtocol::Tcp,
+        )
+        .unwrap();
+        setsockopt(&raw, sockopt::ReceiveTimeout, &TimeVal::new(0, 300_000)).unwrap();
+        let to = SockaddrStorage::from(SocketAddr::from((pod, 0)));
+        sendto(raw.as_raw_fd(), &nonsense(peer, pod), &to, MsgFlags::empty()).unwrap();
+        let mut packet = [0; 128];
+        recv(raw.as_raw_fd(), &mut packet, MsgFlags::empty()).is_ok()
+    })
+}
+
+#[test]
+fn packets_of_no_connection_are_dropped_when_asked() {
+    let pods = Pods::new("v4");
+    for backend in [
+        "--force-iptables-binary=nft",
+        "--force-iptables-binary=legacy",
+        "--native-nftables",
+    ] {
+        pods.init_well(&[ALL, &[backend]].concat());
+        assert!(answers_nonsense(&pods), "{backend}");
+        pods.init_well(&[ALL, &[backend, "--drop-invalid"]].concat());
+        assert!(!answers_nonsense(&pods), "{backend} --drop-invalid");
     }
 }
 
