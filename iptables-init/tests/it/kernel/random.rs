@@ -16,7 +16,7 @@ use crate::random::{FlagSet, good, name_servers};
 
 /// Sets for each backend. The pure part of the test runs a thousand; here each costs some 100 ms. `SETS=1000` in the
 /// environment tries as many.
-const SETS: u32 = 30;
+const SETS: u32 = 25;
 
 /// Rules of each chain, in order; each chain by table and name.
 type Chains = BTreeMap<String, Vec<String>>;
