@@ -7,6 +7,7 @@
 
 mod situation;
 mod step;
+mod turn;
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use crate::dry_run;
 use crate::log::Log;
 use crate::routing::RoutingError;
 use situation::Situation;
+use turn::Turn;
 
 /// Why the rules are not in place.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,8 @@ pub enum ApplyError {
     Program(#[from] ProgramError),
     #[error(transparent)]
     Routing(#[from] RoutingError),
+    #[error("wait for another run in this network namespace: {0}")]
+    Turn(io::Error),
     #[error("list routing rules: {0}")]
     Rules(nix::errno::Errno),
     #[error(
@@ -66,6 +70,7 @@ pub fn run(config: &Config, log: &Log) -> Result<(), ApplyError> {
         log.info("no rules are written (--skip-rule-apply)");
         return Ok(());
     }
+    let _turn = Turn::take().map_err(ApplyError::Turn)?;
     let situation = Situation::look(config, log)?;
     let steps = situation.steps(config, log)?;
     step::take(&steps, log)?;

@@ -36,6 +36,13 @@ fn number_of(database: &str, name: &str) -> Option<u32> {
     fields.nth(1)?.parse().ok()
 }
 
+/// This program's effective capabilities, a bit each, if `/proc` tells.
+pub fn effective_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
 /// The name servers of `/etc/resolv.conf`; none if there is no such file.
 pub fn dns_servers() -> Vec<IpAddr> {
     servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::host;
+
 /// Looked at after `$PATH`: init containers may run with a short one, or none.
 const USUAL_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -63,7 +65,7 @@ pub(super) fn run(program: &Path, args: &[&str], input: &str) -> Result<String, 
     } else {
         complaint
     };
-    Err(explain(command, complaint))
+    Err(explain(command, complaint, host::effective_capabilities()))
 }
 
 fn spawn(program: &Path, args: &[&str], input: &str) -> io::Result<Output> {
@@ -85,7 +87,7 @@ fn spawn(program: &Path, args: &[&str], input: &str) -> io::Result<Output> {
 }
 
 /// Sorts a complaint by what can be done about it. The words are those of iptables 1.6 to 1.8.
-fn explain(command: String, complaint: String) -> ProgramError {
+fn explain(command: String, complaint: String, effective: Option<u64>) -> ProgramError {
     let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
     if says(&["Permission denied", "Operation not permitted", "you must be root"]) {
         return ProgramError::Permission { command, complaint };
@@ -106,6 +108,10 @@ fn explain(command: String, complaint: String) -> ProgramError {
         // nft names no module: it points at the rule that holds the expression.
         "Could not process rule: No such file or directory",
     ];
+    // Without CAP_NET_RAW the legacy programs cannot even ask, and complain about the table.
+    if says(&kernel) && may_be_denied(&command, effective) {
+        return ProgramError::Permission { command, complaint };
+    }
     if says(&kernel) {
         let modules = modules(&command);
         return ProgramError::Kernel {
@@ -115,6 +121,19 @@ fn explain(command: String, complaint: String) -> ProgramError {
         };
     }
     ProgramError::Refused { command, complaint }
+}
+
+/// Whether a complaint about the kernel may come from missing capabilities: bits of capabilities(7) in `effective`.
+fn may_be_denied(command: &str, effective: Option<u64>) -> bool {
+    const NET_ADMIN: u64 = 1 << 12;
+    const NET_RAW: u64 = 1 << 13;
+    let program = command.split(' ').next().unwrap_or_default();
+    let needed = if program.contains("legacy") {
+        NET_ADMIN | NET_RAW
+    } else {
+        NET_ADMIN
+    };
+    effective.is_some_and(|effective| effective & needed != needed)
 }
 
 /// Modules that rules of ours may need, for the program that `command` starts with.
@@ -147,7 +166,7 @@ mod tests {
     use super::*;
 
     fn check(command: &str, complaint: &str, expected: &[&str]) {
-        let message = explain(command.to_owned(), complaint.to_owned()).to_string();
+        let message = explain(command.to_owned(), complaint.to_owned(), Some(u64::MAX)).to_string();
         for part in expected {
             assert!(message.contains(part), "{message:?} does not hold {part:?}");
         }
@@ -173,6 +192,22 @@ mod tests {
         );
         let no_expression = "/dev/stdin:9:1-5: Error: Could not process rule: No such file or directory";
         check("/usr/sbin/nft -f -", no_expression, &["nft_redir", "nft_tproxy"]);
+    }
+
+    #[test]
+    fn legacy_programs_need_a_capability_more() {
+        let check = |command: &str, effective: Option<u64>, expected: bool| {
+            assert_eq!(
+                may_be_denied(command, effective),
+                expected,
+                "{command} {effective:?}"
+            );
+        };
+        check("/usr/sbin/iptables-legacy-restore --noflush", Some(0x1000), true);
+        check("/usr/sbin/iptables-legacy-restore --noflush", Some(0x3000), false);
+        check("/usr/sbin/iptables-nft-restore --noflush", Some(0x1000), false);
+        check("/usr/sbin/iptables-nft-restore --noflush", Some(0x2000), true);
+        check("/usr/sbin/nft -f -", None, false);
     }
 
     #[test]

@@ -102,3 +102,47 @@ fn without_the_right_to_change_tables_the_capability_is_named() {
     assert_eq!(output.status.code(), Some(1), "{log}");
     assert!(log.contains("NET_ADMIN"), "{log}");
 }
+
+#[test]
+fn legacy_programs_without_net_raw_are_denied_and_the_kernel_is_not_blamed() {
+    let pods = Pods::new("v4");
+    let mut program = pods.command("setpriv");
+    program.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin"]);
+    program.arg(env!("CARGO_BIN_EXE_iptables-init")).args(INJECTED);
+    let output = program
+        .args(["--force-iptables-binary", "legacy"])
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("NET_RAW"), "{log}");
+}
+
+#[test]
+fn runs_at_the_same_time_take_turns() {
+    let pods = Pods::new("v4");
+    for backend in [
+        "--force-iptables-binary=nft",
+        "--force-iptables-binary=legacy",
+        "--native-nftables",
+    ] {
+        let runs: Vec<_> = ["80", "*", "8080", "*"]
+            .iter()
+            .map(|ports| {
+                let mut program = pods.program(&["-u", "1337", "-i", "*", "-b", ports, backend]);
+                program.stderr(std::process::Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        for run in runs {
+            let output = run.wait_with_output().unwrap();
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        pods.init_well(&["--cleanup-only"]);
+        assert_eq!(pods.saved(), "", "{backend}");
+    }
+}
