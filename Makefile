@@ -91,7 +91,7 @@ bench: build
 
 # Not a part of `test`: the programs are downloaded through the Go module proxy and built for minutes. Envoy is what `prepare` installed.
 test-control-planes: build
-	@target=$${CARGO_TARGET_DIR:-target}; export LOGS=$$target/control-planes/go-control-plane; \
-	for proxy in "$$target"/envoy-venv/lib/python3*/site-packages/envoy/_bin/envoy "$$target"/release/outrigger; do \
+	@target=$${CARGO_TARGET_DIR:-target}; \
+	for proxy in target/envoy-venv/lib/python3*/site-packages/envoy/_bin/envoy "$$target"/release/outrigger; do \
 	  $(STEP) "go-control-plane $${proxy##*/}" tests/control-planes/go-control-plane/run "$$proxy"; \
 	done
