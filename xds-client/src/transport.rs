@@ -131,8 +131,6 @@ impl Transport {
         let endpoint = endpoint
             .initial_stream_window_size(INITIAL_WINDOW_BYTES)
             .initial_connection_window_size(INITIAL_WINDOW_BYTES)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
         let transport = Transport {
             address,
@@ -143,7 +141,9 @@ impl Transport {
             max_message_bytes: MAX_MESSAGE_BYTES,
             connect_timeout: CONNECT_TIMEOUT,
         };
-        Ok(transport.with_connect_timeout(CONNECT_TIMEOUT))
+        Ok(transport
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keepalive(KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT))
     }
 
     /// Sends a header with every stream, such as Istio's `ClusterID`.
@@ -186,6 +186,17 @@ impl Transport {
     #[must_use]
     pub fn with_max_message_bytes(mut self, limit: usize) -> Self {
         self.max_message_bytes = limit;
+        self
+    }
+
+    /// How often a gRPC connection is tried with a ping, and how long the answer may take; 30 s and 10 s unless set. That is how the
+    /// end of a control plane is noticed whose host is gone. istiod ends connections that ping more often than every 15 s.
+    #[must_use]
+    pub fn with_keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.endpoint = self
+            .endpoint
+            .http2_keep_alive_interval(interval)
+            .keep_alive_timeout(timeout);
         self
     }
 

@@ -14,8 +14,8 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::google::protobuf::Any;
 use futures_util::{Stream, StreamExt, stream};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use xds_client::{
@@ -326,4 +326,54 @@ async fn who_sends_what_was_refused_again_at_once_makes_no_loop() {
     // At 0, 50, 150, 350 and 750 ms.
     let count = refusals.load(Ordering::Relaxed);
     assert!((3..=5).contains(&count), "{count}");
+}
+
+/// Carries bytes to `target` until told to stop; then keeps the connections and carries nothing.
+async fn relay(target: Address, stop: watch::Receiver<bool>) -> Address {
+    let Address::Tcp { port: target, .. } = target else {
+        panic!("{target}")
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut stop = stop.clone();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                let stopped = async move { stop.wait_for(|stop| *stop).await.is_ok() };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = stopped => std::future::pending().await,
+                }
+            });
+        }
+    });
+    Address::Tcp {
+        host: "127.0.0.1".into(),
+        port,
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_that_falls_silent_is_given_up() {
+    let script: Script = Arc::new(|_, requests| {
+        tokio::spawn(requests.for_each(|_| async {}));
+        Box::pin(stream::iter([Ok(response(1, &["a"], 0))]).chain(stream::pending()))
+    });
+    let (stop, stopped) = watch::channel(false);
+    let address = relay(serve(script).await, stopped).await;
+    let keepalive = Duration::from_millis(200);
+    let transport = Transport::new(address)
+        .unwrap()
+        .with_keepalive(keepalive, keepalive);
+    let (handle, mut told) = start(transport, sotw());
+    next_update(&mut told).await;
+    tokio::time::sleep(5 * keepalive).await;
+    assert_eq!(handle.counters().disconnects, 0, "pings are answered");
+    stop.send(true).unwrap();
+    match tokio::time::timeout(PATIENCE, told.recv()).await {
+        Ok(Some(Told::Down(reason))) => assert!(reason.contains("stream ended"), "{reason}"),
+        _ => panic!("nobody noticed"),
+    }
 }
