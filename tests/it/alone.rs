@@ -1,6 +1,7 @@
 //! One proxy on a static configuration, beside Envoy on the same one. What Envoy does is what must be done.
 
 mod clusters;
+mod config_files;
 mod limits;
 mod paths;
 mod secret_files;
