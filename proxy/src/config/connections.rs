@@ -4,12 +4,27 @@ use std::sync::Arc;
 
 use xds_client::{Counters, Handle};
 
+use crate::stats::{Counter, Registry};
 use crate::upstream::cluster_table::ClusterCell;
 use crate::upstream::stats::ClusterStats;
 
 /// All of them; control thread only.
-#[derive(Debug, Default)]
-pub(super) struct Connections(Vec<Connection>);
+#[derive(Debug)]
+pub(super) struct Connections {
+    open: Vec<Connection>,
+    oddities: Oddities,
+}
+
+/// What a control plane may do and hardly ever means. These names are our own.
+#[derive(Debug)]
+struct Oddities {
+    /// A state-of-the-world response took everything of a type away.
+    emptied_sets: Counter,
+    /// A time to live was over.
+    expired_resources: Counter,
+    /// Nobody asked for it.
+    unrequested_resources: Counter,
+}
 
 /// One client and the cluster in whose name it connects.
 #[derive(Debug)]
@@ -22,9 +37,22 @@ struct Connection {
 }
 
 impl Connections {
+    /// None yet.
+    pub(super) fn new(registry: &Registry) -> Self {
+        let counter = |name: &str| registry.counter(format!("control_plane.{name}"));
+        Self {
+            open: Vec::new(),
+            oddities: Oddities {
+                emptied_sets: counter("emptied_sets"),
+                expired_resources: counter("expired_resources"),
+                unrequested_resources: counter("unrequested_resources"),
+            },
+        }
+    }
+
     /// From now on what `handle`'s client does counts for `cluster`.
     pub(super) fn count(&mut self, handle: Handle, cluster: Arc<ClusterCell>, is_http2: bool) {
-        self.0.push(Connection {
+        self.open.push(Connection {
             handle,
             cluster,
             is_http2,
@@ -34,14 +62,26 @@ impl Connections {
 
     /// Adds what happened since the last call.
     pub(super) fn refresh(&mut self) {
-        for connection in &mut self.0 {
+        for connection in &mut self.open {
             let Some(cluster) = connection.cluster.load() else {
                 continue;
             };
             let now = connection.handle.counters();
+            self.oddities.add(&connection.seen, &now);
             add(&cluster.stats, connection.is_http2, &connection.seen, &now);
             connection.seen = now;
         }
+    }
+}
+
+impl Oddities {
+    fn add(&self, before: &Counters, now: &Counters) {
+        let add = |counter: &Counter, of: fn(&Counters) -> u64| {
+            counter.add(of(now).saturating_sub(of(before)));
+        };
+        add(&self.emptied_sets, |counters| counters.emptied_sets);
+        add(&self.expired_resources, |counters| counters.expired);
+        add(&self.unrequested_resources, |counters| counters.unrequested);
     }
 }
 

@@ -59,7 +59,7 @@ impl Control {
         workers: Vec<WorkerHandle>,
     ) -> Result<Self, String> {
         let registry = &shared.registry;
-        let stats = ControlStats::new(registry);
+        let (stats, connections) = (ControlStats::new(registry), Connections::new(registry));
         let (mut clusters, mut listeners) = (Clusters::default(), Listeners::default());
         clusters.store.changes = Some(Changes::new(registry, "cluster_manager.cluster"));
         listeners.store.changes = Some(Changes::new(registry, "listener_manager.listener"));
@@ -73,7 +73,7 @@ impl Control {
             secrets: Secrets::default(),
             secret_documents: Documents::default(),
             stats,
-            connections: Connections::default(),
+            connections,
             bootstrap: encoded,
             node: bootstrap.node.encoded.clone().into(),
             bootstrap_updated: SystemTime::now(),

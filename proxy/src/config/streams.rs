@@ -70,10 +70,13 @@ impl Streams {
             revision: Cell::new(None),
             connected: registry.gauge("control_plane.connected_state"),
         });
-        let mut first = Subscriptions::default();
-        streams.update(Some(&mut first));
-        if let Some(ads) = ads {
-            streams.open_ads(ads, first);
+        match ads {
+            Some(ads) => {
+                let mut first = Subscriptions::default();
+                streams.update(Some(&mut first));
+                streams.open_ads(ads, first);
+            }
+            None => streams.update(None),
         }
     }
 
@@ -105,13 +108,22 @@ impl Streams {
         for (server, type_url, names) in wishes.iter() {
             match (server, &mut ads) {
                 (ConfigServer::Ads, Some(subscriptions)) => subscriptions.set_names(type_url, names.clone()),
-                (ConfigServer::Ads, None) => {
-                    let ads = self.ads.borrow();
-                    // The task never ends while the process lives.
-                    let _ = ads.as_ref().map(|ads| ads.set_names(type_url, names.clone()));
-                }
+                (ConfigServer::Ads, None) => self.ask_ads(type_url, names),
                 _ => self.ask(server, type_url, names),
             }
+        }
+    }
+
+    fn ask_ads(&self, type_url: &str, names: &BTreeSet<String>) {
+        match &*self.ads.borrow() {
+            // The task never ends while the process lives.
+            Some(ads) => drop(ads.set_names(type_url, names.clone())),
+            None if names.is_empty() => {}
+            None => tracing::error!(
+                type_url,
+                ?names,
+                "configuration is to come over ads, but dynamic_resources has no ads_config"
+            ),
         }
     }
 
