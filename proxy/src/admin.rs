@@ -9,6 +9,7 @@ mod clusters;
 mod config_dump;
 mod endpoint;
 mod help;
+mod init_dump;
 mod json;
 mod listeners;
 mod logging;
@@ -91,6 +92,17 @@ pub(crate) struct BoundListener {
     pub(crate) address: SocketAddr,
 }
 
+/// A listener that waits for what it refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnreadyListener {
+    /// The listener's name.
+    pub(crate) name: String,
+    /// Route tables that have not come.
+    pub(crate) routes: Vec<String>,
+    /// Secrets that have not come.
+    pub(crate) secrets: Vec<String>,
+}
+
 /// What `POST /drain_listeners` asks for. Source: Envoy docs, `/drain_listeners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DrainListeners {
@@ -120,6 +132,8 @@ pub(crate) trait AdminView {
     fn clusters(&self) -> Vec<ListedCluster>;
     /// Every bound address, sorted by listener.
     fn listeners(&self) -> Vec<BoundListener>;
+    /// Every listener that is not in use yet, sorted by name.
+    fn unready(&self) -> Vec<UnreadyListener>;
     /// All resources as received. Sharing the bytes, not copying them.
     fn config_dump(&self) -> ConfigDump;
     /// Drains listeners; returns at once.

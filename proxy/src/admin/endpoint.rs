@@ -3,7 +3,9 @@ use http::{Method, StatusCode};
 
 use super::answer::Answer;
 use super::query::Query;
-use super::{AdminView, clusters, config_dump, help, listeners, logging, process, server_info, stats};
+use super::{
+    AdminView, clusters, config_dump, help, init_dump, listeners, logging, process, server_info, stats,
+};
 
 /// One endpoint.
 pub(super) struct Endpoint {
@@ -94,6 +96,12 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
         "print the hot restart compatibility version",
         Run::Now(process::hot_restart_version),
     ),
+    endpoint(
+        "/init_dump",
+        "dump current Envoy init manager information (experimental)",
+        Run::Now(init_dump::answer),
+    )
+    .taking(init_dump::PARAMS),
     endpoint("/listeners", "print listener info", Run::Now(listeners::answer)).taking(listeners::PARAMS),
     endpoint(
         "/logging",

@@ -121,6 +121,13 @@ impl AdminView for Fake {
         });
         bound.into()
     }
+    fn unready(&self) -> Vec<UnreadyListener> {
+        vec![UnreadyListener {
+            name: "web".to_owned(),
+            routes: vec!["r1".to_owned()],
+            secrets: vec!["ca".to_owned()],
+        }]
+    }
     fn config_dump(&self) -> ConfigDump {
         ConfigDump {
             bootstrap: Bytes::new(),
@@ -345,6 +352,28 @@ fn config_dump_takes_masks_and_refuses_as_envoy() {
     assert!(
         dump("?include_eds").contains("EndpointsConfigDump") && !dump("").contains("EndpointsConfigDump")
     );
+}
+
+#[test]
+fn init_dump_shows_what_listeners_wait_for() {
+    let view = Fake::new();
+    // Envoy's number is the hash of the listener; it says nothing to a reader.
+    let number = init_dump::number("web");
+    let waiting = [
+        "{",
+        " \"unready_targets_dumps\": [",
+        "  {",
+        &format!("   \"name\": \"init manager Listener-local-init-manager web {number}\","),
+        "   \"target_names\": [",
+        "    \"shared target RdsRouteConfigSubscription RDS init r1\",",
+        "    \"shared target SdsApi ca\"",
+        "   ]\n  }\n ]\n}\n",
+    ]
+    .join("\n");
+    for query in ["", "?mask=", "?mask=listener"] {
+        check(&view, &format!("GET /init_dump{query}"), 200, &waiting);
+    }
+    check(&view, "GET /init_dump?mask=cluster", 200, "{}\n");
 }
 
 #[test]

@@ -302,7 +302,7 @@ impl Control {
     }
 
     /// The secrets wanted now, by server.
-    fn wanted_secrets(&self) -> Wanted {
+    pub(super) fn wanted_secrets(&self) -> Wanted {
         let mut wanted = Wanted::new();
         self.clusters.want_secrets(&mut wanted);
         self.listeners.want_secrets(&mut wanted);

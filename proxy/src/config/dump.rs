@@ -1,5 +1,9 @@
 //! What `/config_dump` shows, from the bytes as they were received.
+use bytes::Bytes;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
+use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::dump::{ConfigDump, DumpResource, DumpSection, DumpState};
+use prost::Message as _;
 
 use super::control::Control;
 use super::store::Store;
@@ -22,14 +26,47 @@ impl Control {
         }
     }
 
+    /// Every listener that waits, with the route tables and the secrets that it waits for, sorted by name.
+    pub(crate) fn unready_listeners(&self) -> Vec<(String, Vec<String>, Vec<String>)> {
+        self.listeners.unready(&self.secrets)
+    }
+
     /// Envoy's section has no place for the server either.
     fn secrets_section(&self) -> DumpSection {
         let sections = self.secret_stores.values().map(|store| section(store, |_| false));
+        let received = sections.flat_map(|section| section.resources);
         DumpSection {
             version_info: String::new(),
-            resources: sections.flat_map(|section| section.resources).collect(),
+            resources: received.chain(self.awaited_secrets()).collect(),
         }
     }
+
+    /// Asked for, and not come. Envoy shows them so, its date being that of the subscription; no date is kept here.
+    fn awaited_secrets(&self) -> impl Iterator<Item = DumpResource> {
+        let wanted = self.wanted_secrets().into_iter();
+        let has = |server: &ConfigServer, name: &String| {
+            let store = self.secret_stores.get(server);
+            store.is_some_and(|store| store.accepted.contains_key(name.as_str()))
+        };
+        wanted.flat_map(move |(server, names)| {
+            let names = names.into_iter().filter(move |name| !has(&server, name));
+            names.map(|name| DumpResource {
+                version: "uninitialized".to_owned(),
+                bytes: named_secret(&name),
+                name,
+                last_updated: self.bootstrap_updated,
+                state: DumpState::Warming,
+            })
+        })
+    }
+}
+
+fn named_secret(name: &str) -> Bytes {
+    let secret = Secret {
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    secret.encode_to_vec().into()
 }
 
 fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSection {

@@ -321,6 +321,19 @@ impl Listeners {
             .filter(wanted)
     }
 
+    /// Every listener that waits, with the route tables and the secrets that it waits for.
+    pub(super) fn unready(&self, secrets: &Secrets) -> Vec<(String, Vec<String>, Vec<String>)> {
+        let of = |name: &String| {
+            let config = self.store.get(name)?;
+            let missing = |(name, _): &(String, ConfigSource)| self.routes.get(name).is_none();
+            let routes: BTreeSet<_> = rds_names(config).filter(missing).map(|(name, _)| name).collect();
+            let tls = chains(config).filter_map(|chain| chain.tls.as_ref());
+            let awaited: BTreeSet<_> = tls.flat_map(|tls| secrets.missing(&tls.common)).collect();
+            Some((name.clone(), Vec::from_iter(routes), Vec::from_iter(awaited)))
+        };
+        self.warming.keys().filter_map(of).collect()
+    }
+
     fn is_warm(&self, config: &ListenerConfig, since: Instant, secrets: &Secrets) -> bool {
         let routes = rds_names(config)
             .all(|(name, source)| self.routes.get(&name).is_some() || waited(&source, since));

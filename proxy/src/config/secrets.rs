@@ -227,6 +227,16 @@ impl Secrets {
         self.on_disk.retain(|files| files.key.as_ref().is_none_or(stays));
     }
 
+    /// Names of the secrets of a TLS context that have not come.
+    pub(super) fn missing(&self, common: &CommonTls) -> Vec<String> {
+        let missing = names(common).filter(|secret| !self.has(&SecretKey::of(secret)));
+        missing.map(|secret| secret.name.clone()).collect()
+    }
+
+    fn has(&self, key: &SecretKey) -> bool {
+        self.certificates.contains_key(key) || self.validations.contains_key(key)
+    }
+
     /// Every secret of a TLS context is there, or has been waited for long enough.
     pub(super) fn is_warm(&self, common: &CommonTls, since: Instant) -> bool {
         self.are_there(names(common), since)
@@ -238,9 +248,9 @@ impl Secrets {
         mut names: impl Iterator<Item = &'a SecretRef>,
         since: Instant,
     ) -> bool {
-        let has = |key: &SecretKey| self.certificates.contains_key(key) || self.validations.contains_key(key);
         names.all(|secret| {
-            has(&SecretKey::of(secret)) || secret.source.as_ref().is_none_or(|source| waited(source, since))
+            self.has(&SecretKey::of(secret))
+                || secret.source.as_ref().is_none_or(|source| waited(source, since))
         })
     }
 

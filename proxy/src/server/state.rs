@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::stats::ServerStats;
 use crate::admin::options::Options;
-use crate::admin::{AdminView, BoundListener, DrainListeners, Lifecycle, ListedCluster};
+use crate::admin::{AdminView, BoundListener, DrainListeners, Lifecycle, ListedCluster, UnreadyListener};
 use crate::config::control::Control;
 use crate::stats::Registry;
 use crate::worker;
@@ -109,6 +109,18 @@ impl AdminView for ServerState {
             .into_iter()
             .map(|(name, address)| BoundListener { name, address })
             .collect()
+    }
+
+    fn unready(&self) -> Vec<UnreadyListener> {
+        let unready = self.control.borrow().unready_listeners();
+        let unready = unready
+            .into_iter()
+            .map(|(name, routes, secrets)| UnreadyListener {
+                name,
+                routes,
+                secrets,
+            });
+        unready.collect()
     }
 
     fn config_dump(&self) -> ConfigDump {
