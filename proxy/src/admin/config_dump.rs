@@ -1,6 +1,6 @@
 //! `/config_dump`. What the sections look like is the model's matter; here is the query.
 use http::StatusCode;
-use outrigger_model::dump::{Descriptors, DumpOptions, RenderError};
+use outrigger_model::dump::{DumpOptions, RenderError};
 
 use super::AdminView;
 use super::answer::Answer;
@@ -37,7 +37,7 @@ pub(super) fn answer(view: &dyn AdminView, query: &Query) -> Result<Later, Answe
     let options = options(query);
     let dump = view.config_dump();
     Ok(Box::new(move || {
-        let descriptors = match Descriptors::full() {
+        let descriptors = match dump.descriptors() {
             Ok(descriptors) => descriptors,
             Err(error) => return Answer::internal(error.to_string()),
         };

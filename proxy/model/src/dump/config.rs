@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use prost::bytes::Bytes;
 use regex::Regex;
 
-use super::descriptors::Descriptors;
+use super::descriptors::{Descriptors, DescriptorsError};
 use super::mask::Mask;
 use super::number;
 use super::print::{Defaults, Place, Printer};
@@ -138,6 +138,29 @@ struct Query<'q> {
 }
 
 impl ConfigDump {
+    /// The descriptors that [`Self::render`] needs for this dump, and no more. Cost: megabytes and milliseconds; drop them with the answer.
+    ///
+    /// # Errors
+    /// Only for a broken build.
+    pub fn descriptors(&self) -> Result<Descriptors, DescriptorsError> {
+        let sections = [
+            &self.clusters,
+            &self.listeners,
+            &self.routes,
+            &self.endpoints,
+            &self.secrets,
+        ];
+        let resources = sections.into_iter().flat_map(|section| &section.resources);
+        let contents = resources.map(|resource| resource.bytes.as_ref());
+        let types: Vec<_> = SECTIONS.iter().map(|section| section.resource_type).collect();
+        let dumps = [
+            "envoy.admin.v3.BootstrapConfigDump",
+            "envoy.admin.v3.ClustersConfigDump",
+        ];
+        let contents = contents.chain(std::iter::once(self.bootstrap.as_ref()));
+        Descriptors::of(&[types.as_slice(), &dumps].concat(), contents)
+    }
+
     /// `{"configs": […]}`, as Envoy prints it. Cost: decodes every resource once; run it off the workers.
     ///
     /// # Errors

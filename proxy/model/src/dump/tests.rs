@@ -206,10 +206,15 @@ fn normal(mut section: Value) -> Value {
 
 #[test]
 fn renders_an_istiod_snapshot_as_envoy_does() {
-    let (ours, theirs) = (
+    let (mut ours, theirs) = (
         render(&front(&DumpState::Active), &DumpOptions::default()),
         json_file("front/config_dump.json"),
     );
+    // The golden holds what was received; inline tables are compared beside Envoy (tests/it/alone/dump.rs).
+    let routes = ours["configs"].as_array_mut().unwrap().iter_mut();
+    for section in routes {
+        section.as_object_mut().unwrap().remove("static_route_configs");
+    }
     for name in [
         "ClustersConfigDump",
         "ListenersConfigDump",
@@ -240,6 +245,132 @@ fn renders_an_istiod_snapshot_as_envoy_does() {
         types,
         envoys.map(|name| json!(format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump")))
     );
+}
+
+#[test]
+fn the_descriptors_of_a_dump_are_enough_for_it_and_fewer_than_all() {
+    let mut dump = front(&DumpState::Active);
+    let (_, odd) = read_bootstrap(&golden("odd.yaml"), None, UnknownFields::Refuse).unwrap();
+    dump.bootstrap = odd.into();
+    let (full, needed) = (Descriptors::full().unwrap(), dump.descriptors().unwrap());
+    let options = DumpOptions {
+        include_eds: true,
+        ..DumpOptions::default()
+    };
+    assert_eq!(
+        dump.render(&needed, &options).unwrap(),
+        dump.render(&full, &options).unwrap()
+    );
+    let count = |descriptors: &Descriptors| descriptors.message_names().count();
+    assert!(
+        count(&needed) * 3 < count(&full) * 2,
+        "{} of {}",
+        count(&needed),
+        count(&full)
+    );
+}
+
+#[test]
+fn a_type_is_found_whatever_stands_after_its_name() {
+    let bytes = b"\x0a/type.googleapis.com/envoy.config.cluster.v3.ClusterB\x01/nothing.like.it";
+    let descriptors = Descriptors::of(&[], std::iter::once(bytes.as_slice())).unwrap();
+    assert!(descriptors.message("envoy.config.cluster.v3.Cluster").is_some());
+    assert!(
+        descriptors
+            .message("envoy.config.bootstrap.v3.Bootstrap")
+            .is_none()
+    );
+}
+
+#[test]
+fn what_is_static_is_shown_from_the_bootstrap() {
+    let (_, bootstrap) = parse_bootstrap("b.yaml", STATIC.as_bytes(), None, UnknownFields::Refuse).unwrap();
+    let dump = ConfigDump {
+        bootstrap: bootstrap.into(),
+        bootstrap_updated: NOON,
+        clusters: DumpSection::default(),
+        listeners: DumpSection::default(),
+        routes: DumpSection::default(),
+        endpoints: DumpSection::default(),
+        secrets: DumpSection::default(),
+    };
+    let options = DumpOptions {
+        include_eds: true,
+        ..DumpOptions::default()
+    };
+    let dump = render(&dump, &options);
+    assert_eq!(
+        section(&dump, "ClustersConfigDump")["static_clusters"][0]["cluster"]["name"],
+        "a"
+    );
+    assert_eq!(
+        section(&dump, "ListenersConfigDump")["static_listeners"][0]["listener"]["name"],
+        "web"
+    );
+    let routes = &section(&dump, "RoutesConfigDump")["static_route_configs"];
+    assert_eq!(routes[0]["route_config"]["name"], "inline");
+    let secret = json!({"name": "roots", "secret": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": "roots", "validation_context": {"trusted_ca": {"filename": "/ca"}}}});
+    assert_eq!(
+        section(&dump, "SecretsConfigDump")["static_secrets"],
+        json!([secret])
+    );
+    let hosts = json!({"endpoint_config": {
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": "a",
+        "endpoints": [{"locality": {}, "load_balancing_weight": 0, "lb_endpoints": [{
+            "endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}, "health_check_config": {}},
+            "health_status": "HEALTHY", "load_balancing_weight": 1}]}],
+        "policy": {"overprovisioning_factor": 140}}});
+    let shown = &section(&dump, "EndpointsConfigDump")["static_endpoint_configs"];
+    assert_eq!(shown[0], hosts);
+    // Its addresses are not known here.
+    assert_eq!(shown[1]["endpoint_config"]["cluster_name"], "names");
+}
+
+const STATIC: &str = r#"
+node: { id: a, cluster: b }
+static_resources:
+  secrets:
+  - name: roots
+    validation_context: { trusted_ca: { filename: /ca } }
+  clusters:
+  - name: a
+    type: STATIC
+    load_assignment:
+      cluster_name: other
+      endpoints: [{ lb_endpoints: [{ endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 1 } } } }] }]
+  - { name: names, type: STRICT_DNS, load_assignment: { cluster_name: names } }
+  listeners:
+  - name: web
+    address: { socket_address: { address: 127.0.0.1, port_value: 2 } }
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          route_config: { name: inline }
+"#;
+
+#[test]
+fn masks_of_elements_go_into_the_resource_and_may_not_end_at_it() {
+    let of = |field: &str, paths: &[&str]| DumpOptions {
+        resource: Some(field.to_owned()),
+        ..mask(paths)
+    };
+    check(of("dynamic_active_clusters", &["cluster"]), Err(400));
+    check(of("dynamic_active_clusters", &["cluster.nope"]), Err(400));
+    check(
+        of(
+            "dynamic_active_clusters",
+            &["cluster.load_assignment.endpoints.priority"],
+        ),
+        Err(400),
+    );
+    check(of("dynamic_listeners", &["active_state.listener.name"]), Err(400));
+    // Nothing to mask.
+    check(of("static_clusters", &["nope"]), Ok("{}"));
 }
 
 #[test]
