@@ -2,12 +2,15 @@
 //!
 //! Two at once would each find nothing, and the one that comes second would take back what the first has written. A
 //! name in the abstract namespace of Unix sockets belongs to the network namespace, needs no file system, and is
-//! free again when its holder is gone, however it went. Source: unix(7).
+//! free again when its holder is gone, however it went. Programs that were started hold it too: one that outlives a
+//! killed run still writes. Source: unix(7).
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 const NAME: &str = "outrigger-iptables-init";
 const PAUSE: Duration = Duration::from_millis(10);
@@ -29,7 +32,10 @@ impl Turn {
         let name = SocketAddr::from_abstract_name(NAME)?;
         loop {
             match UnixDatagram::bind_addr(&name) {
-                Ok(socket) => return Ok(Turn { _name: socket }),
+                Ok(socket) => {
+                    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+                    return Ok(Turn { _name: socket });
+                }
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(error),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => pause(),

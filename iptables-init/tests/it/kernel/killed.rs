@@ -51,6 +51,8 @@ echo "$count" >"$folder/count"
 case $MODE in
   # One table of several, and then no more.
   half) sed '/^COMMIT/q' | "$real" "$@"; kill -9 "$PPID" ;;
+  # The program is gone before its child has begun.
+  late) kill -9 "$PPID"; sleep 0.4; "$real" "$@"; echo done >"$folder/late" ;;
   refuse)
     case $name$1 in *save* | nftlist) exec "$real" "$@" ;; esac
     sed '/^COMMIT/q' | "$real" "$@"; echo "$name: no more today" >&2; exit 1 ;;
@@ -178,6 +180,30 @@ fn a_killed_run_leaves_whole_tables_on_the_way_to_native_ones_and_back() {
     let (nft, native) = (&["--force-iptables-binary", "nft"], &["--native-nftables"]);
     check(&with(FIRST, nft), &with(SECOND, native));
     check(&with(FIRST, native), &with(SECOND, nft));
+}
+
+#[test]
+fn a_program_that_outlives_a_killed_run_is_waited_for() {
+    let (pods, programs) = (Pods::new("dual"), False::new());
+    for line in [
+        with(SECOND, &["--force-iptables-binary", "nft"]),
+        with(SECOND, &["--native-nftables"]),
+    ] {
+        pods.init_well(&line);
+        let wanted = tables(&pods);
+        for at in (1..=MOST_CALLS).step_by(2) {
+            pods.init_well(&with(&line, &["--cleanup-only"]));
+            let killed = programs.run(&pods, &line, "late", &at.to_string());
+            pods.init_well(&line);
+            assert_eq!(tables(&pods), wanted, "call {at}");
+            if killed.status.success() {
+                assert!(at > 5, "so few calls?");
+                break;
+            }
+            let late = fs::remove_file(programs.folder.path().join("late"));
+            assert!(late.is_ok(), "call {at}: the next run did not wait for it");
+        }
+    }
 }
 
 #[test]
