@@ -11,7 +11,7 @@ mod turn;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::backend::{NoBackend, ProgramError};
 use crate::config::Config;
@@ -64,7 +64,7 @@ impl ApplyError {
 /// The first thing that stopped it; what was done before it is taken back.
 pub fn run(config: &Config, log: &Log) -> Result<(), ApplyError> {
     if config.dry_run {
-        return print(&dry_run::text(config), config.dry_run_file.as_deref());
+        return dry_run(config);
     }
     if config.skip_rule_apply {
         log.info("no rules are written (--skip-rule-apply)");
@@ -78,15 +78,18 @@ pub fn run(config: &Config, log: &Log) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn print(text: &str, file: Option<&Path>) -> Result<(), ApplyError> {
+/// Standard output has the exact text and, as comments, its meaning; the file the text alone.
+fn dry_run(config: &Config) -> Result<(), ApplyError> {
+    let text = dry_run::text(config);
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(dry_run::table(config).as_bytes()))
         .and_then(|()| stdout.flush())
         .map_err(ApplyError::Print)?;
-    match file {
+    match &config.dry_run_file {
         Some(path) => fs::write(path, text).map_err(|source| ApplyError::DryRunFile {
-            path: path.to_owned(),
+            path: path.clone(),
             source,
         }),
         None => Ok(()),

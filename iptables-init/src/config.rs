@@ -7,6 +7,7 @@
 mod host;
 mod merge;
 mod name;
+mod own;
 mod setting;
 mod values;
 
@@ -22,6 +23,7 @@ use crate::flags::Flags;
 use crate::log::Log;
 use crate::rule::Id;
 pub use host::Host;
+pub use own::Explain;
 use setting::Settings;
 
 const DEFAULT_OUTBOUND_PORT: NonZeroU16 = NonZeroU16::new(15001).expect("15001 is not 0");
@@ -83,6 +85,8 @@ pub struct Config {
     pub probe_timeout: Duration,
     pub method: Method,
     pub force_variant: Option<Variant>,
+    /// Explain one connection, and do nothing else.
+    pub explain: Option<Explain>,
     pub log: Log,
     /// Things worth a warning that are no error.
     pub notes: Vec<String>,
@@ -220,6 +224,7 @@ impl Config {
                 false => Method::Iptables,
             },
             force_variant: merge::force_variant(flags, &settings)?,
+            explain: own::explain(flags)?,
             log: merge::log(flags, &mut notes)?,
             notes,
         })

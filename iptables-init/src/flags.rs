@@ -121,6 +121,16 @@ pub struct Flags {
     /// Use these iptables binaries: legacy or nft [default: found out]
     #[arg(long, allow_hyphen_values = true, value_name = "BACKEND")]
     pub force_iptables_binary: Option<String>,
+    /// Follow one connection through the planned rules, and do nothing else: 10.0.0.5:3306, udp://10.0.0.10:53,
+    /// inbound:8080
+    #[arg(long, value_name = "CONNECTION")]
+    pub explain: Option<String>,
+    /// Whose connection --explain follows [default: 0]
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<String>,
+    /// The same by group [default: the number of --uid]
+    #[arg(long, value_name = "GID")]
+    pub gid: Option<String>,
     /// Least important level that is logged, as default:LEVEL
     #[arg(long = "log_output_level", allow_hyphen_values = true, value_name = "LEVELS")]
     pub log_output_level: Option<String>,

@@ -4,9 +4,9 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use nix::ifaddrs::getifaddrs;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
 /// The environment variable `name`; an empty one counts as unset.
 ///
@@ -58,21 +58,66 @@ fn servers(resolv_conf: &str) -> Vec<IpAddr> {
     resolv_conf.lines().filter_map(server).collect()
 }
 
+/// How a connection leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `lo` for addresses of this namespace.
+    pub interface: String,
+    /// Where it comes from.
+    pub source: IpAddr,
+}
+
+/// The route to `to`, if there is one.
+///
+/// Connecting a datagram socket asks for it, and sends nothing.
+pub fn route(to: IpAddr) -> Option<Route> {
+    let any: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((to, 9)).ok()?;
+    let source = socket.local_addr().ok()?.ip();
+    let mut interfaces = getifaddrs().ok()?;
+    let is_own = |address: IpAddr| addresses().is_ok_and(|own| own.contains(&address));
+    if to.is_loopback() || is_own(to) {
+        return Some(Route {
+            interface: "lo".to_owned(),
+            source: to,
+        });
+    }
+    let has_source = |interface: &InterfaceAddress| ip(interface) == Some(source);
+    let interface = interfaces.find(has_source)?.interface_name;
+    Some(Route { interface, source })
+}
+
+/// Where connections from elsewhere arrive: the first interface with an address that others can use.
+pub fn way_in() -> Option<Route> {
+    getifaddrs().ok()?.find_map(|interface| {
+        let source = ip(&interface)?;
+        let link_local = matches!(source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        (interface.interface_name != "lo" && !link_local).then_some(Route {
+            interface: interface.interface_name,
+            source,
+        })
+    })
+}
+
 /// Addresses of all interfaces of this network namespace, in the kernel's order (IPv4 first).
 ///
 /// # Errors
 /// The kernel's answer to the netlink question behind `getifaddrs(3)`.
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
     let interfaces = getifaddrs().map_err(io::Error::from)?;
-    Ok(interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            if let Some(v4) = address.as_sockaddr_in() {
-                return Some(IpAddr::V4(v4.ip()));
-            }
-            address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
-        })
-        .collect())
+    Ok(interfaces.filter_map(|interface| ip(&interface)).collect())
+}
+
+fn ip(interface: &InterfaceAddress) -> Option<IpAddr> {
+    let address = interface.address.as_ref()?;
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(IpAddr::V4(v4.ip()));
+    }
+    address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
 }
 
 #[cfg(test)]

@@ -10,11 +10,14 @@
 
 pub mod apply;
 pub mod backend;
+mod command;
 pub mod config;
 pub mod dry_run;
+pub mod explain;
 pub mod flags;
 pub mod host;
 pub mod log;
+pub mod meaning;
 pub mod namespace;
 pub mod nft;
 pub mod plan;
@@ -22,8 +25,11 @@ pub mod restore;
 pub mod routing;
 pub mod rule;
 pub mod saved;
+#[cfg(test)]
+mod testing;
 pub mod transition;
 pub mod validate;
+pub mod walk;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -45,22 +51,16 @@ pub enum Exit {
 
 /// Runs the program with `args` (the first is the program's own name); explains on standard error.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let flags = match flags::parse(args) {
-        Ok(flags) => flags,
-        Err(stop) if stop.use_stderr() => return bad_flag(&one_line(&stop)),
-        Err(stop) => {
-            // A closed terminal must not change the exit code.
-            let _ = stop.print();
-            return Exit::Done;
-        }
-    };
-    let config = match configure(&flags) {
+    let config = match configured(args.into_iter().collect()) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
     let log = config.log;
     for note in &config.notes {
         log.warn(note);
+    }
+    if let Some(about) = &config.explain {
+        return command::explain(&config, about);
     }
     if let Err(error) = apply::run(&config, &log) {
         log.error(&error.to_string());
@@ -79,6 +79,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         return Exit::NotValid;
     }
     Exit::Done
+}
+
+/// The configuration of a command line, or how to end without one.
+fn configured(args: Vec<OsString>) -> Result<config::Config, Exit> {
+    let flags = flags::parse(args).map_err(|stop| {
+        if stop.use_stderr() {
+            return bad_flag(&one_line(&stop));
+        }
+        // A closed terminal must not change the exit code.
+        let _ = stop.print();
+        Exit::Done
+    })?;
+    configure(&flags)
 }
 
 /// Settles flags, environment and machine; enters the namespace that is to be worked in.

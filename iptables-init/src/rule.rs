@@ -343,7 +343,7 @@ pub fn of_family(rules: &[Rule], family: Family) -> Vec<Rule> {
 /// The chains that the kernel has once `rules` are written, each rule where it ends up: insertions are done.
 ///
 /// Chains that are only jumped to are there, empty.
-pub fn chains(rules: &[Rule]) -> BTreeMap<(Table, Chain), Vec<&Rule>> {
+pub fn chains<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> BTreeMap<(Table, Chain), Vec<&'a Rule>> {
     let mut chains: BTreeMap<(Table, Chain), Vec<&Rule>> = BTreeMap::new();
     for rule in rules {
         let chain = chains.entry((rule.table, rule.chain)).or_default();
