@@ -5,6 +5,7 @@
 //! that is killed leaves nothing half done either; the next run goes on from there.
 //! Source: Istio `tools/istio-iptables/pkg/capture/run.go`, decision on residue and delta.
 
+mod native;
 mod situation;
 mod step;
 mod turn;
@@ -13,8 +14,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::backend::{NoBackend, ProgramError};
-use crate::config::Config;
+use crate::backend::kernel::KernelError;
+use crate::backend::{NoBackend, ProgramError, has_no_programs};
+use crate::config::{Config, Method};
 use crate::dry_run;
 use crate::log::Log;
 use crate::routing::RoutingError;
@@ -28,6 +30,8 @@ pub enum ApplyError {
     Backend(#[from] NoBackend),
     #[error(transparent)]
     Program(#[from] ProgramError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     #[error(transparent)]
     Routing(#[from] RoutingError),
     #[error("wait for another run in this network namespace: {0}")]
@@ -53,6 +57,7 @@ impl ApplyError {
                 tried.iter().all(ProgramError::is_missing_support)
             }
             ApplyError::Program(error) => error.is_missing_support(),
+            ApplyError::Kernel(error) => error.is_missing_support(),
             _ => false,
         }
     }
@@ -70,12 +75,26 @@ pub fn run(config: &Config, log: &Log) -> Result<(), ApplyError> {
         log.info("no rules are written (--skip-rule-apply)");
         return Ok(());
     }
+    let config = &with_usable_method(config, log);
     let _turn = Turn::take().map_err(ApplyError::Turn)?;
     let situation = Situation::look(config, log)?;
     let steps = situation.steps(config, log)?;
     step::take(&steps, log)?;
     situation.report(log);
     Ok(())
+}
+
+/// An image without any iptables program gets native tables, unless programs were asked for by name.
+fn with_usable_method(config: &Config, log: &Log) -> Config {
+    let mut config = config.clone();
+    let is_open = config.method == Method::Iptables && config.force_variant.is_none();
+    if is_open && !config.cleanup_only && has_no_programs(config.ipv6) {
+        log.warn(
+            "no iptables programs in this image: native tables are written over netlink (--backend netlink)",
+        );
+        config.method = Method::Netlink;
+    }
+    config
 }
 
 /// Standard output has the exact text and, as comments, its meaning; the file the text alone.

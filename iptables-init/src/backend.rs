@@ -4,6 +4,7 @@
 //! (ip_tables), *nft* (nf_tables), and the *plain* names, which a distribution points at one of the two.
 //! Source: Istio `tools/istio-iptables/pkg/dependencies`, order of choice.
 
+pub mod kernel;
 pub mod nft;
 mod program;
 
@@ -31,6 +32,20 @@ pub struct NoBackend {
     pub family: Family,
     /// One reason a variant that was tried.
     pub tried: Vec<ProgramError>,
+}
+
+/// Whether there are no programs of any variant for the families that rules are wanted of.
+pub fn has_no_programs(ipv6: bool) -> bool {
+    let stems: &[&str] = if ipv6 {
+        &["iptables", "ip6tables"]
+    } else {
+        &["iptables"]
+    };
+    let variants = [Variant::Legacy, Variant::Nft, Variant::Plain];
+    let mut names = stems
+        .iter()
+        .flat_map(|stem| variants.map(|variant| format!("{stem}{variant}-restore")));
+    names.all(|name| find(&name).is_err())
 }
 
 /// The programs of one family and variant, and what they showed.

@@ -124,6 +124,8 @@ pub enum Method {
     Iptables,
     /// `nft`, tables of our own.
     Nftables,
+    /// The same tables, without a program.
+    Netlink,
 }
 
 /// Which inbound connections are redirected.
@@ -174,6 +176,7 @@ impl Config {
         let dual_stack = settings.switch(&flags.dual_stack, name::DUAL_STACK)?;
         let ports = |given, name| settings.list(given, name, values::port);
         let interfaces = |given, name| settings.list(given, name, values::interface);
+        let (method, variant) = own::method(flags, &settings, merge::force_variant(flags, &settings)?)?;
         Ok(Config {
             outbound_port: settings.port(&flags.envoy_port, name::ENVOY_PORT, DEFAULT_OUTBOUND_PORT)?,
             inbound_port: settings.port(
@@ -219,11 +222,8 @@ impl Config {
             probe_timeout: settings
                 .flag(&flags.probe_timeout, name::PROBE_TIMEOUT)
                 .map_or(Ok(DEFAULT_PROBE_TIMEOUT), |setting| setting.one(values::duration))?,
-            method: match settings.switch(&flags.native_nftables, name::NATIVE_NFTABLES)? {
-                true => Method::Nftables,
-                false => Method::Iptables,
-            },
-            force_variant: merge::force_variant(flags, &settings)?,
+            method,
+            force_variant: variant,
             explain: own::explain(flags)?,
             log: merge::log(flags, &mut notes)?,
             notes,

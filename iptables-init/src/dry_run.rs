@@ -23,8 +23,11 @@ pub fn text(config: &Config) -> String {
                 }
             }
         }
-        Method::Nftables => {
-            text.push_str("# nft -f -\n");
+        method @ (Method::Nftables | Method::Netlink) => {
+            text.push_str(match method {
+                Method::Netlink => "# over netlink, in the words of nft -f -\n",
+                _ => "# nft -f -\n",
+            });
             text.push_str(&nft::render(&plan::native(config)));
         }
     }

@@ -121,6 +121,9 @@ pub struct Flags {
     /// Use these iptables binaries: legacy or nft [default: found out]
     #[arg(long, allow_hyphen_values = true, value_name = "BACKEND")]
     pub force_iptables_binary: Option<String>,
+    /// What writes the rules: auto, legacy, nft, nftables or netlink (which needs no program) [default: auto]
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<String>,
     /// Follow one connection through the planned rules, and do nothing else: 10.0.0.5:3306, udp://10.0.0.10:53,
     /// inbound:8080
     #[arg(long, value_name = "CONNECTION")]

@@ -19,6 +19,7 @@ pub mod host;
 pub mod log;
 pub mod meaning;
 pub mod namespace;
+pub mod netlink;
 pub mod nft;
 pub mod plan;
 pub mod restore;

@@ -1,16 +1,18 @@
 //! What is there before anything is done, and the steps from there to what is wanted.
 
+use crate::backend::kernel::Kernel;
 use crate::backend::nft::Nft;
-use crate::backend::{Backend, ProgramError, Variants};
+use crate::backend::{Backend, Variants};
 use crate::config::{Config, Method, Mode};
 use crate::log::{Level, Log};
 use crate::plan::{self, NativeChain};
 use crate::routing::{self, Item};
 use crate::rule::{Family, Rule, of_family};
 use crate::saved::{Verdict, compare};
-use crate::{nft, transition};
+use crate::transition;
 
 use super::ApplyError;
+use super::native::Native;
 use super::step::Step;
 
 /// Programs that were found, with the rules that they showed.
@@ -19,7 +21,7 @@ pub(super) struct Situation {
     chosen: Vec<Backend>,
     /// Must hold none of ours then.
     others: Vec<Backend>,
-    nft: Result<Nft, ProgramError>,
+    native: Result<Native, ApplyError>,
 }
 
 impl Situation {
@@ -35,16 +37,20 @@ impl Situation {
                 others.extend(variants.usable());
             }
         }
-        let nft = Nft::find();
-        if config.method == Method::Nftables && !config.cleanup_only {
-            // Whoever asks for nftables gets nothing without the program.
+        let native = native_tables(config);
+        if config.method != Method::Iptables && !config.cleanup_only {
+            // Whoever asks for native tables gets nothing without them.
             return Ok(Situation {
                 chosen,
                 others,
-                nft: Ok(nft?),
+                native: Ok(native?),
             });
         }
-        Ok(Situation { chosen, others, nft })
+        Ok(Situation {
+            chosen,
+            others,
+            native,
+        })
     }
 
     /// New rules come before old ones of other programs go: there is no moment without any.
@@ -60,14 +66,14 @@ impl Situation {
                 steps.push(Step::restore(backend, text, wanted));
             }
         }
-        if let Ok(nft) = &self.nft {
-            let wanted = native(config);
+        if let Ok(native) = &self.native {
+            let wanted = wanted(config);
             if !wanted.is_empty() {
-                if due("nftables", &nft.listing.compare(&wanted), config, log)? {
-                    steps.push(Step::native(nft, nft::render(&wanted)));
+                if due("nftables", &native.compare(&wanted), config, log)? {
+                    steps.push(Step::native(native, wanted));
                 }
-            } else if !nft.listing.is_empty() {
-                steps.push(Step::native(nft, nft::cleanup()));
+            } else if !native.is_empty() {
+                steps.push(Step::native(native, wanted));
             }
         }
         for backend in &self.others {
@@ -89,7 +95,7 @@ impl Situation {
         let mut marks: Vec<u32> = backends()
             .filter_map(|backend| backend.saved.tproxy_mark())
             .collect();
-        marks.extend(self.nft.as_ref().ok().and_then(|nft| nft.listing.tproxy_mark()));
+        marks.extend(self.native.as_ref().ok().and_then(Native::tproxy_mark));
         if let Mode::Tproxy(tproxy) = config.mode {
             marks.push(tproxy.mark);
         }
@@ -114,8 +120,8 @@ impl Situation {
             }
         }
         if self.chosen.is_empty()
-            && let Ok(nft) = &self.nft
-            && let Ok(listing) = nft.list()
+            && let Ok(native) = &self.native
+            && let Ok(listing) = native.list()
         {
             log.info(&format!("nftables: rules now\n{}", listing.trim_end()));
         }
@@ -129,10 +135,20 @@ impl Config {
     }
 }
 
-fn native(config: &Config) -> Vec<NativeChain> {
+fn wanted(config: &Config) -> Vec<NativeChain> {
     match config.method {
-        Method::Nftables if !config.cleanup_only => plan::native(config),
+        Method::Nftables | Method::Netlink if !config.cleanup_only => plan::native(config),
         _ => Vec::new(),
+    }
+}
+
+/// Who reads and writes native tables. Without the program the kernel itself is spoken to, so that tables of an
+/// earlier run are found in any image.
+fn native_tables(config: &Config) -> Result<Native, ApplyError> {
+    match (config.method, Nft::find()) {
+        (Method::Nftables, nft) => Ok(Native::Program(nft?)),
+        (Method::Iptables, Ok(nft)) => Ok(Native::Program(nft)),
+        _ => Ok(Native::Kernel(Kernel::look()?)),
     }
 }
 

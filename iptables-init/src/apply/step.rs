@@ -1,13 +1,14 @@
 //! Steps, one after the other, and back again if one fails.
 
 use crate::backend::Backend;
-use crate::backend::nft::Nft;
 use crate::log::Log;
+use crate::plan::NativeChain;
 use crate::routing::Item;
 use crate::rule::Rule;
 use crate::transition;
 
 use super::ApplyError;
+use super::native::Native;
 
 /// One change.
 pub(super) enum Step<'a> {
@@ -20,10 +21,11 @@ pub(super) enum Step<'a> {
         /// Rules that are ours, wherever they are found.
         known: Vec<Rule>,
     },
-    /// All of `file` or nothing.
+    /// All of it or nothing.
     Native {
-        nft: &'a Nft,
-        file: String,
+        native: &'a Native,
+        /// Nothing: our tables go.
+        wanted: Vec<NativeChain>,
     },
 }
 
@@ -32,8 +34,8 @@ impl<'a> Step<'a> {
         Step::Restore { backend, text, known }
     }
 
-    pub(super) fn native(nft: &'a Nft, file: String) -> Self {
-        Step::Native { nft, file }
+    pub(super) fn native(native: &'a Native, wanted: Vec<NativeChain>) -> Self {
+        Step::Native { native, wanted }
     }
 
     /// Whether it changed anything.
@@ -50,9 +52,9 @@ impl<'a> Step<'a> {
                 backend.restore(text)?;
                 true
             }
-            Step::Native { nft, file } => {
-                log.info(&format!("nft -f -\n{}", file.trim_end()));
-                nft.run_file(file)?;
+            Step::Native { native, wanted } => {
+                log.info(&native.describe(wanted));
+                native.replace(wanted)?;
                 true
             }
         })
@@ -69,7 +71,7 @@ impl<'a> Step<'a> {
                     backend.restore(&text)?;
                 }
             }
-            Step::Native { nft, .. } => nft.run_file(&nft.listing.file())?,
+            Step::Native { native, .. } => native.put_back()?,
         }
         Ok(())
     }

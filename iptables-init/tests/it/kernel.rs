@@ -7,6 +7,7 @@
 
 mod behaviour;
 mod killed;
+mod netlink;
 mod options;
 mod pods;
 mod probe;

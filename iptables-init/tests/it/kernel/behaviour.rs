@@ -27,6 +27,12 @@ const NATIVE: Backend = Backend {
     takes: |_| true,
 };
 
+const NETLINK: Backend = Backend {
+    flags: &["--backend", "netlink"],
+    lists: &[],
+    takes: |_| true,
+};
+
 fn is_for_iptables(case: &Case) -> bool {
     !case.flags.iter().any(|flag| flag == "--native-nftables")
 }
@@ -131,4 +137,9 @@ fn connections_end_where_istio_means_them_to_with_nft_programs() {
 #[test]
 fn connections_end_where_istio_means_them_to_with_native_tables() {
     check(&NATIVE);
+}
+
+#[test]
+fn connections_end_where_istio_means_them_to_without_any_program() {
+    check(&NETLINK);
 }

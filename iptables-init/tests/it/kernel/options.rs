@@ -138,7 +138,8 @@ fn a_namespace_of_other_users_is_entered_as_one_of_them() {
 #[test]
 fn an_image_without_the_programs_is_told_so() {
     let pods = Pods::new("v4");
-    for (more, program) in [(&[][..], "iptables-nft-save"), (&["--native-nftables"], "nft")] {
+    let iptables = &["--force-iptables-binary=nft"][..];
+    for (more, program) in [(iptables, "iptables-nft-save"), (&["--native-nftables"], "nft")] {
         let hide = "mount -t tmpfs none /usr/sbin && mount -t tmpfs none /sbin && exec \"$@\"";
         let mut without = pods.command("unshare");
         without.args([
