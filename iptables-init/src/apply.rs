@@ -50,6 +50,14 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether something may be wrong with the machine.
+    pub fn is_for_the_doctor(&self) -> bool {
+        !matches!(
+            self,
+            ApplyError::Print(_) | ApplyError::DryRunFile { .. } | ApplyError::Differs(_)
+        )
+    }
+
     /// Whether the image lacks a program or the node's kernel lacks a part.
     pub fn is_missing_support(&self) -> bool {
         match self {

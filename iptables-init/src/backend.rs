@@ -6,7 +6,7 @@
 
 pub mod kernel;
 pub mod nft;
-mod program;
+pub(crate) mod program;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -12,6 +12,7 @@ pub mod apply;
 pub mod backend;
 mod command;
 pub mod config;
+pub mod doctor;
 pub mod dry_run;
 pub mod explain;
 pub mod flags;
@@ -28,6 +29,7 @@ pub mod rule;
 pub mod saved;
 #[cfg(test)]
 mod testing;
+pub mod throwaway;
 pub mod transition;
 pub mod validate;
 pub mod walk;
@@ -46,13 +48,23 @@ pub enum Exit {
     BadFlag = 2,
     /// The image lacks a program, or the node's kernel a part; nothing has changed.
     MissingSupport = 3,
+    /// `doctor`: a capability is missing, or taken away by seccomp or a user namespace.
+    NoPrivilege = 4,
+    /// `doctor`: rules that are there already are in the way.
+    Conflict = 5,
+    /// `doctor`: IPv6, a sysctl or a port is not as the rules need it.
+    BadSetting = 6,
     /// They do not capture. Istio's CNI repairs pods whose container `istio-validation` ends so.
     NotValid = 126,
 }
 
 /// Runs the program with `args` (the first is the program's own name); explains on standard error.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let config = match configured(args.into_iter().collect()) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(exit) = command::run(&args) {
+        return exit;
+    }
+    let config = match configured(args) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -65,6 +77,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     }
     if let Err(error) = apply::run(&config, &log) {
         log.error(&error.to_string());
+        if error.is_for_the_doctor() {
+            command::diagnose(&config);
+        }
         return if error.is_missing_support() {
             Exit::MissingSupport
         } else {

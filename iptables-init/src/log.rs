@@ -96,7 +96,7 @@ fn line(json: bool, level: Level, since_epoch: Duration, message: &str) -> Strin
     }
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -35,7 +35,7 @@ pub enum ProgramError {
 }
 
 /// The path of `name`.
-pub(super) fn find(name: &str) -> Result<PathBuf, ProgramError> {
+pub(crate) fn find(name: &str) -> Result<PathBuf, ProgramError> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(env::split_paths(USUAL_FOLDERS));
     folders
@@ -46,7 +46,7 @@ pub(super) fn find(name: &str) -> Result<PathBuf, ProgramError> {
 }
 
 /// Runs `program` with `input` on its standard input and gives back its standard output.
-pub(super) fn run(program: &Path, args: &[&str], input: &str) -> Result<String, ProgramError> {
+pub(crate) fn run(program: &Path, args: &[&str], input: &str) -> Result<String, ProgramError> {
     let output = spawn(program, args, input).map_err(|source| ProgramError::Spawn {
         program: program.display().to_string(),
         source,

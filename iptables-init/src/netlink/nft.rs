@@ -173,6 +173,14 @@ pub(crate) fn commit(messages: &[Message]) -> Result<(), Refusal> {
     batch(messages, true)
 }
 
+/// Has the kernel look at `messages` as [`commit`] does, and forget them. Needs the same capability.
+///
+/// # Errors
+/// As [`commit`].
+pub(crate) fn check(messages: &[Message]) -> Result<(), Refusal> {
+    batch(messages, false)
+}
+
 fn batch(messages: &[Message], commit: bool) -> Result<(), Refusal> {
     let Some((last, most)) = messages.split_last() else {
         return Ok(());
