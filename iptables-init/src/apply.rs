@@ -21,7 +21,7 @@ use crate::dry_run;
 use crate::log::Log;
 use crate::routing::RoutingError;
 use situation::Situation;
-use turn::Turn;
+pub use turn::Turn;
 
 /// Why the rules are not in place.
 #[derive(Debug, thiserror::Error)]
@@ -71,25 +71,25 @@ impl ApplyError {
     }
 }
 
-/// Does what `config` says.
+/// Does what `config` says. While the [`Turn`] is held, no other run changes it.
 ///
 /// # Errors
 /// The first thing that stopped it; what was done before it is taken back.
-pub fn run(config: &Config, log: &Log) -> Result<(), ApplyError> {
+pub fn run(config: &Config, log: &Log) -> Result<Option<Turn>, ApplyError> {
     if config.dry_run {
-        return dry_run(config);
+        return dry_run(config).map(|()| None);
     }
     if config.skip_rule_apply {
         log.info("no rules are written (--skip-rule-apply)");
-        return Ok(());
+        return Ok(None);
     }
     let config = &with_usable_method(config, log);
-    let _turn = Turn::take().map_err(ApplyError::Turn)?;
+    let turn = Turn::take().map_err(ApplyError::Turn)?;
     let situation = Situation::look(config, log)?;
     let steps = situation.steps(config, log)?;
     step::take(&steps, log)?;
     situation.report(log);
-    Ok(())
+    Ok(Some(turn))
 }
 
 /// An image without any iptables program gets native tables, unless programs were asked for by name.

@@ -85,6 +85,8 @@ pub struct Config {
     pub probe_timeout: Duration,
     pub method: Method,
     pub force_variant: Option<Variant>,
+    /// Prove the rules once they are in place.
+    pub selftest: bool,
     /// Explain one connection, and do nothing else.
     pub explain: Option<Explain>,
     pub log: Log,
@@ -224,6 +226,7 @@ impl Config {
                 .map_or(Ok(DEFAULT_PROBE_TIMEOUT), |setting| setting.one(values::duration))?,
             method,
             force_variant: variant,
+            selftest: own::selftest(flags)?,
             explain: own::explain(flags)?,
             log: merge::log(flags, &mut notes)?,
             notes,

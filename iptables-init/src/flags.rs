@@ -124,6 +124,9 @@ pub struct Flags {
     /// What writes the rules: auto, legacy, nft, nftables or netlink (which needs no program) [default: auto]
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
+    /// Do not prove the rules with connections once they are in place
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_selftest: Option<String>,
     /// Follow one connection through the planned rules, and do nothing else: 10.0.0.5:3306, udp://10.0.0.10:53,
     /// inbound:8080
     #[arg(long, value_name = "CONNECTION")]

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
 
 /// The environment variable `name`; an empty one counts as unset.
 ///
@@ -89,6 +90,14 @@ pub fn route(to: IpAddr) -> Option<Route> {
     let has_source = |interface: &InterfaceAddress| ip(interface) == Some(source);
     let interface = interfaces.find(has_source)?.interface_name;
     Some(Route { interface, source })
+}
+
+/// Whether interface `name` is there and up. Where interfaces cannot be listed, it is believed to be.
+pub fn is_up(name: &str) -> bool {
+    let up = |interface: InterfaceAddress| {
+        interface.interface_name == name && interface.flags.contains(InterfaceFlags::IFF_UP)
+    };
+    getifaddrs().map_or(true, |mut interfaces| interfaces.any(up))
 }
 
 /// Where connections from elsewhere arrive: the first interface with an address that others can use.

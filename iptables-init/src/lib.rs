@@ -27,6 +27,7 @@ pub mod restore;
 pub mod routing;
 pub mod rule;
 pub mod saved;
+pub mod selftest;
 #[cfg(test)]
 mod testing;
 pub mod throwaway;
@@ -75,17 +76,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     if let Some(about) = &config.explain {
         return command::explain(&config, about);
     }
-    if let Err(error) = apply::run(&config, &log) {
-        log.error(&error.to_string());
-        if error.is_for_the_doctor() {
-            command::diagnose(&config);
+    let turn = match apply::run(&config, &log) {
+        Ok(turn) => turn,
+        Err(error) => return command::failed(&config, &error),
+    };
+    if config.selftest && !config.dry_run && !config.skip_rule_apply && !config.cleanup_only {
+        let exit = command::prove(&config);
+        if exit != Exit::Done {
+            return exit;
         }
-        return if error.is_missing_support() {
-            Exit::MissingSupport
-        } else {
-            Exit::Failed
-        };
     }
+    drop(turn);
     if config.run_validation
         && !config.dry_run
         && !config.cleanup_only

@@ -5,6 +5,8 @@
 //! as if from a stranger: short or odd ones end the reading. Source: netlink(7), linux/netlink.h.
 
 pub(crate) mod attribute;
+pub(crate) mod conntrack;
+pub(crate) mod link;
 pub(crate) mod nft;
 
 use std::os::fd::{AsRawFd, OwnedFd};

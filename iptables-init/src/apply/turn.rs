@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Held until it is dropped.
-pub(super) struct Turn {
+pub struct Turn {
     _name: UnixDatagram,
 }
 
@@ -27,7 +27,7 @@ impl Turn {
     ///
     /// # Errors
     /// `AddrInUse` after half a minute; the kernel's to making a socket.
-    pub(super) fn take() -> io::Result<Self> {
+    pub fn take() -> io::Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         let name = SocketAddr::from_abstract_name(NAME)?;
         loop {

@@ -1,9 +1,9 @@
-//! Flags that Istio's program does not have: `--backend`, `--explain`.
+//! Flags that Istio's program does not have: `--backend`, `--explain`, `--no-selftest`.
 //!
 //! Flags only: none of them has a variable, so that none that happens to be set can change what is done.
 
 use super::setting::{Setting, Settings};
-use super::{ConfigError, Method, name};
+use super::{ConfigError, Method, name, values};
 use crate::backend::Variant;
 use crate::explain::{Owner, Question, question};
 use crate::flags::Flags;
@@ -69,6 +69,15 @@ pub(super) fn explain(flags: &Flags) -> Result<Option<Explain>, ConfigError> {
     Ok(Some(Explain { question, owner }))
 }
 
+/// Whether the rules are proven once they are in place.
+pub(super) fn selftest(flags: &Flags) -> Result<bool, ConfigError> {
+    let given = flags
+        .no_selftest
+        .as_ref()
+        .map(|text| Setting::new("--no-selftest", text));
+    Ok(!given.map_or(Ok(false), |setting| setting.one(values::switch))?)
+}
+
 fn number(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "not a user or group number".to_owned())
 }
@@ -125,5 +134,8 @@ mod tests {
         check("--gid 7", Err("--gid: bad value \"7\""));
         check("--explain 10.0.0.5:80 --uid x", Err("--uid: bad value \"x\""));
         check("--explain 10.0.0.5", Err("--explain: bad value \"10.0.0.5\""));
+        assert!(try_config("").unwrap().selftest);
+        assert!(!try_config("--no-selftest").unwrap().selftest);
+        check("--no-selftest=maybe", Err("--no-selftest: bad value \"maybe\""));
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod behaviour;
+mod doctor;
 mod killed;
 mod netlink;
 mod options;
@@ -13,3 +14,4 @@ mod pods;
 mod probe;
 mod random;
 mod second_run;
+mod selftest;
