@@ -213,7 +213,30 @@ pub(crate) fn decode<M: Message + Default>(
     type_name: &str,
     bytes: &[u8],
 ) -> Result<M, Rejection> {
-    M::decode(bytes).map_err(|error| at.reject(format!("malformed {type_name}: {error}")))
+    M::decode(bytes).map_err(|error| {
+        let error = error.to_string();
+        let mut rejection = at.reject(format!("malformed {type_name}: {error}"));
+        for field in broken_field(&error).collect::<Vec<_>>().into_iter().rev() {
+            if !rejection.path.is_empty() {
+                rejection.path.push('.');
+            }
+            rejection.path.push_str(field);
+        }
+        rejection
+    })
+}
+
+/// The field that does not decode and those it is in, from the inside out; prost only tells them in its text:
+/// `…: FilterChain.filters: Listener.filter_chains: …`.
+fn broken_field(error: &str) -> impl Iterator<Item = &str> {
+    let is_word = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    error.split(": ").filter_map(move |part| {
+        let (message, field) = part.split_once('.')?;
+        (is_word(message) && is_word(field) && !field.is_empty()).then_some(field)
+    })
 }
 
 /// The name in a type URL: what follows the last slash.

@@ -12,7 +12,7 @@ use crate::any;
 use crate::bootstrap::Bootstrap;
 use crate::cluster::Cluster;
 use crate::endpoint::LoadAssignment;
-use crate::field::{Context, Converted, FieldPath, Rejection};
+use crate::field::{Context, Converted, FieldPath, Problem, Rejection};
 use crate::istio;
 use crate::listener::Listener;
 use crate::nds::NameTable;
@@ -118,6 +118,22 @@ pub fn bootstrap(proto: bootstrap::v3::Bootstrap) -> Result<Converted<Bootstrap>
     let context = Context::new("bootstrap", &node);
     let value = Bootstrap::from_proto(&context.root(), proto)?;
     Ok(context.finish(value))
+}
+
+/// Judges a resource of any type: the problems to list, or the rejection. `None`: no resource has this type.
+pub fn judge(type_url: &str, bytes: &[u8]) -> Option<Result<Vec<Problem>, Rejection>> {
+    fn problems<T>(converted: Converted<T>) -> Vec<Problem> {
+        converted.problems
+    }
+    Some(match type_url {
+        LISTENER_TYPE => listener(bytes).map(problems),
+        CLUSTER_TYPE => cluster(bytes).map(problems),
+        ROUTE_TABLE_TYPE => route_table(bytes).map(problems),
+        LOAD_ASSIGNMENT_TYPE => load_assignment(bytes).map(problems),
+        SECRET_TYPE => secret(bytes).map(problems),
+        NAME_TABLE_TYPE => name_table(bytes).map(problems),
+        _ => return None,
+    })
 }
 
 fn resource<M: Message + Default, T>(

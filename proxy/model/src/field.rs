@@ -141,11 +141,10 @@ impl<'a> FieldPath<'a> {
 
     /// Refuses the resource because of this field.
     pub(crate) fn reject(&self, reason: impl Into<String>) -> Rejection {
-        let (resource, path) = (self.context.resource.clone(), self.to_string());
         Rejection {
-            resource,
-            path,
-            reason: reason.into(),
+            resource: shortened(self.context.resource.clone()),
+            path: shortened(self.to_string()),
+            reason: shortened(reason.into()),
             did_you_mean: None,
         }
     }
@@ -168,8 +167,8 @@ impl<'a> FieldPath<'a> {
         let mut problems = self.context.problems.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
             problems.push(Problem {
-                path: self.to_string(),
-                reason: reason.into(),
+                path: shortened(self.to_string()),
+                reason: shortened(reason.into()),
             });
         }
     }
@@ -193,6 +192,17 @@ impl fmt::Display for FieldPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f)
     }
+}
+
+/// Texts quote what was received, and a control plane may send a megabyte where a name should stand.
+const MAX_TEXT_BYTES: usize = 4096;
+
+fn shortened(mut text: String) -> String {
+    if text.len() > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+        text.push('…');
+    }
+    text
 }
 
 /// Whether a protobuf field differs from what it is when nobody writes it.
@@ -362,6 +372,22 @@ mod tests {
         let text = "listener \"x\": a[0]: unknown b \"rooter\"; did you mean \"router\"?";
         assert_eq!(rejection.to_string(), text);
         assert_eq!(root.reject("empty").to_string(), "listener \"x\": empty");
+    }
+
+    #[test]
+    fn a_text_that_quotes_too_much_is_cut() {
+        let context = Context::new("listener", &"é".repeat(9000));
+        let rejection = context
+            .root()
+            .field("a")
+            .key(&"k".repeat(9000))
+            .reject("r".repeat(9000));
+        assert!(
+            rejection.to_string().len() < 3 * (MAX_TEXT_BYTES + 10),
+            "{}",
+            rejection.to_string().len()
+        );
+        assert!(rejection.reason.ends_with("r…"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod compat;
 mod corruption;
 mod coverage;
 mod mutation;
+mod mutator;
 mod refusals;
 mod sources;
 mod verdict;
