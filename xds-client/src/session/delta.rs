@@ -290,9 +290,18 @@ impl TypeState {
     fn record(&mut self, interest: &Interest, outcome: &Outcome) {
         let rejected = outcome.rejected();
         for (name, version) in outcome.added.iter().filter(|(name, _)| interest.holds(name)) {
-            let known = self.held.known.entry(name.clone()).or_default();
-            if !rejected.contains(name.as_str()) {
-                *known = Some(version.clone());
+            let version = (!rejected.contains(name.as_str())).then_some(version);
+            match self.held.known.get_mut(name) {
+                // A push of the same copies nothing.
+                Some(known) if version.is_some() && known.as_ref() == version => {}
+                Some(known) => {
+                    if let Some(version) = version {
+                        *known = Some(version.clone());
+                    }
+                }
+                None => {
+                    self.held.known.insert(name.clone(), version.cloned());
+                }
             }
         }
         self.held.remove_gone(outcome);

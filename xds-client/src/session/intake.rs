@@ -2,7 +2,7 @@
 //!
 //! Judges only what needs no knowledge of resource types. Nothing that was not asked for can cause a NACK.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use envoy_types::pb::google::protobuf::Any;
@@ -24,7 +24,7 @@ pub(super) struct Intake {
     /// What the session itself refuses.
     pub(super) rejections: Vec<Rejection>,
     /// Times to live: of what is in the update, `None` if it has none; of heartbeats too.
-    pub(super) ttls: Vec<(String, Option<Duration>)>,
+    pub(super) ttls: Vec<(String, Duration)>,
     /// A resource had no name, so it cannot be said which ones are absent.
     pub(super) nameless: bool,
 }
@@ -34,11 +34,11 @@ pub(super) struct Outcome {
     pub(super) added: Vec<(String, String)>,
     pub(super) removed: Vec<String>,
     pub(super) rejections: Vec<Rejection>,
-    pub(super) ttls: Vec<(String, Option<Duration>)>,
+    pub(super) ttls: Vec<(String, Duration)>,
 }
 
 impl Intake {
-    /// O(n log n) in the size of the response.
+    /// O(n) in the size of the response.
     pub(super) fn sort(
         interest: &Interest,
         version: String,
@@ -60,24 +60,27 @@ impl Intake {
             nameless: false,
         };
         let removed: BTreeSet<String> = removed.into_iter().collect();
-        let mut occurrences: BTreeMap<String, u32> = removed.iter().map(|n| (n.clone(), 1)).collect();
-        for offer in &offers {
-            let count = occurrences.entry(offer.name.clone()).or_default();
-            *count = count.saturating_add(1);
-        }
+        let mut repeated = repeated(&removed, &offers);
+        intake.update.added.reserve(offers.len());
         for offer in offers {
-            let count = occurrences.get_mut(&offer.name);
-            intake.offer(interest, offer, count, counters);
+            intake.offer(interest, offer, &mut repeated, counters);
         }
         // A name that is also among the added ones was refused above: neither is done.
+        let removed = removed.into_iter();
         intake
             .update
             .removed
-            .extend(removed.into_iter().filter(|n| occurrences.get(n) == Some(&1)));
+            .extend(removed.filter(|name| !repeated.contains_key(name)));
         intake
     }
 
-    fn offer(&mut self, interest: &Interest, offer: Offer, count: Option<&mut u32>, counters: &mut Counters) {
+    fn offer(
+        &mut self,
+        interest: &Interest,
+        offer: Offer,
+        repeated: &mut HashMap<String, bool>,
+        counters: &mut Counters,
+    ) {
         let Offer {
             name,
             version,
@@ -92,19 +95,17 @@ impl Intake {
             counters.unrequested += 1;
             return;
         }
-        match count {
-            Some(1) => {}
-            // Said already, with the first of them.
-            Some(0) => return,
-            Some(count) => {
-                *count = 0;
-                return self.reject(name, "occurs more than once in one response".to_owned());
+        if let Some(is_said) = repeated.get_mut(&name) {
+            if !std::mem::replace(is_said, true) {
+                self.reject(name, "occurs more than once in one response".to_owned());
             }
-            None => return,
+            return;
         }
         match any {
             Some(any) if any.type_url == *interest.type_url => {
-                self.ttls.push((name.clone(), ttl));
+                if let Some(ttl) = ttl {
+                    self.ttls.push((name.clone(), ttl));
+                }
                 self.update.added.push(Resource { name, version, any });
             }
             Some(any) => {
@@ -112,11 +113,13 @@ impl Intake {
                 self.reject(name, reason);
             }
             // A heartbeat prolongs a time to live and changes nothing else (xDS protocol, "Time to live").
-            None if ttl.is_some() => {
-                counters.heartbeats += 1;
-                self.ttls.push((name, ttl));
-            }
-            None => self.reject(name, "resource without a body".to_owned()),
+            None => match ttl {
+                Some(ttl) => {
+                    counters.heartbeats += 1;
+                    self.ttls.push((name, ttl));
+                }
+                None => self.reject(name, "resource without a body".to_owned()),
+            },
         }
     }
 
@@ -135,6 +138,14 @@ impl Intake {
             removed.clone(),
         )
     }
+}
+
+/// Names that occur more than once, or are removed as well; true once that was said. Nothing is copied for a name that occurs once.
+fn repeated(removed: &BTreeSet<String>, offers: &[Offer]) -> HashMap<String, bool> {
+    let mut seen: HashSet<&str> = HashSet::with_capacity(removed.len() + offers.len());
+    seen.extend(removed.iter().map(String::as_str));
+    let again = offers.iter().filter(|offer| !seen.insert(&offer.name));
+    again.map(|offer| (offer.name.clone(), false)).collect()
 }
 
 impl Outcome {

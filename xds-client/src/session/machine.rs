@@ -309,11 +309,16 @@ impl<V> Held<V> {
 
     /// Notes until when the accepted resources live; a heartbeat of what is not there means nothing.
     pub(super) fn live(&mut self, outcome: &Outcome, now: Duration) {
+        if self.expiries.next().is_none() && outcome.ttls.is_empty() {
+            return;
+        }
         let rejected = outcome.rejected();
-        for (name, ttl) in &outcome.ttls {
-            if self.known.contains_key(name) && !rejected.contains(name.as_str()) {
-                self.expiries.set(name, ttl.map(|ttl| now.saturating_add(ttl)));
-            }
+        let accepted = |name: &str| self.known.contains_key(name) && !rejected.contains(name);
+        for (name, _) in outcome.added.iter().filter(|(name, _)| accepted(name)) {
+            self.expiries.set(name, None);
+        }
+        for (name, ttl) in outcome.ttls.iter().filter(|(name, _)| accepted(name)) {
+            self.expiries.set(name, Some(now.saturating_add(*ttl)));
         }
     }
 }

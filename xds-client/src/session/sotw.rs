@@ -350,8 +350,13 @@ impl TypeState {
     fn record(&mut self, interest: &Interest, outcome: &Outcome) {
         let rejected = outcome.rejected();
         for (name, _) in outcome.added.iter().filter(|(name, _)| interest.holds(name)) {
-            let accepted = self.held.known.entry(name.clone()).or_default();
-            *accepted |= !rejected.contains(name.as_str());
+            let is_accepted = !rejected.contains(name.as_str());
+            match self.held.known.get_mut(name) {
+                Some(accepted) => *accepted |= is_accepted,
+                None => {
+                    self.held.known.insert(name.clone(), is_accepted);
+                }
+            }
         }
         self.held.remove_gone(outcome);
     }
