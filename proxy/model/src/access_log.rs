@@ -5,6 +5,7 @@ mod format;
 mod from_proto;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fraction::Fraction;
@@ -37,8 +38,8 @@ pub enum Logger {
 pub struct FileLog {
     /// Where to; `/dev/stdout` means file descriptor 1.
     pub path: PathBuf,
-    /// How.
-    pub format: LogFormat,
+    /// How; the loggers of a mesh have one format, and share it.
+    pub format: Arc<LogFormat>,
 }
 
 /// Records for OpenTelemetry's log service. Awaits the telemetry issue.

@@ -56,7 +56,7 @@ pub(crate) struct AccessLogger {
 #[derive(Debug)]
 struct Log {
     filter: Filter,
-    format: LineFormat,
+    format: Arc<LineFormat>,
     sink: Arc<Sink>,
 }
 
@@ -95,12 +95,12 @@ impl Log {
         let (Some(filter), Logger::File(file)) = (filter, &log.logger) else {
             return Ok(None);
         };
-        let LogFormat::Text(format) = &file.format else {
+        let LogFormat::Text(parts) = file.format.as_ref() else {
             return Ok(None);
         };
         Ok(Some(Log {
             filter,
-            format: LineFormat::new(format),
+            format: sinks.format(&file.format, parts),
             sink: sinks.open(&file.path)?,
         }))
     }

@@ -1,5 +1,8 @@
 //! Protobuf to [`AccessLog`].
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use envoy_types::pb::envoy::config::accesslog::v3 as pb;
 use envoy_types::pb::envoy::config::core::v3::{self as core, substitution_format_string};
@@ -77,9 +80,31 @@ impl FileLog {
         verdicts!(at, proto => file::FileAccessLog { supported { path, access_log_format } });
         Ok(Self {
             path: PathBuf::from(at.field("path").not_empty(path)?),
-            format: LogFormat::from_proto(at, access_log_format)?,
+            format: shared(LogFormat::from_proto(at, access_log_format)?),
         })
     }
+}
+
+/// Formats that are compared with a new one.
+const RECENT: usize = 8;
+
+/// The format itself, or one like it that was converted lately. A parsed format takes kilobytes, and istiod writes the same one into
+/// each of a thousand listeners.
+fn shared(format: LogFormat) -> Arc<LogFormat> {
+    thread_local! {
+        static KNOWN: RefCell<VecDeque<Weak<LogFormat>>> = const { RefCell::new(VecDeque::new()) };
+    }
+    KNOWN.with_borrow_mut(|known| {
+        known.retain(|format| format.strong_count() > 0);
+        let mut alive = known.iter().filter_map(Weak::upgrade);
+        if let Some(same) = alive.find(|other| **other == format) {
+            return same;
+        }
+        let format = Arc::new(format);
+        known.truncate(RECENT - 1);
+        known.push_front(Arc::downgrade(&format));
+        format
+    })
 }
 
 impl LogFormat {

@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use outrigger_model::access_log::{FormatPart, LogFormat};
+
+use super::super::format::LineFormat;
 use super::{AccessLogError, local};
 use crate::stats::{Counter, Gauge, Registry};
 
@@ -27,6 +30,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct LogSinks {
     queue: SyncSender<Message>,
     open: Mutex<HashMap<PathBuf, Weak<Sink>>>,
+    /// Formats in use, with what they are made of.
+    formats: Mutex<Vec<(Arc<LogFormat>, Weak<LineFormat>)>>,
     stats: Arc<SinkStats>,
 }
 
@@ -84,8 +89,23 @@ impl LogSinks {
         Ok(LogSinks {
             queue,
             open: Mutex::default(),
+            formats: Mutex::default(),
             stats,
         })
+    }
+
+    /// The format, prepared; loggers with the same one share it.
+    pub(super) fn format(&self, config: &Arc<LogFormat>, parts: &[FormatPart]) -> Arc<LineFormat> {
+        let mut formats = self.formats.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |known: &Arc<LogFormat>| Arc::ptr_eq(known, config) || known == config;
+        let known = formats.iter().find(|(known, _)| is_same(known));
+        if let Some(format) = known.and_then(|(_, format)| format.upgrade()) {
+            return format;
+        }
+        formats.retain(|(_, format)| format.strong_count() > 0);
+        let format = Arc::new(LineFormat::new(parts));
+        formats.push((config.clone(), Arc::downgrade(&format)));
+        format
     }
 
     /// The sink of `path`, opened if it is not yet.

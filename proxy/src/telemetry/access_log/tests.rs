@@ -27,7 +27,7 @@ fn config(path: &Path, filter: Option<AccessLogFilter>) -> AccessLog {
         filter,
         logger: Logger::File(FileLog {
             path: path.to_owned(),
-            format: LogFormat::Text(parts),
+            format: Arc::new(LogFormat::Text(parts)),
         }),
     }
 }
