@@ -2,6 +2,7 @@
 //!
 //! Knows codecs by their heads and bodies, never a socket.
 pub(crate) mod downstream;
+mod edge;
 pub(crate) mod filter;
 pub(crate) mod head;
 mod local_reply;

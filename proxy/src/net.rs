@@ -2,5 +2,6 @@
 pub(crate) mod connect;
 pub(crate) mod copy;
 pub(crate) mod listen;
+pub(crate) mod local_address;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;

@@ -2,6 +2,7 @@
 
 mod clusters;
 mod config_files;
+mod edge;
 mod limits;
 mod paths;
 mod secret_files;

@@ -48,6 +48,10 @@ pub struct HttpConnectionManager {
     pub merge_slashes: bool,
     /// What is done about `%2F` and `%5C` in the path.
     pub escaped_slashes: EscapedSlashes,
+    /// The client is who connected, not whom x-forwarded-for names: this proxy is the edge of what is trusted.
+    pub use_remote_address: bool,
+    /// At the edge a client's `x-request-id` stays.
+    pub preserve_external_request_id: bool,
     /// A missing `x-request-id` is created; Envoy's default true.
     pub generate_request_id: bool,
     /// No byte of a response body for this long ends the stream; Envoy's default 5 min, `None`: no limit.

@@ -13,7 +13,7 @@ use super::downstream::Downstream;
 use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::route_table::Route;
-use super::{path, request_id, xfcc};
+use super::{edge, path, request_id, xfcc};
 use crate::codec::{RequestHead, ResponseHead};
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
@@ -100,8 +100,8 @@ pub(super) fn inbound(
 ) -> Result<(), LocalReply> {
     let config = &manager.config;
     clean_path(config, head)?;
-    if !head.headers.contains_key(X_FORWARDED_PROTO) {
-        let scheme = if downstream.tls.is_some() { "https" } else { "http" };
+    let scheme = if downstream.tls.is_some() { "https" } else { "http" };
+    if config.use_remote_address || !head.headers.contains_key(X_FORWARDED_PROTO) {
         head.headers
             .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
@@ -112,7 +112,9 @@ pub(super) fn inbound(
         _ => head.scheme,
     };
     remove_internal_headers(&mut head.headers);
-    if let Some(client) = last_forwarded_for(&head.headers) {
+    if config.use_remote_address {
+        edge::arrive(config, downstream.info.remote_address.ip(), &mut head.headers);
+    } else if let Some(client) = last_forwarded_for(&head.headers) {
         info.remote_address = Some(client);
     }
     request_id::set(

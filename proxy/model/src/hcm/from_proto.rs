@@ -41,14 +41,13 @@ impl HttpConnectionManager {
                 http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb,
                 request_headers_timeout, stream_idle_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
-                merge_slashes, path_with_escaped_slashes_action, route_specifier,
+                merge_slashes, path_with_escaped_slashes_action, route_specifier, use_remote_address,
+                preserve_external_request_id,
             }
             partly {
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
-                use_remote_address: "false only; true is refused: ignoring it would trust headers that clients forge",
             }
-            inert { preserve_external_request_id: "concerns edge requests, which only use_remote_address makes" }
             unsupported {
                 proxy_100_continue: "traffic", upgrade_configs: "traffic", add_user_agent: "traffic",
                 http1_safe_max_connection_duration: "traffic", http3_protocol_options,
@@ -86,10 +85,6 @@ impl HttpConnectionManager {
             at.field("request_timeout").problem("has no effect here");
         }
         request_id(&at.field("request_id_extension"), request_id_extension)?;
-        at.field("use_remote_address").only_false(
-            use_remote_address,
-            "ignoring it would trust headers that clients forge",
-        )?;
         let (filters, router) = http_filter::list(at.field("http_filters"), http_filters)?;
         let common = Common::from_proto(
             &at.field("common_http_protocol_options"),
@@ -134,6 +129,8 @@ impl HttpConnectionManager {
             normalize_path: normalize_path.value().unwrap_or(false),
             merge_slashes,
             escaped_slashes,
+            use_remote_address: use_remote_address.value().unwrap_or(false),
+            preserve_external_request_id,
             generate_request_id: generate_request_id.value().unwrap_or(true),
             stream_idle_timeout: stream_idle,
             idle_timeout: common.idle_timeout,

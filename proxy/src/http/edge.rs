@@ -1,0 +1,52 @@
+//! Requests that come from outside of what is trusted (`use_remote_address: true`): what they say of themselves is replaced.
+//!
+//! Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders`; docs, HTTP header manipulation, x-forwarded-for. Nobody is internal:
+//! `internal_address_config` is not read.
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use outrigger_model::hcm::HttpConnectionManager;
+
+use crate::net::local_address::local_address;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+/// What only a sidecar of the mesh says of itself.
+const OF_A_SIDECAR: [&str; 3] = [
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+];
+
+/// Writes down who `client` is, and takes out what it may not say.
+pub(super) fn arrive(config: &HttpConnectionManager, client: IpAddr, headers: &mut HeaderMap) {
+    for name in OF_A_SIDECAR {
+        headers.remove(name);
+    }
+    if config.generate_request_id && !config.preserve_external_request_id {
+        headers.remove(X_REQUEST_ID);
+    }
+    // Envoy: a hop on this machine is told apart from no hop.
+    let hop = if client.is_loopback() {
+        local_address()
+    } else {
+        client
+    };
+    append_forwarded_for(headers, hop);
+    if let Ok(value) = HeaderValue::from_str(&client.to_string()) {
+        headers.insert(EXTERNAL_ADDRESS, value);
+    }
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, hop: IpAddr) {
+    let mut list = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.push(b',');
+    }
+    list.extend_from_slice(hop.to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&list) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+}
