@@ -7,6 +7,7 @@
 mod answer;
 mod clusters;
 mod config_dump;
+mod config_state;
 mod endpoint;
 mod help;
 mod init_dump;
@@ -36,6 +37,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use outrigger_model::dump::ConfigDump;
 
+use crate::config::history::{Difference, Summary, UnknownVersion};
+use crate::config::problems::Listed;
+use crate::config::restore::SnapshotStatus;
 use crate::stats::Registry;
 use crate::upstream::cluster::Cluster;
 use options::Options;
@@ -81,6 +85,15 @@ pub(crate) struct ListedCluster {
     pub(crate) cluster: Arc<Cluster>,
     /// It came over CDS, not with the bootstrap.
     pub(crate) added_via_api: bool,
+}
+
+/// What `/config/problems` shows.
+#[derive(Debug, Clone)]
+pub(crate) struct Problems {
+    /// Resources that were refused, and fields without effect.
+    pub(crate) listed: Vec<Listed>,
+    /// The configuration on disk, if it is kept.
+    pub(crate) snapshot: Option<SnapshotStatus>,
 }
 
 /// An address that a listener accepts on.
@@ -136,6 +149,15 @@ pub(crate) trait AdminView {
     fn unready(&self) -> Vec<UnreadyListener>;
     /// All resources as received. Sharing the bytes, not copying them.
     fn config_dump(&self) -> ConfigDump;
+    /// What of the configuration is not in force or has no effect, and the snapshot on disk.
+    fn problems(&self) -> Problems;
+    /// Accepted versions that are kept, newest first.
+    fn history(&self) -> Vec<Summary>;
+    /// What differs between two versions.
+    ///
+    /// # Errors
+    /// One of them is not known, or not any more.
+    fn differences(&self, from: u64, to: u64) -> Result<Vec<Difference>, UnknownVersion>;
     /// Drains listeners; returns at once.
     fn drain_listeners(&self, request: DrainListeners);
     /// Begins the orderly end of the process; returns at once. The answer to the caller is written afterwards: wait for [`serve()`].

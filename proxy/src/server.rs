@@ -129,6 +129,11 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let (ads, transports) = (bootstrap.ads.clone(), bootstrap::Transports::of(&bootstrap));
     let control = Control::new(bootstrap, Bytes::from(encoded), shared.clone(), workers.handles())
         .map_err(|reason| ServerError::Static { file, reason })?;
+    let mut control = control;
+    control.keep_history(options.history);
+    if let Some(snapshot) = options.snapshot.clone() {
+        control.keep_snapshot(snapshot, node.id.clone());
+    }
     let control = Rc::new(RefCell::new(control));
     let encoded_node = control.borrow().encoded_node();
     let state = ServerState::new(options, encoded_node, control.clone(), &registry);

@@ -18,6 +18,7 @@ mod well_known;
 
 pub use config::{ConfigDump, DumpOptions, DumpResource, DumpSection, DumpState, RenderError};
 pub use descriptors::{Descriptors, DescriptorsError};
+pub use number::system_time as timestamp;
 pub use print::Defaults;
 pub(crate) use well_known::has_own_form;
 

@@ -4,7 +4,8 @@ use http::{Method, StatusCode};
 use super::answer::Answer;
 use super::query::Query;
 use super::{
-    AdminView, clusters, config_dump, help, init_dump, listeners, logging, process, server_info, stats,
+    AdminView, clusters, config_dump, config_state, help, init_dump, listeners, logging, process,
+    server_info, stats,
 };
 
 /// One endpoint.
@@ -73,6 +74,24 @@ impl Endpoint {
 pub(super) static ENDPOINTS: &[Endpoint] = &[
     endpoint("/", "Admin home page", Run::Now(help::home)),
     endpoint("/clusters", "upstream cluster status", Run::Now(clusters::answer)).taking(clusters::PARAMS),
+    endpoint(
+        "/config/diff",
+        "print what differs between two accepted versions of the configuration",
+        Run::Aside(config_state::diff),
+    )
+    .taking(config_state::DIFF_PARAMS),
+    endpoint(
+        "/config/history",
+        "print accepted versions of the configuration",
+        Run::Now(config_state::history),
+    )
+    .taking(config_state::PARAMS),
+    endpoint(
+        "/config/problems",
+        "print refused configuration and fields without effect",
+        Run::Aside(config_state::problems),
+    )
+    .taking(config_state::PARAMS),
     endpoint(
         "/config_dump",
         "dump current Envoy configs",

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::logger::{Level, LogControl};
+use crate::config::history::Limits;
+use crate::config::snapshot::SnapshotOptions;
 
 /// The command line, understood. Source: Envoy docs "Command line options".
 #[derive(Debug, Clone)]
@@ -29,6 +31,10 @@ pub(crate) struct Options {
     pub(crate) service: Service,
     /// `--admin-address-path`: the address of this interface is written there.
     pub(crate) admin_address_path: Option<PathBuf>,
+    /// `--config-history-versions`, `--config-history-bytes`: what can be looked up of earlier configuration.
+    pub(crate) history: Limits,
+    /// `--config-snapshot`, `--config-snapshot-max-age-s`: the last good configuration on disk; `None`: it is not kept.
+    pub(crate) snapshot: Option<SnapshotOptions>,
     /// `--file-flush-interval-msec`: how often access logs are written out; Envoy's default 10 s.
     pub(crate) file_flush_interval: Duration,
 }

@@ -18,6 +18,9 @@ use super::logger::{Level, Levels, LogControl};
 use super::options::Mode;
 use super::query::Query;
 use super::*;
+use crate::config::history::{Difference, Limits, Summary, Totals, UnknownVersion};
+use crate::config::problems::{Kind, Listed};
+use crate::config::restore::SnapshotStatus;
 use crate::stats::TagRules;
 use crate::tls::ClientTls;
 use crate::upstream::stats::ClusterStats;
@@ -76,6 +79,8 @@ impl Fake {
             allow_unknown_static_fields: false,
             service: Default::default(),
             admin_address_path: None,
+            history: Limits::default(),
+            snapshot: None,
             file_flush_interval: Duration::from_secs(10),
         };
         Rc::new(Self {
@@ -138,6 +143,66 @@ impl AdminView for Fake {
             endpoints: DumpSection::default(),
             secrets: DumpSection::default(),
         }
+    }
+    fn problems(&self) -> Problems {
+        let listed = |kind, resource: &str, path: &str| Listed {
+            kind,
+            type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            resource: resource.into(),
+            path: path.to_owned(),
+            reason: "must be more than 0".to_owned(),
+            since: SystemTime::UNIX_EPOCH,
+            version: "7".into(),
+        };
+        Problems {
+            listed: vec![
+                listed(Kind::Rejected, "a", "connect_timeout"),
+                listed(Kind::Unsupported, "b", ""),
+            ],
+            snapshot: Some(SnapshotStatus {
+                path: PathBuf::from("/s"),
+                state: "refused",
+                reason: Some("too old".to_owned()),
+                saved: None,
+                since: Some(SystemTime::UNIX_EPOCH),
+                types: Vec::new(),
+            }),
+        }
+    }
+    fn history(&self) -> Vec<Summary> {
+        vec![Summary {
+            number: 2,
+            type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            version: "v2".to_owned(),
+            at: SystemTime::UNIX_EPOCH,
+            totals: Totals {
+                added: 1,
+                changed: 2,
+                removed: 0,
+            },
+        }]
+    }
+    fn differences(&self, from: u64, to: u64) -> Result<Vec<Difference>, UnknownVersion> {
+        if to > 2 {
+            return Err(UnknownVersion::Newer {
+                wanted: to,
+                newest: 2,
+            });
+        }
+        // `name` and `connect_timeout`.
+        let cluster = |seconds: u8| Bytes::from(vec![0x0a, 1, b'a', 0x22, 2, 0x08, seconds]);
+        let difference = |name: &str, before: Option<u8>, after: Option<u8>| Difference {
+            type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            name: name.into(),
+            before: before.map(cluster),
+            after: after.map(cluster),
+        };
+        let all = vec![
+            difference("a", Some(1), Some(5)),
+            difference("b", None, Some(1)),
+            difference("c", Some(1), None),
+        ];
+        Ok(if from == to { Vec::new() } else { all })
     }
     fn drain_listeners(&self, request: DrainListeners) {
         self.drained.set(Some(request));
@@ -397,6 +462,46 @@ fn only_post_changes_anything() {
         skip_exit: false,
     };
     assert_eq!(view.drained.get(), Some(asked));
+}
+
+#[test]
+fn problems_are_told_as_text_and_json() {
+    let view = Fake::new();
+    let text = "snapshot /s: refused\n  since 1970-01-01T00:00:00Z\n  too old\n\
+                rejected Cluster \"a\": connect_timeout: must be more than 0 (since 1970-01-01T00:00:00Z, version \"7\")\n\
+                unsupported Cluster \"b\": must be more than 0 (since 1970-01-01T00:00:00Z, version \"7\")\n";
+    check(&view, "GET /config/problems", 200, text);
+    let json = ask(&view, "GET /config/problems?format=json").body;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["snapshot"]["state"], "refused");
+    assert_eq!(json["problems"][0]["path"], "connect_timeout");
+    assert_eq!(json["problems"][1]["kind"], "unsupported");
+}
+
+#[test]
+fn a_difference_is_told_field_by_field() {
+    let view = Fake::new();
+    let history = "2 1970-01-01T00:00:00Z Cluster version \"v2\": 1 added, 2 changed, 0 removed\n";
+    check(&view, "GET /config/history", 200, history);
+    let changed = "changed Cluster \"a\"\n  connect_timeout: \"1s\" -> \"5s\"\nadded Cluster \"b\"\nremoved Cluster \"c\"\n";
+    check(&view, "GET /config/diff", 200, changed);
+    check(&view, "GET /config/diff?from=0&to=2", 200, changed);
+    check(&view, "GET /config/diff?from=2&to=2", 200, "");
+    check(
+        &view,
+        "GET /config/diff?to=9",
+        404,
+        "there is no version 9; the newest is 2\n",
+    );
+    check(
+        &view,
+        "GET /config/diff?from=x",
+        400,
+        "from: \"x\" is no number of /config/history\n",
+    );
+    let json = ask(&view, "GET /config/diff?format=json").body;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["resources"][0]["fields"][0]["after"], "5s");
 }
 
 #[test]

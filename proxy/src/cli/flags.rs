@@ -12,6 +12,8 @@ use super::validate::{self, Validate};
 use super::{Mode, Options, Service};
 use crate::admin;
 use crate::admin::logger::{Level, Levels, LogControl};
+use crate::config::history::Limits;
+use crate::config::snapshot::SnapshotOptions;
 
 /// The command line, understood.
 #[derive(Debug)]
@@ -158,6 +160,11 @@ fn options(matches: &ArgMatches, remarks: &mut Vec<String>) -> Result<Options, T
             zone: text(matches, "service-zone"),
         },
         admin_address_path: matches.get_one::<PathBuf>("admin-address-path").cloned(),
+        history: Limits {
+            versions: number(matches, "config-history-versions").unwrap_or(Limits::default().versions),
+            bytes: number(matches, "config-history-bytes").unwrap_or(Limits::default().bytes),
+        },
+        snapshot: snapshot(matches)?,
         file_flush_interval: Duration::from_millis(
             // A timer of 0 never lets go of its thread.
             matches
@@ -168,6 +175,28 @@ fn options(matches: &ArgMatches, remarks: &mut Vec<String>) -> Result<Options, T
                 .into(),
         ),
     })
+}
+
+fn number(matches: &ArgMatches, name: &str) -> Option<usize> {
+    let number = matches.get_one::<u32>(name).copied()?;
+    Some(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// A day: longer than any upgrade of a control plane, shorter than a forgotten pod.
+const SNAPSHOT_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+fn snapshot(matches: &ArgMatches) -> Result<Option<SnapshotOptions>, Told> {
+    let max_age = matches.get_one::<u32>("config-snapshot-max-age-s").copied();
+    let Some(path) = matches.get_one::<PathBuf>("config-snapshot").cloned() else {
+        return match max_age {
+            None => Ok(None),
+            Some(_) => Err(Told::Fault(
+                "--config-snapshot-max-age-s is given without --config-snapshot FILE".to_owned(),
+            )),
+        };
+    };
+    let max_age = max_age.map_or(SNAPSHOT_MAX_AGE, |seconds| Duration::from_secs(seconds.into()));
+    Ok(Some(SnapshotOptions { path, max_age }))
 }
 
 fn text(matches: &ArgMatches, name: &str) -> Option<String> {
@@ -264,6 +293,30 @@ fn command() -> Command {
             "file-flush-interval-msec",
             "N",
             "Interval for access log flushing, milliseconds; default: 10000",
+        )
+        .value_parser(value_parser!(u32)),
+        arg(
+            "config-history-versions",
+            "N",
+            "Accepted versions of each type that /config/history and /config/diff know; 0: none; default: 10",
+        )
+        .value_parser(value_parser!(u32)),
+        arg(
+            "config-history-bytes",
+            "N",
+            "Memory for resources that were replaced, bytes; default: 2097152",
+        )
+        .value_parser(value_parser!(u32)),
+        arg(
+            "config-snapshot",
+            "FILE",
+            "Keeps the last good configuration in this file, without secrets, and starts with it when the control plane is down",
+        )
+        .value_parser(value_parser!(PathBuf)),
+        arg(
+            "config-snapshot-max-age-s",
+            "N",
+            "A configuration snapshot older than this is not used, seconds; default: 86400",
         )
         .value_parser(value_parser!(u32)),
         arg("service-node", "ID", "Node id, before the bootstrap's"),

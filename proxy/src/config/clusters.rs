@@ -33,6 +33,8 @@ pub(super) struct Kept {
     endpoints: Option<Endpoints>,
     /// Of its TLS transports, in the order of `Cluster::transports`.
     pub(super) tls: Box<[ClientNeeds]>,
+    /// A private key is written in it.
+    pub(super) holds_key: bool,
     /// The whole, for a cluster that is made at once.
     eager: Option<Arc<ClusterConfig>>,
 }
@@ -225,8 +227,7 @@ impl Clusters {
             }
             names.insert(service);
         }
-        self.endpoints.accepted.retain(|name, _| names.contains(&**name));
-        self.endpoints.refused.retain(|name, _| names.contains(&**name));
+        self.endpoints.retain(|name| names.contains(name));
         wanted
     }
 
@@ -325,7 +326,7 @@ impl Clusters {
 }
 
 impl Kept {
-    fn of(config: &ClusterConfig, secrets: &mut Secrets) -> Self {
+    fn of(config: &ClusterConfig, known: &mut Secrets) -> Self {
         let endpoints = match &config.discovery {
             Discovery::Eds { service_name, source } => Some(Endpoints {
                 service: service_name.as_str().into(),
@@ -337,8 +338,9 @@ impl Kept {
             stat_name: config.stat_name.as_str().into(),
             endpoints,
             tls: tls_of(config)
-                .map(|tls| secrets.client_needs(&tls.common))
+                .map(|tls| known.client_needs(&tls.common))
                 .collect(),
+            holds_key: tls_of(config).any(|tls| secrets::holds_key(&tls.common)),
             eager: None,
         }
     }

@@ -16,7 +16,9 @@ use super::build::Shared;
 use super::clusters::Clusters;
 use super::connections::Connections;
 use super::counters::{ControlStats, DiscoveryStats, ListenerChanges};
+use super::history::{Difference, History, Limits, Summary, UnknownVersion};
 use super::listeners::Listeners;
+use super::restore::Restore;
 use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
 use super::store::{Changes, Store};
@@ -42,6 +44,11 @@ pub(crate) struct Control {
     /// CDS and LDS are expected from a control plane or a file.
     dynamic: (bool, bool),
     wishes: Wishes,
+    /// Generations of clusters and listeners that the wishes follow from.
+    wished: (Option<u64>, Option<u64>),
+    history: History,
+    /// Configuration on disk, if it is to be kept.
+    pub(super) restore: Option<Restore>,
     /// The first CDS and LDS responses came.
     answered: (bool, bool),
     initialized: bool,
@@ -79,6 +86,9 @@ impl Control {
             bootstrap_updated: SystemTime::now(),
             dynamic: (bootstrap.cds.is_some(), bootstrap.lds.is_some()),
             wishes: Wishes::of_bootstrap(bootstrap.cds.as_ref(), bootstrap.lds.as_ref()),
+            wished: (None, None),
+            history: History::new(Limits::default()),
+            restore: None,
             answered: (false, false),
             initialized: false,
         };
@@ -116,6 +126,7 @@ impl Control {
             removed,
             ..
         } = update;
+        let stale = self.replace_restored(&type_url, &added);
         let mut rejections = Vec::new();
         for resource in added {
             let bytes = Bytes::from(resource.any.value);
@@ -131,11 +142,12 @@ impl Control {
                 });
             }
         }
-        for name in &removed {
+        for name in removed.iter().chain(&stale) {
             self.remove(&type_url, name);
         }
         let accepted = rejections.is_empty();
         self.answered(&type_url, &version);
+        self.record(&type_url, &version);
         self.wish(&type_url);
         self.settle();
         if let Some(stats) = self.stats_of(&type_url) {
@@ -153,8 +165,70 @@ impl Control {
         &self.wishes
     }
 
+    /// What was accepted from now on can be looked up.
+    pub(crate) fn keep_history(&mut self, limits: Limits) {
+        self.history = History::new(limits);
+        if self.history.is_kept() {
+            self.clusters.store.keep_journal();
+            self.clusters.endpoints.keep_journal();
+            self.listeners.store.keep_journal();
+            self.listeners.routes.keep_journal();
+        }
+    }
+
+    /// Takes note of what a response changed.
+    fn record(&mut self, type_url: &str, version: &str) {
+        macro_rules! record {
+            ($type:expr, $store:expr) => {{
+                let changes = $store.take_journal();
+                let store = &$store;
+                self.history
+                    .record($type, version, changes, |name| store.get(name).is_some());
+            }};
+        }
+        match type_url {
+            CLUSTER_TYPE => record!(CLUSTER_TYPE, self.clusters.store),
+            LOAD_ASSIGNMENT_TYPE => record!(LOAD_ASSIGNMENT_TYPE, self.clusters.endpoints),
+            LISTENER_TYPE => record!(LISTENER_TYPE, self.listeners.store),
+            ROUTE_TABLE_TYPE => record!(ROUTE_TABLE_TYPE, self.listeners.routes),
+            // Nobody keeps what secrets were.
+            _ => {}
+        }
+    }
+
+    /// The versions that are kept, newest first.
+    pub(crate) fn history(&self) -> Vec<Summary> {
+        self.history.summaries()
+    }
+
+    /// What differs between two versions.
+    ///
+    /// # Errors
+    /// One of them is not known, or not any more.
+    pub(crate) fn differences(&self, from: u64, to: u64) -> Result<Vec<Difference>, UnknownVersion> {
+        self.history
+            .differences(from, to, |type_url, name| match type_url {
+                CLUSTER_TYPE => self.clusters.store.bytes(name),
+                LOAD_ASSIGNMENT_TYPE => self.clusters.endpoints.bytes(name),
+                LISTENER_TYPE => self.listeners.store.bytes(name),
+                _ => self.listeners.routes.bytes(name),
+            })
+    }
+
     /// Finds out what is wanted after a change of resources of this type.
     fn wish(&mut self, type_url: &str) {
+        let generation = match type_url {
+            CLUSTER_TYPE => self.clusters.store.generation(),
+            LISTENER_TYPE => self.listeners.store.generation(),
+            _ => return,
+        };
+        let known = match type_url {
+            CLUSTER_TYPE => &mut self.wished.0,
+            _ => &mut self.wished.1,
+        };
+        if known.replace(generation) == Some(generation) {
+            return;
+        }
         match type_url {
             CLUSTER_TYPE => {
                 let wanted = self.clusters.wanted_endpoints();
@@ -216,6 +290,33 @@ impl Control {
         }
     }
 
+    /// A resource of a snapshot.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn offer_restored(
+        &mut self,
+        type_url: &str,
+        name: &str,
+        version: &str,
+        bytes: Bytes,
+    ) -> Result<(), String> {
+        self.offer(&ConfigServer::Ads, type_url, name, version, bytes)
+    }
+
+    /// All resources of a type of a snapshot are in force.
+    pub(super) fn restored(&mut self, type_url: &str, version: &str) {
+        self.answered(type_url, version);
+        self.record(type_url, version);
+        self.wish(type_url);
+        self.settle();
+    }
+
+    /// A control plane or a file has given the first clusters or listeners.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.0 || self.answered.1
+    }
+
     fn stats_of(&self, type_url: &str) -> Option<&DiscoveryStats> {
         match type_url {
             CLUSTER_TYPE => Some(&self.stats.cds),
@@ -263,6 +364,7 @@ impl Control {
         self.read_secret_files();
         self.settle();
         self.refresh_stats();
+        self.write_snapshot();
         self.shared.clusters.sweep();
         for cluster in self.shared.clusters.used() {
             cluster.forget_unused_dialled_hosts();

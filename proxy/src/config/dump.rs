@@ -92,8 +92,10 @@ fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSectio
             error: refused.reason.clone(),
         },
     });
+    let mut accepted: Vec<_> = accepted.collect();
+    accepted.sort_by(|one, other| one.name.cmp(&other.name));
     DumpSection {
         version_info: store.version.clone(),
-        resources: accepted.chain(refused).collect(),
+        resources: accepted.into_iter().chain(refused).collect(),
     }
 }

@@ -174,7 +174,12 @@ impl History {
     }
 
     fn drop_version(&mut self, place: usize) {
-        for entry in self.versions.remove(place).into_iter().flat_map(|version| version.entries) {
+        for entry in self
+            .versions
+            .remove(place)
+            .into_iter()
+            .flat_map(|version| version.entries)
+        {
             if let Some(content) = entry.before {
                 self.contents.release(content);
             }
@@ -207,12 +212,18 @@ impl History {
         let (older, newer) = (from.min(to), from.max(to));
         let newest = self.next - 1;
         if newer > newest {
-            return Err(UnknownVersion::Newer { wanted: newer, newest });
+            return Err(UnknownVersion::Newer {
+                wanted: newer,
+                newest,
+            });
         }
         // Every version after `older` has to be there.
         let oldest = self.oldest_comparable();
         if older < oldest {
-            return Err(UnknownVersion::Forgotten { wanted: older, oldest });
+            return Err(UnknownVersion::Forgotten {
+                wanted: older,
+                oldest,
+            });
         }
         let mut changed: BTreeMap<(&'static str, Arc<str>), Option<Bytes>> = BTreeMap::new();
         let between = |version: &&Version| (older + 1..=newer).contains(&version.number);
@@ -231,7 +242,11 @@ impl History {
                 None => current(type_url, &name),
             };
             if before != after {
-                let (before, after) = if from <= to { (before, after) } else { (after, before) };
+                let (before, after) = if from <= to {
+                    (before, after)
+                } else {
+                    (after, before)
+                };
                 differences.push(Difference {
                     type_url,
                     name,
@@ -258,7 +273,9 @@ impl History {
     fn first_change_after(&self, number: u64, type_url: &str, name: &str) -> Option<&Entry> {
         let later = self.versions.iter().filter(|version| version.number > number);
         let of_type = later.filter(|version| version.type_url == type_url);
-        of_type.flat_map(|version| &version.entries).find(|entry| &*entry.name == name)
+        of_type
+            .flat_map(|version| &version.entries)
+            .find(|entry| &*entry.name == name)
     }
 }
 
@@ -335,16 +352,21 @@ mod tests {
                 });
             }
             let now = self.now.clone();
-            self.history.record(TYPE, "v", noted, |name| now.contains_key(name));
+            self.history
+                .record(TYPE, "v", noted, |name| now.contains_key(name));
         }
 
         fn differences(&self, from: u64, to: u64) -> Result<Vec<String>, UnknownVersion> {
             let current = |_: &str, name: &str| self.now.get(name).cloned().map(Bytes::from);
             let text = |bytes: Option<Bytes>| {
-                bytes.map_or_else(|| "-".to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+                bytes.map_or_else(
+                    || "-".to_owned(),
+                    |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+                )
             };
             let differences = self.history.differences(from, to, current)?;
-            let line = |each: Difference| format!("{}: {} {}", each.name, text(each.before), text(each.after));
+            let line =
+                |each: Difference| format!("{}: {} {}", each.name, text(each.before), text(each.after));
             Ok(differences.into_iter().map(line).collect())
         }
     }
@@ -361,7 +383,11 @@ mod tests {
     fn any_two_versions_can_be_compared() {
         let scene = three();
         let check = |from, to, expected: &[&str]| {
-            assert_eq!(scene.differences(from, to).expect("kept"), expected, "{from} {to}");
+            assert_eq!(
+                scene.differences(from, to).expect("kept"),
+                expected,
+                "{from} {to}"
+            );
         };
         check(0, 1, &["a: - 1", "b: - 1"]);
         check(1, 2, &["a: 1 2", "c: - 1"]);
@@ -375,7 +401,14 @@ mod tests {
         );
         let totals: Vec<_> = scene.history.summaries().iter().map(|each| each.totals).collect();
         let expected = [(0, 1, 1), (1, 1, 0), (2, 0, 0)];
-        assert_eq!(totals, expected.map(|(added, changed, removed)| Totals { added, changed, removed }));
+        assert_eq!(
+            totals,
+            expected.map(|(added, changed, removed)| Totals {
+                added,
+                changed,
+                removed
+            })
+        );
     }
 
     #[test]
@@ -406,7 +439,11 @@ mod tests {
             scene.apply(&[("a", Some(if round % 2 == 0 { &one } else { &two }))]);
         }
         assert_eq!(scene.history.contents.bytes, 200);
-        assert_eq!(scene.history.summaries().len(), 10, "two contents are all there is");
+        assert_eq!(
+            scene.history.summaries().len(),
+            10,
+            "two contents are all there is"
+        );
         for round in 0..10 {
             let other = round.to_string().repeat(100);
             scene.apply(&[("a", Some(&other))]);

@@ -9,7 +9,6 @@ use outrigger_model::decode;
 use outrigger_model::filter_chain::{FilterChain, TerminalFilter};
 use outrigger_model::hcm::RouteSource;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
-use outrigger_model::route::RouteTableConfig;
 
 use super::build::{self, Shared};
 use super::clusters::waited;
@@ -31,7 +30,7 @@ pub(super) struct Listeners {
     /// LDS and the bootstrap's.
     pub(super) store: Store<ListenerConfig>,
     /// RDS.
-    pub(super) routes: Store<RouteTableConfig>,
+    pub(super) routes: Store<()>,
     /// Accepted, not in use yet.
     pub(super) warming: BTreeMap<String, Warming>,
     /// In use.
@@ -192,9 +191,10 @@ impl Listeners {
         };
         let table = RouteTable::new(&pending.model, &shared.clusters).map_err(|error| error.to_string());
         let table = table.inspect_err(|reason| self.routes.refuse(name, version, bytes, reason))?;
-        self.routes.accept(name, pending);
-        if let Some(cell) = self.route_cells.get(name) {
-            cell.set(table);
+        self.routes.accept(name, pending.keep(drop));
+        match self.route_cells.get(name) {
+            Some(cell) => cell.set(table),
+            None => drop(self.route_cells.insert(name.to_owned(), RouteCell::new(table))),
         }
         Ok(())
     }
@@ -209,8 +209,7 @@ impl Listeners {
                 names.insert(name);
             }
         }
-        self.routes.accepted.retain(|name, _| names.contains(&**name));
-        self.routes.refused.retain(|name, _| names.contains(&**name));
+        self.routes.retain(|name| names.contains(name));
         self.route_cells.retain(|name, _| names.contains(name));
         wanted
     }
@@ -257,8 +256,13 @@ impl Listeners {
         let Some(config) = self.store.get(name).cloned() else {
             return;
         };
-        let (routes, cells) = (&self.routes, &mut self.route_cells);
-        let mut rds = |name: &str| route_cell(name, routes, cells, shared);
+        let cells = &mut self.route_cells;
+        // Empty until the table comes.
+        let mut rds = |name: &str| {
+            let cell = cells.entry(name.to_owned());
+            cell.or_insert_with(|| RouteCell::new(RouteTable::default()))
+                .clone()
+        };
         let previous = self.active.get(name).map(|active| active.cell.load());
         let listener = match build::listener(shared, secrets, &config, previous.as_deref(), &mut rds) {
             Ok(listener) => Arc::new(listener),
@@ -344,22 +348,6 @@ impl Listeners {
     }
 }
 
-/// The cell of a route table; empty until the table comes.
-fn route_cell(
-    name: &str,
-    routes: &Store<RouteTableConfig>,
-    cells: &mut BTreeMap<String, Arc<RouteCell>>,
-    shared: &Shared,
-) -> Arc<RouteCell> {
-    let make = || {
-        let table = routes
-            .get(name)
-            .and_then(|config| RouteTable::new(config, &shared.clusters).ok());
-        RouteCell::new(table.unwrap_or_default())
-    };
-    cells.entry(name.to_owned()).or_insert_with(make).clone()
-}
-
 fn start_accepting(
     sockets: Sockets,
     cell: &Arc<ListenerCell>,
@@ -370,6 +358,12 @@ fn start_accepting(
         let (cell, table) = (cell.clone(), table.clone());
         worker.run(move || worker::spawn(accept::run(socket, cell, table)));
     }
+}
+
+/// A private key is written in a TLS context of the listener.
+pub(super) fn holds_key(config: &ListenerConfig) -> bool {
+    let mut tls = chains(config).filter_map(|chain| chain.tls.as_ref());
+    tls.any(|tls| secrets::holds_key(&tls.common))
 }
 
 fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {

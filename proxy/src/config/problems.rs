@@ -117,7 +117,11 @@ mod tests {
             "filter_chains[2].metadata[\"a b\"].x",
             "is missing",
         );
-        check("cluster \"c\": malformed cluster: too short", "", "malformed cluster: too short");
+        check(
+            "cluster \"c\": malformed cluster: too short",
+            "",
+            "malformed cluster: too short",
+        );
         check("occurs more than once", "", "occurs more than once");
     }
 }

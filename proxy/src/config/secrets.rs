@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use outrigger_model::bootstrap::ConfigServer;
-use outrigger_model::secret::{Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
+use outrigger_model::secret::{DataSource, Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
 use outrigger_model::tls::{CertificateSource, CommonTls, DownstreamTls, ValidationSource};
 
 pub(super) use self::watch::Watch;
@@ -449,6 +449,14 @@ fn is_alike(shared: &CommonTls, common: &CommonTls) -> bool {
             (Some(one), Some(other)) => is_alike(one, other),
             _ => false,
         }
+}
+
+/// A private key is written in the TLS context itself.
+pub(super) fn holds_key(common: &CommonTls) -> bool {
+    let Some(CertificateSource::Inline(pair)) = &common.certificate else {
+        return false;
+    };
+    matches!(pair.key_pem, DataSource::Inline(_))
 }
 
 /// The secrets a TLS context refers to.

@@ -2,7 +2,7 @@
 //!
 //! Bytes are compared with those in force before anything is decoded: what is the same costs that comparison and nothing else. Of the
 //! decoded value only what its owner needs is kept; the bytes are kept anyway, for `/config_dump`.
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -47,17 +47,29 @@ pub(super) struct Refused {
 #[derive(Debug)]
 pub(super) struct Store<T> {
     /// What is in force.
-    pub(super) accepted: BTreeMap<Arc<str>, Accepted<T>>,
+    pub(super) accepted: HashMap<Arc<str>, Accepted<T>>,
     /// What is not.
     pub(super) refused: BTreeMap<Arc<str>, Refused>,
     /// Version of the last response that was applied.
     pub(super) version: String,
     /// Where changes are counted, if they are.
     pub(super) changes: Option<Changes>,
+    /// Goes up with everything that is in force or no more.
+    generation: u64,
+    /// What changed since [`Self::take_journal`]; `None`: nobody asks.
+    journal: Option<Vec<Change>>,
     /// Lists of problems that resources share.
     problems: HashSet<Arc<[Problem]>>,
     /// The version of the resource that came last: all of a response have the same.
     last_version: Arc<str>,
+}
+
+/// What a resource was before it changed.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) name: Arc<str>,
+    /// `None`: it was not there.
+    pub(super) before: Option<Bytes>,
 }
 
 /// `cluster_manager.cluster_*`, `listener_manager.listener_*`. Source: Envoy docs, cluster manager and listener manager statistics.
@@ -83,10 +95,12 @@ impl Changes {
 impl<T> Default for Store<T> {
     fn default() -> Self {
         Self {
-            accepted: BTreeMap::new(),
+            accepted: HashMap::new(),
             refused: BTreeMap::new(),
             version: String::new(),
             changes: None,
+            generation: 0,
+            journal: None,
             problems: HashSet::new(),
             last_version: "".into(),
         }
@@ -207,13 +221,15 @@ impl<T> Store<T> {
     }
 
     fn insert(&mut self, name: &str, accepted: Accepted<T>) {
-        let is_new = match self.accepted.get_mut(name) {
-            Some(known) => {
-                *known = accepted;
-                false
-            }
-            None => self.accepted.insert(name.into(), accepted).is_none(),
+        self.generation += 1;
+        let (name, before) = match self.accepted.get_key_value(name) {
+            Some((name, known)) => (name.clone(), Some(known.bytes.clone())),
+            None => (name.into(), None),
         };
+        let is_new = before.is_none();
+        // The names of the journal, and those here, are the same strings.
+        self.accepted.insert(name.clone(), accepted);
+        self.note(name, before);
         if let Some(changes) = &self.changes {
             if is_new {
                 changes.added.inc();
@@ -259,11 +275,56 @@ impl<T> Store<T> {
         if self.accepted.get(name).is_some_and(|accepted| accepted.is_static) {
             return false;
         }
-        let was_there = self.accepted.remove(name).is_some();
+        let removed = self.accepted.remove_entry(name);
+        let was_there = removed.is_some();
+        if let Some((name, accepted)) = removed {
+            self.generation += 1;
+            self.note(name, Some(accepted.bytes));
+        }
         if let Some(changes) = self.changes.as_ref().filter(|_| was_there) {
             changes.removed.inc();
         }
         was_there
+    }
+
+    /// Forgets every resource that nobody wants any more.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&str) -> bool) {
+        self.refused.retain(|name, _| is_wanted(name));
+        let unwanted: Vec<_> = self
+            .accepted
+            .keys()
+            .filter(|name| !is_wanted(name))
+            .cloned()
+            .collect();
+        for name in unwanted {
+            self.remove(&name);
+        }
+    }
+
+    fn note(&mut self, name: Arc<str>, before: Option<Bytes>) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(Change { name, before });
+        }
+    }
+
+    /// Changes are noted from now on.
+    pub(super) fn keep_journal(&mut self) {
+        self.journal = Some(Vec::new());
+    }
+
+    /// What changed since the last time.
+    pub(super) fn take_journal(&mut self) -> Vec<Change> {
+        self.journal.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Differs from an earlier one if anything in force does.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The resource in force, as received.
+    pub(super) fn bytes(&self, name: &str) -> Option<Bytes> {
+        self.accepted.get(name).map(|accepted| accepted.bytes.clone())
     }
 
     /// What is kept of the resource in force.

@@ -27,6 +27,9 @@ use crate::worker;
 const RECONNECT_BASE: Duration = Duration::from_millis(200);
 const RECONNECT_CAP: Duration = Duration::from_millis(1500);
 
+/// A control plane that has not answered by then counts as one that is down.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Files are looked at this often, as those of secrets.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,10 @@ impl Streams {
             }
             None => streams.update(None),
         }
+        worker::spawn(async move {
+            tokio::time::sleep(SILENCE).await;
+            streams.restore();
+        });
     }
 
     fn open_ads(self: &Rc<Self>, config: &AdsConfig, subscriptions: Subscriptions) {
@@ -124,6 +131,17 @@ impl Streams {
                 ?names,
                 "configuration is to come over ads, but dynamic_resources has no ads_config"
             ),
+        }
+    }
+
+    /// Nobody answers: what is on disk may be better than nothing.
+    fn restore(self: &Rc<Self>) {
+        let Some(control) = self.control.upgrade() else {
+            return;
+        };
+        let is_restored = control.borrow_mut().restore();
+        if is_restored {
+            self.update(None);
         }
     }
 
@@ -304,6 +322,7 @@ impl Handler for ServerHandler {
                 if let Some(control) = self.streams.control.upgrade() {
                     control.borrow().unreachable(&self.server);
                 }
+                self.streams.restore();
             }
             _ => {}
         }

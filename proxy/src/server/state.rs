@@ -10,8 +10,11 @@ use tokio::sync::Notify;
 
 use super::stats::ServerStats;
 use crate::admin::options::Options;
-use crate::admin::{AdminView, BoundListener, DrainListeners, Lifecycle, ListedCluster, UnreadyListener};
+use crate::admin::{
+    AdminView, BoundListener, DrainListeners, Lifecycle, ListedCluster, Problems, UnreadyListener,
+};
 use crate::config::control::Control;
+use crate::config::history::{Difference, Summary, UnknownVersion};
 use crate::stats::Registry;
 use crate::worker;
 
@@ -125,6 +128,22 @@ impl AdminView for ServerState {
 
     fn config_dump(&self) -> ConfigDump {
         self.control.borrow().config_dump()
+    }
+
+    fn problems(&self) -> Problems {
+        let control = self.control.borrow();
+        Problems {
+            listed: control.problems(),
+            snapshot: control.snapshot_status(),
+        }
+    }
+
+    fn history(&self) -> Vec<Summary> {
+        self.control.borrow().history()
+    }
+
+    fn differences(&self, from: u64, to: u64) -> Result<Vec<Difference>, UnknownVersion> {
+        self.control.borrow().differences(from, to)
     }
 
     /// Connections are told to go at once; a graceful drain lets listeners accept for the drain time, any other closes them now.

@@ -69,7 +69,7 @@ pub(super) fn timestamp(seconds: i64, nanos: i32) -> String {
 }
 
 /// As Envoy: milliseconds. Before 1970: 1970.
-pub(super) fn system_time(time: SystemTime) -> String {
+pub fn system_time(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = i32::try_from(since.subsec_millis() * 1_000_000).unwrap_or_default();
     timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos)
