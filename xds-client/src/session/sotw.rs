@@ -11,26 +11,22 @@
 //!
 //! A wildcard that nobody wants any more cannot be taken back in this protocol; its responses are then dropped.
 
+mod wrapper;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DiscoveryRequest, DiscoveryResponse, Resource as PbResource,
-};
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::google::rpc::Status;
-use prost::Message;
 
+use self::wrapper::offer;
 use super::intake::{Intake, Offer, Outcome};
 use super::machine::{Held, Machine, PerType};
 use super::ttl::Expiries;
 use super::{Session, error_detail};
 use crate::subscriptions::{Interest, WILDCARD};
 use crate::{Counters, Handler, Rejection, Report, Subscriptions};
-
-/// The wrapper in which a resource may travel to carry a name and a time to live.
-const WRAPPER_TYPE: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
 
 /// A name that the control plane does not have looks like a renewal that was ignored: so do not try forever.
 const MAX_RENEWALS: u8 = 8;
@@ -397,35 +393,6 @@ impl TypeState {
             response_nonce: self.nonce.clone(),
             ..DiscoveryRequest::default()
         }
-    }
-}
-
-fn offer<H: Handler + ?Sized>(any: Any, version: &str, handler: &H) -> Offer {
-    let version = version.to_owned();
-    if any.type_url == WRAPPER_TYPE
-        && let Ok(PbResource {
-            name, resource, ttl, ..
-        }) = PbResource::decode(any.value.as_slice())
-    {
-        let inner = |any: &Any| handler.resource_name(any).unwrap_or_default();
-        let name = if name.is_empty() {
-            resource.as_ref().map(inner).unwrap_or_default()
-        } else {
-            name
-        };
-        return Offer {
-            name,
-            version,
-            any: resource,
-            ttl: ttl.as_ref().map(super::ttl),
-        };
-    }
-    let name = handler.resource_name(&any).unwrap_or_default();
-    Offer {
-        name,
-        version,
-        any: Some(any),
-        ttl: None,
     }
 }
 

@@ -1,6 +1,11 @@
 //! One test a rule of the state-of-the-world protocol.
 #![allow(clippy::unwrap_used)]
 
+use envoy_types::pb::envoy::service::discovery::v3::Resource as PbResource;
+use envoy_types::pb::google::protobuf::Any;
+use prost::Message;
+
+use super::wrapper::WRAPPER_TYPE;
 use super::*;
 use crate::Update;
 
