@@ -51,12 +51,25 @@ pub(crate) mod types {
     pub(crate) const CEL_FILTER: &str = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
     pub(crate) const ZIPKIN: &str = "envoy.config.trace.v3.ZipkinConfig";
     pub(crate) const OPEN_TELEMETRY: &str = "envoy.config.trace.v3.OpenTelemetryConfig";
+    pub(crate) const STATEFUL_SESSION: &str =
+        "envoy.extensions.filters.http.stateful_session.v3.StatefulSession";
+    pub(crate) const STATEFUL_SESSION_PER_ROUTE: &str =
+        "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute";
+    pub(crate) const COOKIE_SESSION: &str =
+        "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState";
+    pub(crate) const HEADER_SESSION: &str =
+        "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState";
+    pub(crate) const GRPC_WEB: &str = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb";
     pub(crate) const CARES_DNS_RESOLVER: &str =
         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
     pub(crate) const LEAST_REQUEST: &str =
         "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
     pub(crate) const ROUND_ROBIN: &str = "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
     pub(crate) const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
+    pub(crate) const RING_HASH: &str = "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
+    pub(crate) const MAGLEV: &str = "envoy.extensions.load_balancing_policies.maglev.v3.Maglev";
+    pub(crate) const OVERRIDE_HOST: &str =
+        "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost";
     pub(crate) const CLUSTER_PROVIDED: &str =
         "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided";
     pub(crate) const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";

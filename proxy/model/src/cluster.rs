@@ -35,6 +35,8 @@ pub struct Cluster {
     /// Percent of healthy hosts below which health is ignored; 50 when unset, 0 for a present but empty `healthy_panic_threshold`
     /// (cluster.proto: `type.v3.Percent`'s default value is 0).
     pub healthy_panic_threshold_percent: Percent,
+    /// ORIGINAL_DST connects to this port of the dialled address; `None`: to the dialled one.
+    pub original_dst_port: Option<u16>,
     /// A new host's share grows over some time; `None`: at once. Awaits the traffic issue.
     pub slow_start: Option<SlowStart>,
     /// How much active requests count against a host's weight; Envoy's default 1. Awaits the traffic issue.

@@ -7,7 +7,9 @@ pub mod local_ratelimit;
 pub mod peer_metadata;
 pub mod route_config;
 pub mod router;
+pub mod stateful_session;
 
+use envoy_types::pb::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     self as pb, http_filter,
 };
@@ -32,6 +34,10 @@ pub enum HttpFilter {
     Cors(cors::Cors),
     /// At most so many requests.
     LocalRateLimit(Box<local_ratelimit::LocalRateLimit>),
+    /// Requests of one session go to one host.
+    StatefulSession(Box<stateful_session::StatefulSession>),
+    /// gRPC for browsers.
+    GrpcWeb,
     /// Istio's standard metrics.
     IstioStats(IstioStats),
 }
@@ -44,7 +50,7 @@ enum Filter {
     Off,
 }
 
-const HTTP_FILTERS: [&str; 8] = [
+const HTTP_FILTERS: [&str; 10] = [
     types::ROUTER,
     types::PEER_METADATA,
     types::GRPC_STATS,
@@ -52,6 +58,8 @@ const HTTP_FILTERS: [&str; 8] = [
     types::FAULT,
     types::CORS,
     types::LOCAL_RATE_LIMIT,
+    types::STATEFUL_SESSION,
+    types::GRPC_WEB,
     types::ISTIO_STATS,
 ];
 
@@ -146,6 +154,20 @@ impl Filter {
                 HttpFilter::LocalRateLimit(Box::new(limit))
             }
             types::CORS => HttpFilter::Cors(cors::Cors::from_proto(config.message(at)?)),
+            types::STATEFUL_SESSION => {
+                let session = stateful_session::StatefulSession::from_proto(at, config.message(at)?)?;
+                if session.state.is_some() {
+                    at.problem("has no effect here: the traffic issue builds it");
+                }
+                HttpFilter::StatefulSession(Box::new(session))
+            }
+            types::GRPC_WEB => {
+                verdicts!(at, config.message(at)? => GrpcWeb {});
+                at.problem(
+                    "has no effect here, and requests go on as they came: the traffic issue builds it",
+                );
+                HttpFilter::GrpcWeb
+            }
             types::ISTIO_STATS => HttpFilter::IstioStats(IstioStats::from_proto(at, config.message(at)?)?),
             _ => return Err(config.reject(at, "http filter", name, &HTTP_FILTERS)),
         }))

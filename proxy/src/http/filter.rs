@@ -48,6 +48,8 @@ impl Filter {
             | HttpFilter::Fault(_)
             | HttpFilter::Cors(_)
             | HttpFilter::LocalRateLimit(_)
+            | HttpFilter::StatefulSession(_)
+            | HttpFilter::GrpcWeb
             | HttpFilter::IstioStats(_) => None,
         }
     }

@@ -128,7 +128,11 @@ impl Cluster {
         avoided: Avoided<'_>,
     ) -> Option<Arc<Host>> {
         if self.is_original_dst() {
-            return dialled.map(|dialled| self.dialled_host(dialled));
+            let port = self.config.original_dst_port;
+            return dialled.map(|dialled| {
+                let port = port.unwrap_or_else(|| dialled.port());
+                self.dialled_host(SocketAddr::new(dialled.ip(), port))
+            });
         }
         let hosts = self.hosts.load();
         lb::pick_untried(&hosts, &self.config.lb_policy, &self.cursor, random, avoided)

@@ -118,6 +118,7 @@ impl Cluster {
             lb_policy: balancing.policy,
             slow_start: balancing.slow_start,
             active_request_bias: balancing.active_request_bias,
+            original_dst_port: balancing.original_dst_port,
             healthy_panic_threshold_percent: common.panic_threshold,
             locality: common.locality,
             hash_balance_factor: common.hash_balance_factor,

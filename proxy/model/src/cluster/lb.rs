@@ -27,6 +27,7 @@ pub(super) struct Balancing {
     pub(super) policy: LbPolicy,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) active_request_bias: Option<Decimal>,
+    pub(super) original_dst_port: Option<u16>,
 }
 
 impl Balancing {
@@ -36,6 +37,7 @@ impl Balancing {
             policy,
             slow_start: None,
             active_request_bias: None,
+            original_dst_port: None,
         }
     }
 
@@ -54,10 +56,9 @@ impl Balancing {
             "CLUSTER_PROVIDED",
         ];
         choices!(cluster::LbConfig {
-            supported { LeastRequestLbConfig }
+            supported { LeastRequestLbConfig, OriginalDstLbConfig }
             awaited "traffic" { RingHashLbConfig, MaglevLbConfig }
             partly { RoundRobinLbConfig: "slow start is listed as without effect" }
-            refused { OriginalDstLbConfig: "ignoring it would connect elsewhere" }
         });
         let field = at.field("lb_policy");
         let policy: cluster::LbPolicy = field.enumeration(number)?;
@@ -85,6 +86,7 @@ impl Balancing {
             },
             slow_start: None,
             active_request_bias: None,
+            original_dst_port: None,
         };
         if matches!(policy, cluster::LbPolicy::RingHash | cluster::LbPolicy::Maglev) {
             let name = policy.as_str_name();
@@ -126,10 +128,11 @@ impl Balancing {
                     self.policy = LbPolicy::Maglev { table_size };
                 }
             }
-            Some(cluster::LbConfig::OriginalDstLbConfig(_)) => {
-                let reason =
-                    "is not supported, and ignoring it would connect elsewhere: the traffic issue builds it";
-                return Err(at.field("original_dst_lb_config").reject(reason));
+            Some(cluster::LbConfig::OriginalDstLbConfig(proto)) => {
+                let port = original_dst_port(&at.field("original_dst_lb_config"), proto)?;
+                if policy == cluster::LbPolicy::ClusterProvided {
+                    self.original_dst_port = port;
+                }
             }
             None => (),
         }
@@ -154,6 +157,26 @@ impl Balancing {
             .within(choice_count.value().unwrap_or(2), 2..=u32::MAX)?;
         Ok(LbPolicy::LeastRequest { choice_count })
     }
+}
+
+/// The port that takes the place of the dialled one.
+fn original_dst_port(
+    at: &FieldPath<'_>,
+    proto: cluster::OriginalDstLbConfig,
+) -> Result<Option<u16>, Rejection> {
+    verdicts!(at, proto => cluster::OriginalDstLbConfig {
+        supported { upstream_port_override }
+        inert { http_header_name: "names the header of use_http_header, which is refused" }
+        refused {
+            use_http_header: "ignoring it would connect elsewhere",
+            metadata_key: "ignoring it would connect elsewhere",
+        }
+    });
+    let at = at.field("upstream_port_override");
+    upstream_port_override
+        .value()
+        .map(|port| at.port(port))
+        .transpose()
 }
 
 fn ring_hash(at: &FieldPath<'_>, proto: cluster::RingHashLbConfig) -> Result<LbPolicy, Rejection> {

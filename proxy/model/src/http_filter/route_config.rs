@@ -9,6 +9,7 @@ use envoy_types::pb::google::protobuf;
 use super::cors::CorsPolicy;
 use super::fault::Fault;
 use super::local_ratelimit::LocalRateLimit;
+use super::stateful_session::StatefulSession;
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, verdicts};
 
@@ -32,12 +33,15 @@ pub enum RouteFilter {
     Cors(Box<CorsPolicy>),
     /// Local rate limit.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Stateful session; `None`: off.
+    StatefulSession(Option<Box<StatefulSession>>),
 }
 
-const ROUTE_FILTERS: [&str; 4] = [
+const ROUTE_FILTERS: [&str; 5] = [
     types::FAULT,
     types::CORS_POLICY,
     types::LOCAL_RATE_LIMIT,
+    types::STATEFUL_SESSION_PER_ROUTE,
     types::FILTER_CONFIG,
 ];
 
@@ -104,6 +108,10 @@ impl RouteFilter {
             types::CORS_POLICY => Self::Cors(Box::new(CorsPolicy::from_proto(at, config.message(at)?)?)),
             types::LOCAL_RATE_LIMIT => {
                 Self::LocalRateLimit(Box::new(LocalRateLimit::from_proto(at, config.message(at)?)?))
+            }
+            types::STATEFUL_SESSION_PER_ROUTE => {
+                let session = StatefulSession::from_route(at, config.message(at)?)?;
+                Self::StatefulSession(session.map(Box::new))
             }
             _ => return Err(config.reject(at, "settings for the filter", name, &ROUTE_FILTERS)),
         })

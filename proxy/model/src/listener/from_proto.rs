@@ -21,6 +21,13 @@ const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// `per_connection_buffer_limit_bytes` of listeners and clusters when unset.
 pub(crate) const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
 
+/// Listener filters that istiod and users of EnvoyFilter send and that may not be passed over: they say who the client is, or keep it out.
+const AWAITED_FILTERS: [&str; 3] = [
+    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+    "envoy.extensions.filters.listener.original_src.v3.OriginalSrc",
+    "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit",
+];
+
 const LISTENER_FILTERS: [&str; 3] = [types::ORIGINAL_DST, types::TLS_INSPECTOR, types::HTTP_INSPECTOR];
 
 impl Listener {
@@ -199,6 +206,10 @@ fn listener_filter_kind(
             });
             Ok(ListenerFilterKind::TlsInspector)
         }
+        known if AWAITED_FILTERS.contains(&known) => Err(at.reject(format!(
+            "listener filter {name:?} of type {known:?} has no behaviour here, and connections would be taken for others without it: \
+             the traffic issue builds it"
+        ))),
         _ => Err(config.reject(at, "listener filter", name, &LISTENER_FILTERS)),
     }
 }

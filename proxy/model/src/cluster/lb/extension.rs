@@ -13,7 +13,10 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::{
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::{
     LeastRequest, least_request,
 };
+use envoy_types::pb::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::override_host::v3::OverrideHost;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::{RingHash, ring_hash};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 
 use super::Balancing;
@@ -34,6 +37,11 @@ impl Chosen {
         at: &FieldPath<'_>,
         proto: LoadBalancingPolicy,
     ) -> Result<Self, Rejection> {
+        Self::first(at, proto, false)
+    }
+
+    /// `is_inside`: of a policy that holds another. One such is enough, and each would cost a level of the stack.
+    fn first(at: &FieldPath<'_>, proto: LoadBalancingPolicy, is_inside: bool) -> Result<Self, Rejection> {
         verdicts!(at, proto => LoadBalancingPolicy { supported { policies } });
         let at = at.field("policies");
         let mut unknown = Vec::new();
@@ -48,7 +56,7 @@ impl Chosen {
             let at = at.field("typed_config");
             let config = TypedConfig::open(&at, typed_config)?;
             let type_name = config.type_name.clone();
-            match Self::of_config(&at, config)? {
+            match Self::of_config(&at, config, is_inside)? {
                 Some(chosen) => return Ok(chosen),
                 None => unknown.push(format!("{name:?} of type {type_name:?}")),
             }
@@ -60,7 +68,11 @@ impl Chosen {
         )))
     }
 
-    fn of_config(at: &FieldPath<'_>, config: TypedConfig) -> Result<Option<Self>, Rejection> {
+    fn of_config(
+        at: &FieldPath<'_>,
+        config: TypedConfig,
+        is_inside: bool,
+    ) -> Result<Option<Self>, Rejection> {
         let chosen = match config.type_name.as_str() {
             types::LEAST_REQUEST => Self::least_request(at, config.message(at)?)?,
             types::ROUND_ROBIN => Self::round_robin(at, config.message(at)?)?,
@@ -78,9 +90,62 @@ impl Chosen {
                     locality: LocalityMode::Unaware,
                 }
             }
+            types::RING_HASH => Self::ring_hash(at, config.message(at)?)?,
+            types::MAGLEV => Self::maglev(at, config.message(at)?)?,
+            types::OVERRIDE_HOST if is_inside => return Err(at.reject("stands inside another override_host")),
+            types::OVERRIDE_HOST => {
+                verdicts!(at, config.message(at)? => OverrideHost {
+                    supported { fallback_policy }
+                    unsupported { override_host_sources: "traffic", selected_host_key: "traffic" }
+                });
+                let at = at.field("fallback_policy");
+                Self::first(&at, at.required(fallback_policy)?, true)?
+            }
             _ => return Ok(None),
         };
         Ok(Some(chosen))
+    }
+
+    fn ring_hash(at: &FieldPath<'_>, proto: RingHash) -> Result<Self, Rejection> {
+        use cluster::ring_hash_lb_config::HashFunction as Old;
+        use ring_hash::HashFunction;
+        verdicts!(at, proto => RingHash {
+            awaited "traffic" { hash_function, minimum_ring_size, maximum_ring_size }
+            unsupported {
+                use_hostname_for_hashing: "traffic", hash_balance_factor: "traffic", consistent_hashing_lb_config: "traffic",
+                locality_weighted_lb_config: "traffic",
+            }
+        });
+        stands_in(at);
+        let same = match at.field("hash_function").enumeration(hash_function)? {
+            HashFunction::DefaultHash | HashFunction::XxHash => Old::XxHash,
+            HashFunction::MurmurHash2 => Old::MurmurHash2,
+        };
+        let policy = super::ring_hash(
+            at,
+            cluster::RingHashLbConfig {
+                hash_function: same.into(),
+                minimum_ring_size,
+                maximum_ring_size,
+            },
+        )?;
+        Ok(Self {
+            balancing: Balancing::plain(policy),
+            locality: LocalityMode::Unaware,
+        })
+    }
+
+    fn maglev(at: &FieldPath<'_>, proto: Maglev) -> Result<Self, Rejection> {
+        verdicts!(at, proto => Maglev {
+            awaited "traffic" { table_size }
+            unsupported { consistent_hashing_lb_config: "traffic", locality_weighted_lb_config: "traffic" }
+        });
+        stands_in(at);
+        let table_size = super::maglev(at, cluster::MaglevLbConfig { table_size })?;
+        Ok(Self {
+            balancing: Balancing::plain(LbPolicy::Maglev { table_size }),
+            locality: LocalityMode::Unaware,
+        })
     }
 
     fn least_request(at: &FieldPath<'_>, proto: LeastRequest) -> Result<Self, Rejection> {
@@ -105,6 +170,7 @@ impl Chosen {
                 active_request_bias: at
                     .field("active_request_bias")
                     .runtime_double(active_request_bias)?,
+                original_dst_port: None,
             },
             locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
         })
@@ -123,6 +189,12 @@ impl Chosen {
             locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
         })
     }
+}
+
+fn stands_in(at: &FieldPath<'_>) {
+    at.problem(
+        "has no effect here: the traffic issue builds it, and until then LEAST_REQUEST takes its place",
+    );
 }
 
 fn slow_start(
