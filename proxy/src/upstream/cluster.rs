@@ -246,3 +246,34 @@ impl Cluster {
             .unwrap_or(self.transports.len().saturating_sub(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{Registry, TagRules};
+
+    /// name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, and what is added, as the wire has it.
+    fn original_dst(more: &[u8]) -> Cluster {
+        let bytes = [b"\x0a\x01c\x10\x04\x30\x06".as_slice(), more].concat();
+        let config = Arc::new(outrigger_model::decode::cluster(&bytes).unwrap().value);
+        let registry = Registry::new(TagRules::new(&[], false).unwrap());
+        let stats = ClusterStats::new(&registry, &config.stat_name);
+        Cluster::new(config, stats, None, |_| unreachable!("no TLS"))
+    }
+
+    #[test]
+    fn the_dialled_port_gives_way_to_the_configured_one() {
+        let dialled = Some(SocketAddr::from(([10, 0, 0, 1], 80)));
+        let mut random = fastrand::Rng::with_seed(1);
+        let avoided = || Avoided {
+            tried: &[],
+            attempts: 0,
+        };
+        // original_dst_lb_config { upstream_port_override { value: 9 } }
+        let cluster = original_dst(b"\x92\x02\x04\x1a\x02\x08\x09");
+        let host = cluster.choose(dialled, &mut random, avoided()).unwrap();
+        assert_eq!(host.address, SocketAddr::from(([10, 0, 0, 1], 9)));
+        let host = original_dst(b"").choose(dialled, &mut random, avoided()).unwrap();
+        assert_eq!(Some(host.address), dialled);
+    }
+}
