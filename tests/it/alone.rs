@@ -2,6 +2,7 @@
 
 mod clusters;
 mod config_files;
+mod dump;
 mod edge;
 mod limits;
 mod paths;

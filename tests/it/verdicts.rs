@@ -219,7 +219,7 @@ const SHARED: &[(&str, &str, &str)] = &[
 
 /// Model folders that hold no configuration.
 const NO_CONFIGURATION: &[&str] = &[
-    "document", "dump", "field", "decode", "any", "nds", "peer", "tests",
+    "document", "dump", "field", "decode", "any", "nds", "peer", "tests", "validate",
 ];
 
 fn is_configuration(path: &str) -> bool {

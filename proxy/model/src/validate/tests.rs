@@ -1,3 +1,4 @@
+//! What is found in whole files, by kind of finding; that places are right is in [`mutation`].
 #![allow(clippy::unwrap_used)]
 
 mod mutation;

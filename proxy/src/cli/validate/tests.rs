@@ -1,3 +1,4 @@
+//! The formats: what people read of each bad input (tests/golden/validate), and that JSON and SARIF say the same.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

@@ -138,7 +138,7 @@ fn a_value_of_the_wrong_kind_is_pointed_at() {
             continue;
         }
         let (before, _) = line.rsplit_once(value).unwrap();
-        let wrong = format!("{before}{{ wrong: 1 }}");
+        let wrong = format!("{before}[[wrong]]");
         check_place(
             number,
             before.len() + 1,
