@@ -4,6 +4,7 @@
 //! Heads are the same for both versions: [`RequestHead`] and [`ResponseHead`] never hold hop-by-hop framing.
 mod activity;
 pub(crate) mod body;
+mod feedback;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod head;
@@ -11,6 +12,7 @@ pub(crate) mod head;
 use std::time::Duration;
 
 pub(crate) use body::Body;
+pub(crate) use feedback::{Feedback, Refusal};
 pub(crate) use head::{RequestHead, ResponseHead};
 
 /// A request as the connection manager sees it.
@@ -20,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) head: RequestHead,
     /// The body.
     pub(crate) body: Body,
+    /// What goes between the connection and the stream besides.
+    pub(crate) feedback: Feedback,
 }
 
 /// A response.
@@ -35,6 +39,12 @@ pub(crate) struct Response {
 pub(crate) trait StreamHandler: 'static {
     /// Answers one request. Dropping the future means that the client gave the stream up.
     fn handle(&self, request: Request) -> impl Future<Output = Response>;
+
+    /// Answers what was no request. The connection closes after it.
+    fn refuse(&self, refusal: &Refusal) -> Response;
+
+    /// The client left inside of a request head.
+    fn gave_up(&self) {}
 }
 
 /// What a server codec needs to know.
@@ -44,7 +54,9 @@ pub(crate) struct ServerOptions {
     pub(crate) max_head_bytes: usize,
     /// Largest number of header lines.
     pub(crate) max_headers: usize,
-    /// The head must arrive within this.
+    /// HTTP/1.0 is answered.
+    pub(crate) accept_http_10: bool,
+    /// The head must arrive within this, from its first byte.
     pub(crate) head_timeout: Option<Duration>,
     /// A connection without streams is closed after this.
     pub(crate) idle_timeout: Option<Duration>,

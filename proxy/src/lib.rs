@@ -32,3 +32,8 @@ pub(crate) mod admin;
 pub(crate) mod server;
 
 pub mod cli;
+
+/// What must hold for any bytes of an untrusted peer; called from `fuzz/` and from tests.
+pub mod fuzz {
+    pub use crate::codec::h1::machine::fuzz::http1_request;
+}

@@ -2,7 +2,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-pub(crate) use tokio::time::{Instant, sleep};
+pub(crate) use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// A limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

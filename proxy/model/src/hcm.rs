@@ -66,6 +66,8 @@ pub struct HttpConnectionManager {
     pub max_request_headers_kb: u32,
     /// Largest number of request headers; Envoy's default 100.
     pub max_request_headers_count: u32,
+    /// `expect: 100-continue` is the upstream's to answer, and informational responses are passed on; else it is answered at once.
+    pub proxy_100_continue: bool,
     /// HTTP/1.0 is answered instead of refused with 426.
     pub accept_http_10: bool,
     /// HTTP/2 settings.

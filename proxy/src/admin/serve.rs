@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, SERVER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, SERVER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -14,7 +14,7 @@ use super::answer::Answer;
 use super::endpoint::{self, Later, Outcome};
 use super::query::Query;
 use crate::codec::{
-    Body, Http2Settings, Request, RequestHead, Response, ResponseHead, ServeEnd, ServerOptions,
+    Body, Http2Settings, Refusal, Request, RequestHead, Response, ResponseHead, ServeEnd, ServerOptions,
     StreamHandler, h1,
 };
 use crate::drain::DrainWatch;
@@ -91,6 +91,8 @@ async fn accept(
 const OPTIONS: ServerOptions = ServerOptions {
     max_head_bytes: MAX_HEAD_BYTES,
     max_headers: MAX_HEADERS,
+    // Scripts of old speak it.
+    accept_http_10: true,
     head_timeout: Some(HEAD_TIMEOUT),
     idle_timeout: Some(IDLE_TIMEOUT),
     drain_timeout: LAST_ANSWERS,
@@ -112,7 +114,7 @@ struct Admin {
 
 impl StreamHandler for Admin {
     async fn handle(&self, request: Request) -> Response {
-        let Request { head, mut body } = request;
+        let Request { head, mut body, .. } = request;
         let answer = match query(&head, &mut body).await {
             Ok(query) => match endpoint::route(&*self.view, &head.method, head.path.path(), &query) {
                 Outcome::Ready(answer) => answer,
@@ -121,6 +123,10 @@ impl StreamHandler for Admin {
             Err(answer) => answer,
         };
         response(answer)
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response {
+        response(Answer::text(refusal.body).with_status(refusal.status))
     }
 }
 
@@ -164,7 +170,7 @@ fn response(answer: Answer) -> Response {
         content_type,
         body,
     } = answer;
-    let mut headers = HeaderMap::with_capacity(6);
+    let mut headers = HeaderMap::with_capacity(7);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -172,6 +178,7 @@ fn response(answer: Answer) -> Response {
         headers.insert(DATE, now);
     }
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     Response {
         head: ResponseHead { status, headers },
         body: Body::full(body),

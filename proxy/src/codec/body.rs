@@ -30,8 +30,35 @@ enum Source {
     Empty,
     Full(Option<Bytes>),
     H1(hyper::body::Incoming),
+    Incoming(Incoming),
     H2(::h2::RecvStream),
     Replay(Replay),
+}
+
+/// A body that a server connection reads when it is asked for.
+pub(super) trait IncomingBody: std::fmt::Debug {
+    /// The next piece; never empty. Not to be asked again after an end, which may also be told by [`Self::is_whole`].
+    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>>;
+    /// The last piece was given out.
+    fn is_whole(&self) -> bool;
+}
+
+#[derive(Debug)]
+struct Incoming {
+    connection: Rc<dyn IncomingBody>,
+    /// What comes next on the connection is no part of this body.
+    ended: bool,
+}
+
+impl Incoming {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let data = ready!(self.connection.poll_data(cx));
+        self.ended = !matches!(data, Some(Ok(_))) || self.connection.is_whole();
+        Poll::Ready(data.map(|data| data.map(Frame::data)))
+    }
 }
 
 /// Some of those who watch a body.
@@ -102,6 +129,13 @@ impl Body {
         })
     }
 
+    pub(super) fn incoming(connection: Rc<dyn IncomingBody>) -> Self {
+        Self::new(Source::Incoming(Incoming {
+            connection,
+            ended: false,
+        }))
+    }
+
     pub(super) fn h2(stream: ::h2::RecvStream) -> Self {
         Self::new(if stream.is_end_stream() {
             Source::Empty
@@ -148,6 +182,7 @@ impl Body {
                 let frame = ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| h1_error(&error))))
             }
+            Source::Incoming(incoming) => incoming.poll(cx),
             Source::H2(stream) => poll_h2(stream, cx),
             Source::Replay(replay) => replay.poll(cx),
         }
@@ -242,12 +277,21 @@ impl http_body::Body for Body {
             }
         }
         this.finished = matches!(frame, None | Some(Err(_)));
+        // The last byte of a known length is an end that nobody has to ask for.
+        if !this.finished && matches!(&this.source, Source::Incoming(incoming) if incoming.ended) {
+            this.observers.iter().for_each(|observer| observer.end());
+            this.finished = true;
+        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         // The observer of a body that is never polled hears of the end when it is dropped.
-        self.finished || matches!(self.source, Source::Empty | Source::Full(None))
+        match &self.source {
+            Source::Empty | Source::Full(None) => true,
+            Source::Incoming(incoming) => self.finished || incoming.ended,
+            Source::Full(Some(_)) | Source::H1(_) | Source::H2(_) | Source::Replay(_) => self.finished,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -255,7 +299,7 @@ impl http_body::Body for Body {
             Source::Empty | Source::Full(None) => SizeHint::with_exact(0),
             Source::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Source::H1(incoming) => incoming.size_hint(),
-            Source::H2(_) | Source::Replay(_) => SizeHint::default(),
+            Source::H2(_) | Source::Replay(_) | Source::Incoming(_) => SizeHint::default(),
         }
     }
 }
@@ -270,6 +314,7 @@ impl Drop for Body {
             Source::Empty | Source::Full(None) => true,
             Source::H1(incoming) => http_body::Body::is_end_stream(incoming),
             Source::H2(stream) => stream.is_end_stream(),
+            Source::Incoming(incoming) => incoming.ended,
             Source::Full(Some(_)) | Source::Replay(_) => false,
         };
         for observer in &self.observers {

@@ -1,4 +1,4 @@
-//! HTTP/1.1, by hyper on both sides. What hyper's server cannot answer as Envoy does is listed in docs/compat.md; its successor is a
-//! machine of our own behind the same functions (ADR 0003).
+//! HTTP/1.1. The server side is our own: its answers to odd input are Envoy's, which no library gives. The client side is hyper's.
 pub(crate) mod client;
+pub(crate) mod machine;
 pub(crate) mod server;

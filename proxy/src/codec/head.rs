@@ -84,12 +84,19 @@ pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
         .map(<[u8]>::trim_ascii)
         .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| *name != http::header::TE)
         .collect();
     let present = present.into_iter().filter(|name| name != http::header::TE);
     for name in named.into_iter().chain(present) {
         headers.remove(name);
     }
     keep_only_trailers(headers);
+}
+
+/// The same without what `connection` names, which Envoy leaves in responses.
+pub(super) fn remove_own_connection_headers(headers: &mut HeaderMap) {
+    headers.remove(http::header::CONNECTION);
+    remove_connection_headers(headers);
 }
 
 fn is_of_connection(name: &HeaderName) -> bool {
@@ -127,7 +134,7 @@ mod tests {
     #[test]
     fn headers_named_by_connection_go_too() {
         let mut headers = HeaderMap::new();
-        headers.insert("connection", HeaderValue::from_static("close, X-Hop"));
+        headers.insert("connection", HeaderValue::from_static("close, X-Hop, te"));
         headers.insert("x-hop", HeaderValue::from_static("1"));
         headers.insert("te", HeaderValue::from_static("gzip, trailers"));
         headers.insert("x-end", HeaderValue::from_static("1"));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{DATE, SERVER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outrigger_model::hcm::{EscapedSlashes, HttpConnectionManager, ServerHeader};
 use outrigger_model::listener::TrafficDirection;
 use outrigger_model::route::{AppendAction, HeaderMutations};
@@ -14,7 +14,7 @@ use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::route_table::Route;
 use super::{edge, path, request_id, xfcc};
-use crate::codec::{RequestHead, ResponseHead};
+use crate::codec::{Feedback, RequestHead, ResponseHead};
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
 
@@ -23,15 +23,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const DECORATOR_OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 
 /// Refuses what may not go on; nothing has been changed yet.
-pub(super) fn check(manager: &ConnectionManager, head: &RequestHead) -> Result<(), LocalReply> {
-    if matches!(head.version, Version::HTTP_10 | Version::HTTP_09) && !manager.config.accept_http_10 {
-        return Err(closing(LocalReply::new(
-            StatusCode::UPGRADE_REQUIRED,
-            None,
-            "low_version",
-            "Upgrade Required",
-        )));
-    }
+pub(super) fn check(head: &RequestHead) -> Result<(), LocalReply> {
     let missing = head.authority.is_empty() && !head.headers.contains_key(http::header::HOST);
     if missing && head.method != Method::CONNECT {
         return Err(closing(LocalReply::new(
@@ -41,16 +33,34 @@ pub(super) fn check(manager: &ConnectionManager, head: &RequestHead) -> Result<(
             "",
         )));
     }
-    if head.headers.len() > manager.options.max_headers {
-        let details = "request_headers_too_large";
-        return Err(LocalReply::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    // Source: Envoy 1.40, for the target `*` and for an absolute one without a path.
+    if head.method != Method::CONNECT && !head.path.as_str().starts_with('/') {
+        let details = "absolute_path_rejected";
+        return Err(LocalReply::new(StatusCode::NOT_FOUND, None, details, ""));
+    }
+    if head.method.as_str() == "QUERY" && !head.headers.contains_key(http::header::CONTENT_TYPE) {
+        let details = "query_missing_content_type";
+        return Err(closing(LocalReply::new(
+            StatusCode::BAD_REQUEST,
             None,
             details,
             "",
-        ));
+        )));
     }
     Ok(())
+}
+
+/// Who asks whether to send the body is told yes; nobody behind this proxy hears of the question. Source: Envoy
+/// `ConnectionManagerImpl::ActiveStream::decodeHeaders`, without `proxy_100_continue`.
+pub(super) fn continue_at_once(head: &mut RequestHead, feedback: &Feedback) {
+    let expected = head.headers.get(http::header::EXPECT);
+    if expected.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        head.headers.remove(http::header::EXPECT);
+        feedback.inform(ResponseHead {
+            status: StatusCode::CONTINUE,
+            headers: HeaderMap::new(),
+        });
+    }
 }
 
 /// The reply ends its connection.

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::codec::{Body, RequestHead, Response, ResponseHead};
+use crate::codec::{Body, Refusal, RequestHead, Response, ResponseHead};
 use crate::telemetry::grpc::{GRPC_STATUS, status_of_http};
 use crate::telemetry::response_flag::ResponseFlag;
 
@@ -42,10 +42,18 @@ impl LocalReply {
         }
     }
 
-    /// The response for this request.
-    pub(super) fn response(&self, request: &RequestHead) -> Response {
+    /// Of the codec. It ends its connection.
+    pub(super) fn refusal(refusal: &Refusal) -> Self {
+        let flag = refusal
+            .is_protocol_error
+            .then_some(ResponseFlag::DownstreamProtocolError);
+        Self::new(refusal.status, flag, refusal.details, refusal.body)
+    }
+
+    /// The response for this request; without one, for what was none.
+    pub(super) fn response(&self, request: Option<&RequestHead>) -> Response {
         let mut headers: HeaderMap = self.headers.iter().cloned().collect();
-        if request.is_grpc() {
+        if request.is_some_and(RequestHead::is_grpc) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             let status = self.grpc_status.unwrap_or_else(|| status_of_http(self.status));
             headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
@@ -68,10 +76,9 @@ impl LocalReply {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
-        let body = match (&self.body, &request.method) {
-            (_, &Method::HEAD) => Body::empty(),
-            (Cow::Borrowed(text), _) => Body::full(*text),
-            (Cow::Owned(text), _) => Body::full(text.clone()),
+        let body = match &self.body {
+            Cow::Borrowed(text) => Body::full(*text),
+            Cow::Owned(text) => Body::full(text.clone()),
         };
         Response {
             head: ResponseHead {
@@ -89,7 +96,7 @@ const GRPC_MESSAGE_ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CON
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Version;
+    use http::{Method, Version};
 
     fn request(content_type: Option<&'static str>) -> RequestHead {
         let mut headers = HeaderMap::new();
@@ -114,7 +121,7 @@ mod tests {
             "no_healthy_upstream",
             "no healthy upstream",
         );
-        let response = reply.response(&request(Some("application/grpc")));
+        let response = reply.response(Some(&request(Some("application/grpc"))));
         assert_eq!(response.head.status, 200);
         assert_eq!(response.head.headers["grpc-status"], "14");
         assert_eq!(response.head.headers["grpc-message"], "no healthy upstream");
@@ -123,7 +130,7 @@ mod tests {
     #[test]
     fn an_empty_body_has_no_content_type() {
         let reply = LocalReply::new(StatusCode::NOT_FOUND, None, "route_not_found", "");
-        let response = reply.response(&request(None));
+        let response = reply.response(Some(&request(None)));
         assert!(response.head.headers.is_empty());
         assert!(response.body.is_empty());
     }

@@ -12,7 +12,7 @@ use super::downstream::Downstream;
 use super::filter::Filter;
 use super::route_table::RouteCell;
 use super::stream;
-use crate::codec::{Http2Settings, Request, Response, ServerOptions, StreamHandler};
+use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler};
 use crate::stats::{Counter, Gauge, Histogram, Registry};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::grpc::GRPC_STATUS;
@@ -62,6 +62,7 @@ pub(crate) struct ManagerStats {
     pub(crate) downstream_rq_completed: Counter,
     pub(crate) downstream_rq_class: [Counter; 5],
     pub(crate) downstream_rq_rx_reset: Counter,
+    pub(crate) downstream_rq_response_before_rq_complete: Counter,
     pub(crate) downstream_rq_idle_timeout: Counter,
     pub(crate) downstream_rq_max_duration_reached: Counter,
     pub(crate) downstream_rq_time: Histogram,
@@ -89,6 +90,7 @@ impl ManagerStats {
             downstream_rq_completed: counter("downstream_rq_completed"),
             downstream_rq_class: [1, 2, 3, 4, 5].map(|class| counter(&format!("downstream_rq_{class}xx"))),
             downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
+            downstream_rq_response_before_rq_complete: counter("downstream_rq_response_before_rq_complete"),
             downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
             downstream_rq_max_duration_reached: counter("downstream_rq_max_duration_reached"),
             downstream_rq_time: histogram("downstream_rq_time"),
@@ -161,6 +163,7 @@ fn options(config: &HttpConnectionManager) -> ServerOptions {
     ServerOptions {
         max_head_bytes: max_head_bytes as usize,
         max_headers: config.max_request_headers_count as usize,
+        accept_http_10: config.accept_http_10,
         head_timeout: config.request_headers_timeout,
         idle_timeout: config.idle_timeout,
         drain_timeout: config.drain_timeout,
@@ -186,5 +189,13 @@ pub(crate) struct ConnectionHandler {
 impl StreamHandler for ConnectionHandler {
     async fn handle(&self, request: Request) -> Response {
         stream::run(&self.manager, &self.downstream, request).await
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response {
+        stream::refuse(&self.manager, &self.downstream, refusal)
+    }
+
+    fn gave_up(&self) {
+        stream::gave_up(&self.manager, &self.downstream);
     }
 }

@@ -219,6 +219,11 @@ impl Exchange<'_> {
                 alpn: self.state.alpn.as_ref(),
                 info: &self.stream.info,
                 limits: &self.stream.limits,
+                feedback: self
+                    .stream
+                    .feedback
+                    .as_ref()
+                    .filter(|_| self.stream.manager.config.proxy_100_continue),
                 per_try: self.per_try,
             };
             let outcome = attempt.run(head, source.as_ref()).await;
@@ -319,7 +324,9 @@ impl Exchange<'_> {
             info.set_flag(ResponseFlag::UpstreamRetryLimitExceeded);
         }
         drop(info);
-        if !self.stream.manager.config.router.suppress_envoy_headers {
+        // As Envoy, there is no such time when the response comes before the end of the request.
+        if !self.stream.manager.config.router.suppress_envoy_headers && self.stream.limits.is_request_whole()
+        {
             let millis = u64::try_from(service_time.as_millis()).unwrap_or(u64::MAX);
             response
                 .head

@@ -26,7 +26,7 @@ use super::redirect;
 use super::route_table::{Action, InvalidPath, Route};
 use super::router::{self, Guards};
 use crate::codec::body::{BodyError, BodyObserver};
-use crate::codec::{Request, RequestHead, Response, ResponseHead};
+use crate::codec::{Body, Feedback, Refusal, Request, RequestHead, Response, ResponseHead};
 use crate::telemetry::access_log::{Entry, RequestView};
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
@@ -40,6 +40,8 @@ pub(super) struct Stream {
     pub(super) info: RefCell<StreamInfo>,
     pub(super) random: RefCell<fastrand::Rng>,
     pub(super) limits: Limits,
+    /// Its connection's; `None` when there was no request.
+    pub(super) feedback: Option<Feedback>,
     /// The path before a rewrite.
     pub(super) original_path: RefCell<Option<HeaderValue>>,
     /// The request head; set once it is routed and filtered, or refused.
@@ -58,9 +60,18 @@ pub(super) async fn run(
     downstream: &Rc<Downstream>,
     request: Request,
 ) -> Response {
-    let Request { head, body } = request;
-    let stream = Rc::new(Stream::new(manager, downstream, &head));
+    let Request {
+        mut head,
+        body,
+        feedback,
+    } = request;
+    let mut stream = Stream::new(manager, downstream, head.version);
+    stream.feedback = Some(feedback.clone());
+    let stream = Rc::new(stream);
     stream.metrics.received(manager, &head);
+    if !manager.config.proxy_100_continue {
+        head::continue_at_once(&mut head, &feedback);
+    }
     let unanswered = Unanswered(Some(stream.clone()));
     let body = if body.is_empty() {
         stream.limits.request_whole();
@@ -68,23 +79,27 @@ pub(super) async fn run(
     } else {
         body.observe(Rc::new(RequestObserver(stream.clone())))
     };
+    let has_body = !body.is_empty();
     let mut state = FilterState::default();
-    let mut chosen = None;
-    let outcome = match stream.prepare(head, &mut state) {
-        Err(reply) => Err(reply),
-        Ok(prepared) => {
-            let Prepared { route, cluster, .. } = &prepared;
-            let outcome = match &route.action {
-                Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
-                Action::Redirect(redirect) => Err(redirect::reply(redirect, stream.request())),
-                Action::Forward(forward) => {
-                    router::forward(&stream, route, forward, cluster.as_ref(), &state, body).await
-                }
-            };
-            chosen = Some(prepared);
-            outcome
-        }
+    let prepared = stream.prepare(head, &mut state);
+    let outcome = match &prepared {
+        Err(reply) => Err(reply.clone()),
+        Ok(Prepared { route, cluster, .. }) => match &route.action {
+            Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
+            Action::Redirect(redirect) => Err(redirect::reply(redirect, stream.request())),
+            Action::Forward(forward) => tokio::select! {
+                biased;
+                refusal = feedback.refused(), if has_body => Err(LocalReply::refusal(&refusal)),
+                outcome = router::forward(&stream, route, forward, cluster.as_ref(), &state, body) => outcome,
+            },
+        },
     };
+    let chosen = prepared.ok();
+    let passed = feedback.take_passed();
+    if passed > 0 {
+        manager.stats.downstream_rq_class[0].add(passed);
+        manager.stats.downstream_rq_completed.add(passed);
+    }
     let mut response = match outcome {
         Ok(forwarded) => {
             *stream.guards.borrow_mut() = forwarded.guards;
@@ -95,6 +110,24 @@ pub(super) async fn run(
     stream.encode(&mut response.head, &mut state, chosen.as_ref());
     unanswered.disarm();
     stream.respond(response)
+}
+
+/// Answers what was no request.
+pub(super) fn refuse(
+    manager: &Arc<ConnectionManager>,
+    downstream: &Rc<Downstream>,
+    refusal: &Refusal,
+) -> Response {
+    let stream = Rc::new(Stream::new(manager, downstream, Version::HTTP_11));
+    let mut response = stream.local_reply(&LocalReply::refusal(refusal));
+    head::outbound(manager, &mut response.head, None);
+    stream.info.borrow_mut().response_code = Some(response.head.status);
+    stream.respond(response)
+}
+
+/// Accounts for a request of which only the begin came.
+pub(super) fn gave_up(manager: &Arc<ConnectionManager>, downstream: &Rc<Downstream>) {
+    Stream::new(manager, downstream, Version::HTTP_11).client_left();
 }
 
 /// What is known of a request before it is forwarded.
@@ -119,20 +152,21 @@ impl Prepared {
 }
 
 impl Stream {
-    fn new(manager: &Arc<ConnectionManager>, downstream: &Rc<Downstream>, head: &RequestHead) -> Self {
+    fn new(manager: &Arc<ConnectionManager>, downstream: &Rc<Downstream>, version: Version) -> Self {
         let stats = &manager.stats;
         stats.downstream_rq_total.inc();
         stats.downstream_rq_active.inc();
-        match head.version {
+        match version {
             Version::HTTP_2 => stats.downstream_rq_http2_total.inc(),
             _ => stats.downstream_rq_http1_total.inc(),
         }
         Self {
             manager: manager.clone(),
             downstream: downstream.clone(),
-            info: RefCell::new(StreamInfo::new(downstream.info.clone(), Some(head.version))),
+            info: RefCell::new(StreamInfo::new(downstream.info.clone(), Some(version))),
             random: RefCell::new(fastrand::Rng::new()),
             limits: Limits::new(manager.config.stream_idle_timeout),
+            feedback: None,
             original_path: RefCell::new(None),
             request: OnceCell::new(),
             response_headers: RefCell::new(HeaderMap::new()),
@@ -172,7 +206,7 @@ impl Stream {
         head: &mut RequestHead,
         state: &mut FilterState,
     ) -> Result<Prepared, LocalReply> {
-        head::check(&self.manager, head)?;
+        head::check(head)?;
         head::inbound(
             &self.manager,
             &self.downstream,
@@ -258,7 +292,7 @@ impl Stream {
             headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
-        let body = crate::codec::Body::full(body.clone());
+        let body = Body::full(body.clone());
         router::Forwarded {
             response: Response {
                 head: ResponseHead { status, headers },
@@ -276,7 +310,7 @@ impl Stream {
             info.set_flag(flag);
         }
         info.response_code_details = Some(reply.details.clone());
-        reply.response(self.request())
+        reply.response(self.request.get())
     }
 
     /// The response head on its way down.
@@ -309,7 +343,11 @@ impl Stream {
 
     /// Hands the response to the codec; its body tells when the stream is over.
     fn respond(self: Rc<Self>, response: Response) -> Response {
-        let body = response.body;
+        let head_only = self
+            .request
+            .get()
+            .is_some_and(|request| request.method == Method::HEAD);
+        let body = if head_only { Body::empty() } else { response.body };
         if body.is_empty() {
             self.finish();
             return Response {
@@ -342,6 +380,10 @@ impl Stream {
         info.finish();
         let stats = &self.manager.stats;
         stats.downstream_rq_active.dec();
+        if info.response_code.is_some() && !self.limits.is_request_whole() {
+            stats.downstream_rq_response_before_rq_complete.inc();
+            stats.downstream_rq_rx_reset.inc();
+        }
         if let Some(code) = info.response_code {
             stats.downstream_rq_completed.inc();
             if let Some(class) = stats
@@ -356,12 +398,18 @@ impl Stream {
             .downstream_rq_time
             .record(u64::try_from(millis).unwrap_or(u64::MAX));
         let trailers = self.trailers.borrow();
-        self.record_end(&info, &self.response_headers.borrow(), trailers.as_ref());
+        if self.request.get().is_some() {
+            self.record_end(&info, &self.response_headers.borrow(), trailers.as_ref());
+        }
         self.manager.access_log.log(&Entry {
             info: &info,
             request: self.request.get().map(|request| RequestView {
                 method: &request.method,
-                path: request.path.as_str(),
+                path: if request.method == Method::CONNECT {
+                    ""
+                } else {
+                    request.path.as_str()
+                },
                 authority: request.authority.as_bytes(),
                 scheme: request.scheme,
                 headers: &request.headers,

@@ -18,7 +18,7 @@ use super::cluster::Cluster;
 use super::connect::{AlpnOverride, ConnectError};
 use super::endpoint::Host;
 use crate::codec::body::{BodyError, BodyObserver};
-use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
 use crate::telemetry::workload::Principals;
 use crate::worker;
 
@@ -65,9 +65,14 @@ impl Lease {
     ///
     /// # Errors
     /// See [`SendError`].
-    pub(crate) async fn send(self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+    pub(crate) async fn send(
+        self,
+        head: RequestHead,
+        body: Body,
+        feedback: Option<&Feedback>,
+    ) -> Result<Response, SendError> {
         match self {
-            Self::H1(lease) => lease.send(head, body).await,
+            Self::H1(lease) => lease.send(head, body, feedback).await,
             Self::H2(lease) => lease.send(head, body).await,
         }
     }

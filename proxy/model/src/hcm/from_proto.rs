@@ -42,14 +42,14 @@ impl HttpConnectionManager {
                 request_headers_timeout, stream_idle_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
                 merge_slashes, path_with_escaped_slashes_action, route_specifier, use_remote_address,
-                preserve_external_request_id,
+                preserve_external_request_id, proxy_100_continue,
             }
             partly {
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
             }
             unsupported {
-                proxy_100_continue: "traffic", upgrade_configs: "traffic", add_user_agent: "traffic",
+                upgrade_configs: "traffic", add_user_agent: "traffic",
                 http1_safe_max_connection_duration: "traffic", http3_protocol_options,
                 scheme_header_transformation: "traffic", stream_flush_timeout: "traffic", drain_timeout_jitter: "traffic",
                 delayed_close_timeout: "traffic", access_log_flush_interval: "telemetry",
@@ -143,6 +143,7 @@ impl HttpConnectionManager {
                 .unwrap_or(DRAIN_TIMEOUT),
             max_request_headers_kb: at.field("max_request_headers_kb").within(kb, 1..=8192)?,
             max_request_headers_count: common.max_request_headers_count,
+            proxy_100_continue,
             accept_http_10: accept_http_10(&at.field("http_protocol_options"), http_protocol_options),
             http2: Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?,
         })

@@ -1,12 +1,14 @@
 //! The client side of HTTP/1: one request at a time on a connection.
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Uri, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::codec::head::{RequestHead, ResponseHead, remove_connection_headers};
-use crate::codec::{Body, Response, SendError, body};
+use crate::codec::head::{
+    RequestHead, ResponseHead, remove_connection_headers, remove_own_connection_headers,
+};
+use crate::codec::{Body, Feedback, Response, SendError, body};
 use crate::worker;
 
 /// One upstream connection.
@@ -46,12 +48,26 @@ impl Client {
         self.sender.is_closed()
     }
 
-    /// Sends one request and waits for the response head.
+    /// Sends one request and waits for the response head; informational responses go to `feedback`.
     ///
     /// # Errors
     /// [`SendError::NotSent`] only when no byte of it went out.
-    pub(crate) async fn send(&mut self, head: RequestHead, body: Body) -> Result<Response, SendError> {
-        match self.sender.try_send_request(outgoing(head, body)).await {
+    pub(crate) async fn send(
+        &mut self,
+        head: RequestHead,
+        body: Body,
+        feedback: Option<&Feedback>,
+    ) -> Result<Response, SendError> {
+        let mut message = outgoing(head, body);
+        if let Some(feedback) = feedback.cloned() {
+            hyper::ext::on_informational(&mut message, move |informational| {
+                let mut headers = informational.headers().clone();
+                remove_connection_headers(&mut headers);
+                let status = informational.status();
+                feedback.inform(ResponseHead { status, headers });
+            });
+        }
+        match self.sender.try_send_request(message).await {
             Ok(response) => Ok(incoming(response)),
             Err(mut failed) => {
                 let unsent = failed.take_message().is_some();
@@ -81,7 +97,13 @@ fn outgoing(head: RequestHead, body: Body) -> hyper::Request<Body> {
         *message.method(),
         Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
     );
-    if expects_content && message.body().is_empty() {
+    let has_body = !message.body().is_empty();
+    if has_body && !message.headers().contains_key(CONTENT_LENGTH) {
+        // hyper leaves out the body of a GET unless this says that there is one.
+        let headers = message.headers_mut();
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if expects_content && !has_body {
         message
             .headers_mut()
             .entry(CONTENT_LENGTH)
@@ -93,7 +115,7 @@ fn outgoing(head: RequestHead, body: Body) -> hyper::Request<Body> {
 fn incoming(response: hyper::Response<hyper::body::Incoming>) -> Response {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
-    remove_connection_headers(&mut headers);
+    remove_own_connection_headers(&mut headers);
     Response {
         head: ResponseHead {
             status: parts.status,

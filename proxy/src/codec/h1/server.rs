@@ -1,22 +1,33 @@
-//! The server side of HTTP/1.
-use std::cell::RefCell;
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::rc::Rc;
+//! The server side of HTTP/1: a thin driver between a socket, the machine, and the handler of streams.
+//!
+//! One request at a time, in order; what a client pipelines waits in the socket. [`serve`] is the way of a connection: head, answer,
+//! response, again.
+mod connection;
+mod outbox;
 
-use http::header::{CONNECTION, HOST};
-use http::{HeaderValue, Method, Version};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Method;
+use http::header::CONNECTION;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::codec::activity::Activity;
-use crate::codec::body::Observers;
-use crate::codec::head::{RequestHead, authority_and_path, remove_connection_headers};
-use crate::codec::{Body, Request, Response, ServeEnd, ServerOptions, StreamHandler, body};
+use self::connection::{Connection, Received};
+use self::outbox::Outbox;
+use super::machine::encode::{self, BodyCoding, Exchange};
+use super::machine::request::HeadLimits;
+use super::machine::{ReceivedHead, Receiver};
+use crate::codec::activity::{Active, Activity};
+use crate::codec::{Body, Refusal, Request, Response, ServeEnd, ServerOptions, StreamHandler, body};
 use crate::drain::DrainWatch;
+use crate::time::{self, Instant};
 
-/// hyper refuses smaller read buffers.
-const MIN_BUFFER_BYTES: usize = 8192;
+/// A connection that closes while its client may still be sending reads on for so long: a reset would take the response from the client.
+/// Source: Envoy `delayed_close_timeout`.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it closes. `tls` says which scheme requests in origin form have.
 pub(crate) async fn serve<IO, H>(
@@ -27,87 +38,348 @@ pub(crate) async fn serve<IO, H>(
     mut drain: DrainWatch,
 ) -> ServeEnd
 where
-    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static,
     H: StreamHandler,
 {
-    let activity = Activity::new();
-    let watchdogs = Rc::new(RefCell::new(Observers::new()));
-    let service = {
-        let (activity, drain, watchdogs) = (activity.clone(), drain.clone(), watchdogs.clone());
-        hyper::service::service_fn(move |request| {
-            let (handler, activity, drain) = (handler.clone(), activity.clone(), drain.clone());
-            let watchdogs = watchdogs.clone();
-            async move {
-                let active = activity.begin();
-                let response = handler.handle(incoming(request, tls)).await;
-                drop(active);
-                *watchdogs.borrow_mut() = response.body.watchdogs();
-                Ok::<_, Infallible>(outgoing(response, drain.is_draining()))
-            }
-        })
+    let limits = HeadLimits {
+        max_bytes: options.max_head_bytes,
+        max_headers: options.max_headers,
+        accept_http_10: options.accept_http_10,
     };
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(options.head_timeout)
-        .auto_date_header(false)
-        .max_headers(options.max_headers)
-        .max_buf_size(options.max_head_bytes.max(MIN_BUFFER_BYTES));
-    let connection = builder.serve_connection(TokioIo::new(io), service);
-    tokio::pin!(connection);
-    let mut draining = false;
+    let connection = Rc::new(Connection::new(io, Receiver::new(limits)));
+    let _closed = Closed(connection.clone());
+    let activity = Activity::new();
+    let draining = drain.clone();
+    let mut wait = Wait {
+        options,
+        activity: &activity,
+        drained: pin!(drain.started()),
+        idle: pin!(activity.idle(options.idle_timeout)),
+        closing: None,
+    };
+    let mut outbox = Outbox::default();
     loop {
-        tokio::select! {
-            result = &mut connection => return match result {
-                Ok(()) => ServeEnd::Closed,
-                Err(error) => ServeEnd::Failed(body::describe(&error)),
-            },
-            // hyper does not ask the body for more while the client does not read, and limits hold then too.
-            error = poll_fn(|cx| body::poll_interruption(&watchdogs.borrow(), cx)) => return ServeEnd::Failed(error.to_string()),
-            // Else a drained connection goes with its next response, which says so: a client's request may be on its way.
-            () = drain.started(), if !draining && options.drain_closes_idle => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
+        let (head, _active) = match wait.next(&connection).await {
+            Next::Head(head, active) => (head, active),
+            Next::Refused(refusal, _active) => {
+                let exchange = Exchange {
+                    close: true,
+                    ..Exchange::new(&Method::GET, http::Version::HTTP_11)
+                };
+                let response = handler.refuse(&refusal);
+                if respond(&connection, &mut outbox, exchange, response)
+                    .await
+                    .is_ok()
+                {
+                    linger(&connection).await;
+                }
+                return match refusal.is_protocol_error {
+                    true => ServeEnd::Failed(refusal.details.to_owned()),
+                    false => ServeEnd::Closed,
+                };
             }
-            () = activity.idle(options.idle_timeout), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
+            Next::Gone(Some(_active)) => {
+                handler.gave_up();
+                return ServeEnd::Closed;
             }
+            Next::Gone(None) => return ServeEnd::Closed,
+            Next::Over => {
+                let _ = time::within(Some(LINGER), poll_fn(|cx| connection.poll_shutdown(cx))).await;
+                return ServeEnd::Closed;
+            }
+        };
+        let mut exchange = Exchange::new(&head.head.method, head.head.version);
+        let keep_alive = head.keep_alive;
+        let answering = handler.handle(request(&connection, head, tls));
+        let Some(response) = answer(&connection, &mut outbox, answering).await else {
+            return ServeEnd::Closed;
+        };
+        // As Envoy: an answer before the end of the request is the last one, since nobody waits for that end.
+        exchange.close = !keep_alive
+            || !connection.is_whole()
+            || draining.is_draining()
+            || wait.closing.is_some()
+            || says_close(&response);
+        match respond(&connection, &mut outbox, exchange, response).await {
+            Ok(Sent::Open) => {}
+            Ok(Sent::Last) => {
+                linger(&connection).await;
+                return match connection.feedback.refusal() {
+                    Some(refusal) => ServeEnd::Failed(refusal.details.to_owned()),
+                    None => ServeEnd::Closed,
+                };
+            }
+            Err(CutShort) => return ServeEnd::Closed,
         }
     }
 }
 
-fn incoming(request: hyper::Request<hyper::body::Incoming>, tls: bool) -> Request {
-    let (parts, body) = request.into_parts();
-    let mut headers = parts.headers;
-    let host = headers.get(HOST).cloned();
-    let (authority, path) = authority_and_path(parts.uri, host);
-    remove_connection_headers(&mut headers);
-    let head = RequestHead {
-        method: parts.method,
-        path,
-        authority,
-        scheme: if tls { "https" } else { "http" },
-        version: parts.version,
-        headers,
-    };
-    let body = if head.method == Method::CONNECT {
+fn request<IO>(connection: &Rc<Connection<IO>>, received: ReceivedHead, tls: bool) -> Request
+where
+    IO: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static,
+{
+    let mut head = received.head;
+    head.scheme = if tls { "https" } else { "http" };
+    let body = if connection.is_whole() {
         Body::empty()
     } else {
-        Body::h1(body)
+        Body::incoming(connection.clone())
     };
-    Request { head, body }
+    Request {
+        head,
+        body,
+        feedback: connection.feedback.clone(),
+    }
 }
 
-fn outgoing(response: Response, close: bool) -> hyper::Response<Body> {
-    let mut message = hyper::Response::new(response.body);
-    *message.status_mut() = response.head.status;
-    *message.headers_mut() = response.head.headers;
-    *message.version_mut() = Version::HTTP_11;
-    if close {
-        message
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+/// The response was made to end its connection.
+fn says_close(response: &Response) -> bool {
+    let said = response.head.headers.get(CONNECTION);
+    said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// Tells whoever still reads a body when the connection is over, however that came.
+struct Closed<IO: AsyncRead + AsyncWrite + Unpin>(Rc<Connection<IO>>);
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Drop for Closed<IO> {
+    fn drop(&mut self) {
+        self.0.close();
     }
-    message
+}
+
+/// The time between requests.
+struct Wait<'a, D, I> {
+    options: &'a ServerOptions,
+    activity: &'a Rc<Activity>,
+    drained: Pin<&'a mut D>,
+    idle: Pin<&'a mut I>,
+    /// Idle for too long: since then the next response is the last, and at this time the connection closes without one.
+    closing: Option<Instant>,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "mostly the large one, and taken apart at once"
+)]
+enum Next {
+    Head(ReceivedHead, Active),
+    Refused(Refusal, Active),
+    /// The client left; inside of a head, if that was a stream.
+    Gone(Option<Active>),
+    /// No request is wanted any more.
+    Over,
+}
+
+impl<D: Future<Output = ()>, I: Future<Output = ()>> Wait<'_, D, I> {
+    async fn next<IO: AsyncRead + AsyncWrite + Unpin>(&mut self, connection: &Connection<IO>) -> Next {
+        // A stream begins with the first byte of its head.
+        let mut active = None;
+        let mut timer: Option<Pin<Box<time::Sleep>>> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(received) = connection.poll_head(cx) {
+                let mut begun = || active.take().unwrap_or_else(|| self.activity.begin());
+                return Poll::Ready(match received {
+                    Received::Head(head) => Next::Head(head, begun()),
+                    Received::Refused(refusal) => Next::Refused(refusal, begun()),
+                    Received::End if connection.is_in_head() => Next::Gone(Some(begun())),
+                    Received::End => Next::Gone(None),
+                });
+            }
+            if connection.is_in_head() {
+                if active.is_none() {
+                    active = Some(self.activity.begin());
+                    timer = self
+                        .options
+                        .head_timeout
+                        .map(|limit| Box::pin(time::sleep(limit)));
+                }
+                let expired = timer
+                    .as_mut()
+                    .is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+                let active = active.take_if(|_| expired);
+                return match active {
+                    Some(active) => Poll::Ready(Next::Refused(Refusal::head_timeout(), active)),
+                    None => Poll::Pending,
+                };
+            }
+            self.poll_over(connection.has_received(), &mut timer, cx)
+                .map(|()| Next::Over)
+        })
+        .await
+    }
+
+    /// Ready when the connection has to close although nothing goes on. As Envoy, one that has spoken HTTP gets `drain_timeout` first.
+    fn poll_over(
+        &mut self,
+        has_spoken: bool,
+        timer: &mut Option<Pin<Box<time::Sleep>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if self.options.drain_closes_idle && self.drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.closing.is_none() {
+            if self.idle.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if !has_spoken {
+                return Poll::Ready(());
+            }
+            self.closing = Some(Instant::now() + self.options.drain_timeout);
+        }
+        let Some(at) = self.closing else {
+            return Poll::Pending;
+        };
+        timer
+            .get_or_insert_with(|| Box::pin(time::sleep_until(at)))
+            .as_mut()
+            .poll(cx)
+    }
+}
+
+/// Runs the handler, with its 1xx responses on their way; `None`: the client left.
+async fn answer<IO: AsyncRead + AsyncWrite + Unpin>(
+    connection: &Connection<IO>,
+    outbox: &mut Outbox,
+    answering: impl Future<Output = Response>,
+) -> Option<Response> {
+    let mut answering = pin!(answering);
+    poll_fn(|cx| {
+        if connection.is_cut() {
+            return Poll::Ready(None);
+        }
+        connection.feedback.register(cx);
+        let response = answering.as_mut().poll(cx);
+        for informational in connection.feedback.take_informational() {
+            // One who does not read what he asked for does without.
+            if !outbox.is_full() {
+                encode::informational(outbox.tail(), &informational);
+            }
+        }
+        if let Poll::Ready(response) = response {
+            return Poll::Ready(Some(response));
+        }
+        if let Poll::Ready(Err(_)) = connection.poll_write(outbox, cx) {
+            return Poll::Ready(None);
+        }
+        connection.poll_gone(cx).map(|()| None)
+    })
+    .await
+}
+
+/// A response went out.
+enum Sent {
+    /// Another one may follow.
+    Open,
+    /// It was the last one.
+    Last,
+}
+
+/// A response did not go out whole: the connection is of no use any more.
+struct CutShort;
+
+async fn respond<IO: AsyncRead + AsyncWrite + Unpin>(
+    connection: &Connection<IO>,
+    outbox: &mut Outbox,
+    mut exchange: Exchange,
+    response: Response,
+) -> Result<Sent, CutShort> {
+    let Response { head, body } = response;
+    let empty = body.is_empty();
+    let coding = encode::head(outbox.tail(), &head, &exchange, empty);
+    drop(head);
+    exchange.close |= coding == BodyCoding::UntilClose;
+    // Limits hold while the client takes nothing, too.
+    let watchdogs = body.watchdogs();
+    let mut body = Some(body).filter(|_| !empty);
+    poll_fn(|cx| {
+        loop {
+            let filled = poll_fill(&mut body, coding, outbox, cx);
+            let written = connection.poll_write(outbox, cx);
+            match (filled, written) {
+                (Poll::Ready(Err(CutShort)), _) | (_, Poll::Ready(Err(_))) => {
+                    return Poll::Ready(Err(CutShort));
+                }
+                (Poll::Ready(Ok(Filled::All)), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+                (Poll::Ready(Ok(Filled::Some)), Poll::Ready(Ok(()))) => {}
+                (Poll::Ready(Ok(Filled::All)), Poll::Pending) => return Poll::Pending,
+                (Poll::Ready(Ok(Filled::Some)), Poll::Pending) => {
+                    return body::poll_interruption(&watchdogs, cx).map(|_| Err(CutShort));
+                }
+                (Poll::Pending, _) => return connection.poll_gone(cx).map(|()| Err(CutShort)),
+            }
+        }
+    })
+    .await?;
+    Ok(if exchange.close { Sent::Last } else { Sent::Open })
+}
+
+enum Filled {
+    /// The outbox is full.
+    Some,
+    /// The body is at its end.
+    All,
+}
+
+/// Moves frames of the body into the outbox until that is full or the body has no more for now.
+fn poll_fill(
+    slot: &mut Option<Body>,
+    coding: BodyCoding,
+    outbox: &mut Outbox,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Filled, CutShort>> {
+    while let Some(body) = slot {
+        if outbox.is_full() {
+            return Poll::Ready(Ok(Filled::Some));
+        }
+        let frame = match http_body::Body::poll_frame(Pin::new(body), cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => return Poll::Pending,
+        };
+        let ended = match frame {
+            None => true,
+            Some(Err(_)) => return Poll::Ready(Err(CutShort)),
+            Some(Ok(frame)) => {
+                // Trailers are dropped: see `encode::LAST_CHUNK`.
+                if let Ok(data) = frame.into_data() {
+                    put(outbox, coding, data);
+                }
+                http_body::Body::is_end_stream(body)
+            }
+        };
+        if ended {
+            if coding == BodyCoding::Chunked {
+                outbox.tail().extend_from_slice(encode::LAST_CHUNK);
+            }
+            // Its observers hear of the end.
+            *slot = None;
+        }
+    }
+    Poll::Ready(Ok(Filled::All))
+}
+
+fn put(outbox: &mut Outbox, coding: BodyCoding, data: bytes::Bytes) {
+    match coding {
+        BodyCoding::None => {}
+        BodyCoding::Plain | BodyCoding::UntilClose => outbox.push(data),
+        BodyCoding::Chunked if data.is_empty() => {}
+        BodyCoding::Chunked => {
+            encode::chunk_begin(outbox.tail(), data.len());
+            outbox.push(data);
+            outbox.tail().extend_from_slice(encode::CHUNK_END);
+        }
+    }
+}
+
+/// Closes our side, and leaves the client time to read what it was told.
+async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<IO>) {
+    connection.give_up_body();
+    let expected = !connection.is_drained();
+    let _ = time::within(Some(LINGER), async {
+        let shut = poll_fn(|cx| connection.poll_shutdown(cx)).await;
+        if shut.is_ok() && expected {
+            poll_fn(|cx| connection.poll_discard(cx)).await;
+        }
+    })
+    .await;
 }

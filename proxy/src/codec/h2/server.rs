@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::pump::pump;
 use crate::codec::activity::Activity;
 use crate::codec::head::{RequestHead, authority_and_path};
-use crate::codec::{Body, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler};
+use crate::codec::{Body, Feedback, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler};
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
 use crate::worker;
@@ -128,6 +128,7 @@ fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
     Request {
         head,
         body: Body::h2(body),
+        feedback: Feedback::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use http::Version as HttpVersion;
 use outrigger_model::cluster::UpstreamHttpVersion;
 
 use crate::codec::body::ReplaySource;
-use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
 use crate::http::stream::limits::Limits;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
@@ -50,6 +50,8 @@ pub(super) struct Attempt<'a> {
     pub(super) alpn: Option<&'a AlpnOverride>,
     pub(super) info: &'a RefCell<StreamInfo>,
     pub(super) limits: &'a Limits,
+    /// Who wants informational responses.
+    pub(super) feedback: Option<&'a Feedback>,
     /// From the end of the request, on a connection, to the response head.
     pub(super) per_try: Option<Duration>,
 }
@@ -90,7 +92,7 @@ impl Attempt<'_> {
             upstream.first_tx = Some(started.into_std());
         }
         let body = source.map_or_else(Body::empty, ReplaySource::attempt);
-        let sending = std::pin::pin!(lease.send(head, body));
+        let sending = std::pin::pin!(lease.send(head, body, self.feedback));
         let response = self.in_time(sending).await?.inspect_err(|error| {
             tracing::debug!(cluster = %self.cluster.name, host = %self.host.address, %error, "no upstream response");
             self.cluster.stats.upstream_rq_rx_reset.inc();

@@ -88,6 +88,11 @@ impl Limits {
         self.arrived.notify_waiters();
     }
 
+    /// It did.
+    pub(in crate::http) fn is_request_whole(&self) -> bool {
+        self.whole.get().is_some()
+    }
+
     /// Returns when the request is whole.
     pub(in crate::http) async fn whole(&self) {
         while self.whole.get().is_none() {

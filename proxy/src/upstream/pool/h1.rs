@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h1::client::{self, Client};
-use crate::codec::{Body, RequestHead, Response, SendError};
+use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
 use crate::time::Instant;
 use crate::upstream::connect::{ConnectError, connect};
 
@@ -120,9 +120,14 @@ impl Lease {
         &self.connection.facts
     }
 
-    pub(super) async fn send(mut self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+    pub(super) async fn send(
+        mut self,
+        head: RequestHead,
+        body: Body,
+        feedback: Option<&Feedback>,
+    ) -> Result<Response, SendError> {
         self.connection.served += 1;
-        let response = self.connection.client.send(head, body).await?;
+        let response = self.connection.client.send(head, body, feedback).await?;
         Ok(super::hold(self, response))
     }
 }

@@ -1,0 +1,133 @@
+//! What passes between a connection and the stream that answers its request, besides request and response.
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use http::StatusCode;
+use smallvec::SmallVec;
+
+use super::ResponseHead;
+
+/// Why what a client sent is no request: what it is told, and what is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub(crate) details: &'static str,
+    /// The response's body.
+    pub(crate) body: &'static str,
+    /// The client broke the protocol: flag `DPE`, and a counter.
+    pub(crate) is_protocol_error: bool,
+}
+
+impl Refusal {
+    /// The client broke the protocol; the body is the status's name.
+    pub(crate) fn protocol_error(status: StatusCode, details: &'static str) -> Self {
+        Self {
+            status,
+            details,
+            body: status.canonical_reason().unwrap_or_default(),
+            is_protocol_error: true,
+        }
+    }
+
+    /// `request_headers_timeout` passed.
+    pub(crate) fn head_timeout() -> Self {
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            details: "request_header_timeout",
+            body: "request header timeout",
+            is_protocol_error: false,
+        }
+    }
+}
+
+/// Of one connection; clones are the same. By default one that takes no informational responses. Behind a lock because hyper calls for
+/// informational responses only what could move to another thread; nobody else is ever in there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Feedback(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    takes_informational: bool,
+    informational: Informational,
+    passed: u64,
+    refusal: Option<Refusal>,
+    task: Option<Waker>,
+}
+
+/// Mostly one or none.
+type Informational = SmallVec<[ResponseHead; 1]>;
+
+/// More at once than anybody has to say are dropped.
+const MAX_INFORMATIONAL: usize = 16;
+
+impl Feedback {
+    /// Of a connection that sends informational responses.
+    pub(super) fn for_informational() -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            takes_informational: true,
+            ..Inner::default()
+        })))
+    }
+
+    /// Sends a 1xx response ahead of the response, if the client's protocol allows. To be called while the request is handled.
+    pub(crate) fn inform(&self, head: ResponseHead) {
+        let mut inner = self.lock();
+        if inner.takes_informational && inner.informational.len() < MAX_INFORMATIONAL {
+            inner.informational.push(head);
+            inner.passed += 1;
+            inner.wake();
+        }
+    }
+
+    /// How many went out since this was asked before.
+    pub(crate) fn take_passed(&self) -> u64 {
+        std::mem::take(&mut self.lock().passed)
+    }
+
+    /// What [`Self::inform`] was given since.
+    pub(super) fn take_informational(&self) -> Informational {
+        std::mem::take(&mut self.lock().informational)
+    }
+
+    /// The body of the request is none.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        let mut inner = self.lock();
+        inner.refusal = Some(refusal);
+        inner.wake();
+    }
+
+    /// Whether it was.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.lock().refusal
+    }
+
+    /// The task that serves the connection, and handles its request, hears of both.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        let mut inner = self.lock();
+        match &mut inner.task {
+            Some(task) => task.clone_from(cx.waker()),
+            None => inner.task = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Returns when the body of the request turns out to be none: the stream has to answer that, instead of what it was about to.
+    /// For the handler, in whose task the connection is served.
+    pub(crate) async fn refused(&self) -> Refusal {
+        poll_fn(|_| self.refusal().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn wake(&self) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+}
