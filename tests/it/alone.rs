@@ -4,6 +4,7 @@ mod clusters;
 mod config_files;
 mod dump;
 mod edge;
+mod http1;
 mod limits;
 mod paths;
 mod secret_files;
