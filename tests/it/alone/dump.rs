@@ -121,12 +121,13 @@ fn answer(alone: &Alone, query: &str) -> Answered {
     }
 }
 
-/// Protobuf's debug text begins with a mark and spaces that change with every build, lest somebody rely on it.
+/// Protobuf's debug text begins with a mark that changes from run to run, lest somebody rely on it: `goo.gle/debugstr` or another word.
 fn without_mark(text: &str) -> String {
-    match text.split_once("goo.gle/debugstr") {
-        Some((before, after)) => format!("{before}{}", after.trim_start()),
-        None => text.to_owned(),
-    }
+    let Some((before, marked)) = text.split_once("goo.gle/") else {
+        return text.to_owned();
+    };
+    let after = marked.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric());
+    format!("{before}{}", after.trim_start())
 }
 
 /// Without dates, and without what each says of itself in the node.
