@@ -30,7 +30,7 @@ pub(crate) use inclusion::NameRules;
 pub(crate) use render::{json, prometheus, text};
 pub(crate) use response_codes::ResponseCodes;
 pub(crate) use slots::WorkerStats;
-pub(crate) use source::{Source, Unregistered};
+pub(crate) use source::{Show, Source, Unregistered};
 pub(crate) use tagged::Tags;
 pub(crate) use tags::TagRules;
 

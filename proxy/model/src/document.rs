@@ -143,6 +143,11 @@ pub fn read_bootstrap(
     parse_bootstrap(&file, &text, overrides, unknown)
 }
 
+/// The bytes of a bootstrap that was changed after it was read.
+pub fn encoded_bootstrap(message: &Bootstrap) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
 /// As [`read_bootstrap`], of a text; `file` is for the format and the complaints.
 ///
 /// # Errors

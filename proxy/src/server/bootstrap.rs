@@ -7,8 +7,7 @@ use outrigger_model::address::Address as ModelAddress;
 use outrigger_model::bootstrap::Bootstrap;
 use outrigger_model::cluster::Discovery;
 use outrigger_model::decode;
-use outrigger_model::document::{UnknownFields, parse_bootstrap, read_bootstrap};
-use prost::Message as _;
+use outrigger_model::document::{UnknownFields, encoded_bootstrap, parse_bootstrap, read_bootstrap};
 use xds_client::{Address, Node, Transport};
 
 use super::{ServerError, display};
@@ -46,7 +45,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ServerError> {
     };
     if options.service != Service::default() {
         name_node(message.node.get_or_insert_default(), &options.service);
-        encoded = message.encode_to_vec();
+        encoded = encoded_bootstrap(&message);
     }
     let node = message.node.clone().unwrap_or_default();
     let converted = decode::bootstrap(message).map_err(|rejection| ServerError::Bootstrap {

@@ -8,10 +8,13 @@ use super::Registry;
 use super::ids::{CellEntry, HistogramEntry, Kind};
 use super::slots::Shared;
 
+/// Takes a prefix, and what has names that begin with it.
+pub(crate) type Show<'a> = dyn FnMut(&str, &[(&str, Unregistered)]) + 'a;
+
 /// Owns stats that are not registered.
 pub(crate) trait Source: Send + Sync {
-    /// Calls `show` with a prefix and what has names that begin with it. A name that is registered too is not shown twice.
-    fn show(&self, show: &mut dyn FnMut(&str, &[(&str, Unregistered)]));
+    /// Calls `show` for each prefix. A name that is registered too is not shown twice.
+    fn show(&self, show: &mut Show<'_>);
 }
 
 /// One of them. `None`: never changed.
@@ -91,7 +94,7 @@ mod tests {
     struct Two;
 
     impl Source for Two {
-        fn show(&self, show: &mut dyn FnMut(&str, &[(&str, Unregistered)])) {
+        fn show(&self, show: &mut Show<'_>) {
             let stats = [
                 ("total", Unregistered::Counter(Some(3))),
                 ("unused", Unregistered::Counter(None)),

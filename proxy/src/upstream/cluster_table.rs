@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use super::cluster::Cluster;
 use super::slot::Slot;
-use crate::stats::{Source, Unregistered};
+use crate::stats::{Show, Source};
 
 /// One name and the cluster that has it now, if any.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl ClusterTable {
 }
 
 impl Source for ClusterTable {
-    fn show(&self, show: &mut dyn FnMut(&str, &[(&str, Unregistered)])) {
+    fn show(&self, show: &mut Show<'_>) {
         for (_, slot) in self.slots() {
             slot.show(show);
         }

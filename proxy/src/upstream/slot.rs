@@ -16,7 +16,7 @@ use outrigger_model::endpoint::LoadAssignment;
 use super::cluster::Cluster;
 use super::endpoint::{has_endpoints, is_healthy};
 use super::stats;
-use crate::stats::Unregistered;
+use crate::stats::Show;
 
 /// Makes the cluster.
 pub(crate) trait Recipe: Debug + Send {
@@ -220,7 +220,7 @@ impl Slot {
     }
 
     /// The stats of a cluster that nobody has used; those of others are registered.
-    pub(super) fn show(&self, show: &mut dyn FnMut(&str, &[(&str, Unregistered)])) {
+    pub(super) fn show(&self, show: &mut Show<'_>) {
         if self.made.get().is_some() {
             return;
         }

@@ -244,12 +244,12 @@ const HISTOGRAMS: [&str; 2] = ["upstream_cx_connect_ms", "upstream_rq_time"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Source, TagRules, text};
+    use crate::stats::{Show, Source, TagRules, text};
 
     struct One;
 
     impl Source for One {
-        fn show(&self, show: &mut dyn FnMut(&str, &[(&str, Unregistered)])) {
+        fn show(&self, show: &mut Show<'_>) {
             show("cluster.a.", &unused(Members::default(), [0; 3]));
         }
     }
