@@ -7,4 +7,5 @@ mod edge;
 mod http1;
 mod limits;
 mod paths;
+mod redirects;
 mod secret_files;

@@ -268,7 +268,14 @@ impl Stream {
         match route.rewritten_path(head) {
             Ok(None) => {}
             Ok(Some(path)) => {
-                *self.original_path.borrow_mut() = HeaderValue::from_str(head.path.as_str()).ok();
+                let original = HeaderValue::from_str(head.path.as_str()).ok();
+                // What goes up gets it with the router's other headers; what is redirected has it for the log.
+                if let (Action::Redirect(_), Some(original)) = (&route.action, &original)
+                    && !self.manager.config.router.suppress_envoy_headers
+                {
+                    head.headers.insert(router::ORIGINAL_PATH, original.clone());
+                }
+                *self.original_path.borrow_mut() = original;
                 head.path = path;
             }
             Err(InvalidPath) => {
