@@ -32,6 +32,8 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/http/route_table.rs",
         "&rewrite.pattern",
     ),
+    ("SanMatcher.kind", "src/tls/verify.rs", "SanMatcher{kind"),
+    ("SanMatcher.name", "src/tls/verify.rs", "compile(name)"),
     ("StringMatcher.pattern", "src/http/matcher.rs", "config.pattern"),
     (
         "WeightedCluster.host_rewrite",

@@ -163,7 +163,7 @@ mod tests {
         check(text, "name", (1, 7));
         check(text, "virtual_hosts[1].domains[0]", (7, 5));
         check(text, "virtual_hosts[1].routes[3].match", (5, 3));
-        check("virtualHosts:\n  - {name: b}", "virtual_hosts[0].name", (2, 6));
+        check("virtualHosts:\n  - {name: b}", "virtual_hosts[0].name", (2, 12));
     }
 
     #[test]
