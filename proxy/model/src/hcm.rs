@@ -28,7 +28,7 @@ pub struct HttpConnectionManager {
     pub access_log: Vec<AccessLog>,
     /// Protocols that a client may change to. Awaits the traffic issue.
     pub upgrades: Vec<Upgrade>,
-    /// `Expect: 100-continue` goes upstream instead of being answered here. Awaits the traffic issue.
+    /// `Expect: 100-continue` goes upstream instead of being answered here, and informational responses are passed on.
     pub passes_100_continue: bool,
     /// `x-forwarded-port` is added. Awaits the traffic issue.
     pub appends_x_forwarded_port: bool,
@@ -66,8 +66,6 @@ pub struct HttpConnectionManager {
     pub max_request_headers_kb: u32,
     /// Largest number of request headers; Envoy's default 100.
     pub max_request_headers_count: u32,
-    /// `expect: 100-continue` is the upstream's to answer, and informational responses are passed on; else it is answered at once.
-    pub proxy_100_continue: bool,
     /// HTTP/1.0 is answered instead of refused with 426.
     pub accept_http_10: bool,
     /// HTTP/2 settings.

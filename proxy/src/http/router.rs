@@ -223,7 +223,7 @@ impl Exchange<'_> {
                     .stream
                     .feedback
                     .as_ref()
-                    .filter(|_| self.stream.manager.config.proxy_100_continue),
+                    .filter(|_| self.stream.manager.config.passes_100_continue),
                 per_try: self.per_try,
             };
             let outcome = attempt.run(head, source.as_ref()).await;

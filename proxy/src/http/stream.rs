@@ -69,7 +69,7 @@ pub(super) async fn run(
     stream.feedback = Some(feedback.clone());
     let stream = Rc::new(stream);
     stream.metrics.received(manager, &head);
-    if !manager.config.proxy_100_continue {
+    if !manager.config.passes_100_continue {
         head::continue_at_once(&mut head, &feedback);
     }
     let unanswered = Unanswered(Some(stream.clone()));

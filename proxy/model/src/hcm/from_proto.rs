@@ -143,7 +143,6 @@ impl HttpConnectionManager {
                 .unwrap_or(DRAIN_TIMEOUT),
             max_request_headers_kb: at.field("max_request_headers_kb").within(kb, 1..=8192)?,
             max_request_headers_count: common.max_request_headers_count,
-            proxy_100_continue,
             accept_http_10: accept_http_10(&at.field("http_protocol_options"), http_protocol_options),
             http2: Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?,
         })
