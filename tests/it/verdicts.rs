@@ -40,7 +40,7 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/http/route_table.rs",
         "share.host_rewrite",
     ),
-    ("AdsConfig.cluster", "src/server.rs", "&ads.cluster"),
+    ("AdsConfig.cluster", "src/config/streams.rs", "&config.cluster"),
     ("Alpn.http2", "src/http/filter/alpn.rs", "&config.http2"),
     (
         "Bootstrap.clusters",
