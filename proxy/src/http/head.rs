@@ -15,7 +15,6 @@ use super::manager::ConnectionManager;
 use super::route_table::Route;
 use super::{edge, path, request_id, xfcc};
 use crate::codec::{Feedback, RequestHead, ResponseHead};
-use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -144,20 +143,18 @@ pub(super) fn inbound(
 
 /// Puts the path in order as the connection manager says. Source: Envoy `ConnectionManagerUtility::maybeNormalizePath`.
 fn clean_path(config: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), LocalReply> {
-    let refusal = || {
-        let flag = Some(ResponseFlag::DownstreamProtocolError);
-        LocalReply::new(StatusCode::BAD_REQUEST, flag, "path_normalization_failed", "")
-    };
+    let refusal = || LocalReply::new(StatusCode::BAD_REQUEST, None, "path_normalization_failed", "");
     let unescaped = match config.escaped_slashes {
         EscapedSlashes::Keep => None,
         _ => path::unescape_slashes(&head.path),
     };
     let was_escaped = unescaped.is_some();
     if let Some(unescaped) = unescaped {
+        // The log shows what it would have been, as Envoy's.
+        head.path = unescaped.parse().map_err(|_| refusal())?;
         if config.escaped_slashes == EscapedSlashes::Reject {
             return Err(refusal());
         }
-        head.path = unescaped.parse().map_err(|_| refusal())?;
     }
     let normal = path::normalize(&head.path, config.normalize_path, config.merge_slashes);
     if let Some(normal) = normal.map_err(|path::InvalidPath| refusal())? {

@@ -293,8 +293,18 @@ impl Stream {
 
     fn direct_response(&self, status: StatusCode, body: &Bytes) -> router::Forwarded {
         self.info.borrow_mut().response_code_details = Some("direct_response".into());
+        let request = self.request();
+        if request.is_grpc() {
+            let text = String::from_utf8_lossy(body).into_owned();
+            let mut reply = LocalReply::new(status, None, "direct_response", text);
+            reply.headers.extend(redirect::location(status, None, request));
+            return router::Forwarded {
+                response: reply.response(Some(request)),
+                guards: None,
+            };
+        }
         let mut headers = HeaderMap::new();
-        headers.extend(redirect::location(status, None, self.request()));
+        headers.extend(redirect::location(status, None, request));
         if !body.is_empty() {
             headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
