@@ -1,6 +1,6 @@
 //! Proves with connections that the rules in the kernel do what was planned.
 //!
-//! The plan itself says which connections: [`choose`] takes away one rule after the other on paper and looks for
+//! The plan itself says which connections: `choose` takes away one rule after the other on paper and looks for
 //! a connection that would then end up elsewhere, so a rule that is missing or wrong in the kernel shows. A child
 //! in a namespace of its own, joined by a pair of interfaces, is "elsewhere" ([`peer`]); where none can be made,
 //! or another user's id cannot be taken, what needs it is reported as not proven, never as good.

@@ -1,6 +1,6 @@
 //! Model to runtime, on the control thread only: what the control plane sent, what of it waits, what workers use.
 //!
-//! A response goes [`ads`] → [`control::Control`] → the model → accepted or rejected, one resource at a time → warming → published by
+//! A response goes [`streams`] → [`control::Control`] → the model → accepted or rejected, one resource at a time → warming → published by
 //! swapping one cell. Nothing here runs on a worker, and no worker waits for anything here.
 pub(crate) mod build;
 mod clusters;

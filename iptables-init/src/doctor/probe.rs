@@ -2,7 +2,7 @@
 //!
 //! A module is missing when the kernel refuses what needs it; lists of modules only explain why. The child
 //! tries one rule for each feature with each kind of program, and nf_tables itself over netlink, and prints a
-//! line per answer. Knows no configuration: what of this is needed is [`super::modules`]'s question.
+//! line per answer. Knows no configuration: what of this is needed is `super::modules`'s question.
 
 use std::fmt::Write as _;
 use std::io::Read;
