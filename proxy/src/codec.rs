@@ -8,6 +8,8 @@ mod feedback;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod head;
+mod tunnel;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -79,6 +81,8 @@ pub(crate) struct Http2Settings {
     pub(crate) connection_window: u32,
     /// Bytes of decoded header list.
     pub(crate) max_header_list_bytes: u32,
+    /// SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441); for servers.
+    pub(crate) allows_connect: bool,
 }
 
 /// How a downstream HTTP connection ended.

@@ -14,4 +14,5 @@ pub(crate) mod request_id;
 pub(crate) mod route_table;
 pub(crate) mod router;
 pub(crate) mod stream;
+mod upgrade;
 mod xfcc;

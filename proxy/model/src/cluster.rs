@@ -299,6 +299,8 @@ pub struct Http2Options {
     pub initial_stream_window_bytes: u32,
     /// Bytes.
     pub initial_connection_window_bytes: u32,
+    /// Clients may ask for tunnels and protocol changes by extended CONNECT (RFC 8441).
+    pub allows_connect: bool,
 }
 
 /// A transport socket for endpoints with these labels.

@@ -72,7 +72,7 @@ pub struct HttpConnectionManager {
     pub http2: Http2Options,
 }
 
-/// A protocol that a client may change to. Awaits the traffic issue.
+/// A protocol that a client may change to, or may not. Source: `UpgradeConfig` of http_connection_manager.proto and of `RouteAction`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
     /// `websocket`; lower case.

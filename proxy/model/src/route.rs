@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::cluster::ClusterName;
 use crate::fraction::Fraction;
+use crate::hcm::Upgrade;
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher};
 
@@ -174,6 +175,8 @@ pub struct Forward {
     pub regex_rewrite: Option<RegexRewrite>,
     /// Replaces `:authority`.
     pub host_rewrite: Option<String>,
+    /// Protocols that may, or may not, be changed to here; others as the connection manager says.
+    pub upgrades: Vec<Upgrade>,
     /// What consistent hashing hashes; the first that is there counts, more are mixed in. Awaits the traffic issue.
     pub hash_policies: Vec<HashPolicy>,
     /// Copies of requests; empty: the virtual host's, else the table's. Awaits the traffic issue.

@@ -103,6 +103,7 @@ const OPTIONS: ServerOptions = ServerOptions {
         stream_window: 65_535,
         connection_window: 65_535,
         max_header_list_bytes: 65_536,
+        allows_connect: false,
     },
 };
 

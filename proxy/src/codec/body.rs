@@ -17,6 +17,8 @@ use smallvec::SmallVec;
 use replay::Replay;
 pub(crate) use replay::ReplaySource;
 
+use super::tunnel::Tunnel;
+
 /// A body.
 #[derive(Debug)]
 pub(crate) struct Body {
@@ -33,6 +35,7 @@ enum Source {
     Incoming(Incoming),
     H2(::h2::RecvStream),
     Replay(Replay),
+    Tunnel(Box<Tunnel>),
 }
 
 /// A body that a server connection reads when it is asked for.
@@ -144,6 +147,10 @@ impl Body {
         })
     }
 
+    pub(super) fn tunnel(tunnel: Tunnel) -> Self {
+        Self::new(Source::Tunnel(Box::new(tunnel)))
+    }
+
     fn new(source: Source) -> Self {
         Self {
             source,
@@ -185,6 +192,7 @@ impl Body {
             Source::Incoming(incoming) => incoming.poll(cx),
             Source::H2(stream) => poll_h2(stream, cx),
             Source::Replay(replay) => replay.poll(cx),
+            Source::Tunnel(tunnel) => tunnel.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
         }
     }
 }
@@ -290,7 +298,9 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty | Source::Full(None) => true,
             Source::Incoming(incoming) => self.finished || incoming.ended,
-            Source::Full(Some(_)) | Source::H1(_) | Source::H2(_) | Source::Replay(_) => self.finished,
+            Source::Full(Some(_)) | Source::H1(_) | Source::H2(_) | Source::Replay(_) | Source::Tunnel(_) => {
+                self.finished
+            }
         }
     }
 
@@ -299,7 +309,9 @@ impl http_body::Body for Body {
             Source::Empty | Source::Full(None) => SizeHint::with_exact(0),
             Source::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Source::H1(incoming) => incoming.size_hint(),
-            Source::H2(_) | Source::Replay(_) | Source::Incoming(_) => SizeHint::default(),
+            Source::H2(_) | Source::Replay(_) | Source::Incoming(_) | Source::Tunnel(_) => {
+                SizeHint::default()
+            }
         }
     }
 }
@@ -315,7 +327,7 @@ impl Drop for Body {
             Source::H1(incoming) => http_body::Body::is_end_stream(incoming),
             Source::H2(stream) => stream.is_end_stream(),
             Source::Incoming(incoming) => incoming.ended,
-            Source::Full(Some(_)) | Source::Replay(_) => false,
+            Source::Full(Some(_)) | Source::Replay(_) | Source::Tunnel(_) => false,
         };
         for observer in &self.observers {
             if whole {

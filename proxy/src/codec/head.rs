@@ -15,8 +15,10 @@ pub(crate) struct RequestHead {
     pub(crate) scheme: &'static str,
     /// The version that the client spoke.
     pub(crate) version: Version,
-    /// Everything else; no connection-level header.
+    /// Everything else; no connection-level header, but for `connection` and `upgrade` of an upgrade.
     pub(crate) headers: HeaderMap,
+    /// The client asks for another protocol; its body is whatever comes next on the connection (RFC 9110 §7.8).
+    pub(crate) is_upgrade: bool,
 }
 
 /// A response head.
@@ -65,6 +67,23 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| rest.is_empty() || matches!(rest.first(), Some(b'+' | b';')))
 }
 
+/// `connection` names `upgrade`, and there is one that is not to `h2c`, which nobody here speaks that way. Source: Envoy `Utility::isUpgrade`,
+/// `ServerConnectionImpl::onHeadersComplete`.
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let Some(to) = headers.get(http::header::UPGRADE) else {
+        return false;
+    };
+    !to.as_bytes().eq_ignore_ascii_case(b"h2c")
+        && connection_tokens(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(http::header::CONNECTION).iter();
+    values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+}
+
 /// Removes what belongs to one connection: RFC 9110 §7.6.1, and what `connection` names. Most heads have one such header or none, so
 /// names are looked at before anything is looked up.
 pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
@@ -77,11 +96,7 @@ pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
     if present.is_empty() {
         return;
     }
-    let named: Names = headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
+    let named: Names = connection_tokens(headers)
         .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| *name != http::header::TE)

@@ -25,12 +25,7 @@ const DECORATOR_OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorat
 pub(super) fn check(head: &RequestHead) -> Result<(), LocalReply> {
     let missing = head.authority.is_empty() && !head.headers.contains_key(http::header::HOST);
     if missing && head.method != Method::CONNECT {
-        return Err(closing(LocalReply::new(
-            StatusCode::BAD_REQUEST,
-            None,
-            "missing_host_header",
-            "",
-        )));
+        return Err(LocalReply::new(StatusCode::BAD_REQUEST, None, "missing_host_header", "").closing());
     }
     // Source: Envoy 1.40, for the target `*` and for an absolute one without a path.
     if head.method != Method::CONNECT && !head.path.as_str().starts_with('/') {
@@ -39,12 +34,7 @@ pub(super) fn check(head: &RequestHead) -> Result<(), LocalReply> {
     }
     if head.method.as_str() == "QUERY" && !head.headers.contains_key(http::header::CONTENT_TYPE) {
         let details = "query_missing_content_type";
-        return Err(closing(LocalReply::new(
-            StatusCode::BAD_REQUEST,
-            None,
-            details,
-            "",
-        )));
+        return Err(LocalReply::new(StatusCode::BAD_REQUEST, None, details, "").closing());
     }
     Ok(())
 }
@@ -60,14 +50,6 @@ pub(super) fn continue_at_once(head: &mut RequestHead, feedback: &Feedback) {
             headers: HeaderMap::new(),
         });
     }
-}
-
-/// The reply ends its connection.
-fn closing(mut reply: LocalReply) -> LocalReply {
-    reply
-        .headers
-        .push((http::header::CONNECTION, HeaderValue::from_static("close")));
-    reply
 }
 
 /// Headers by which a trusted hop may steer this one. As Envoy 1.40, nobody is trusted unless `internal_address_config` says so

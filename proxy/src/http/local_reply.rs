@@ -42,6 +42,13 @@ impl LocalReply {
         }
     }
 
+    /// Ends its connection.
+    pub(super) fn closing(mut self) -> Self {
+        self.headers
+            .push((http::header::CONNECTION, HeaderValue::from_static("close")));
+        self
+    }
+
     /// Of the codec. It ends its connection.
     pub(super) fn refusal(refusal: &Refusal) -> Self {
         let flag = refusal
@@ -110,6 +117,7 @@ mod tests {
             scheme: "http",
             version: Version::HTTP_2,
             headers,
+            is_upgrade: false,
         }
     }
 

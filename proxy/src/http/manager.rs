@@ -65,6 +65,9 @@ pub(crate) struct ManagerStats {
     pub(crate) downstream_rq_response_before_rq_complete: Counter,
     pub(crate) downstream_rq_idle_timeout: Counter,
     pub(crate) downstream_rq_max_duration_reached: Counter,
+    pub(crate) downstream_cx_upgrades_total: Counter,
+    pub(crate) downstream_cx_upgrades_active: Gauge,
+    pub(crate) downstream_rq_ws_on_non_ws_route: Counter,
     pub(crate) downstream_rq_time: Histogram,
     pub(crate) no_route: Counter,
     pub(crate) no_cluster: Counter,
@@ -93,6 +96,9 @@ impl ManagerStats {
             downstream_rq_response_before_rq_complete: counter("downstream_rq_response_before_rq_complete"),
             downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
             downstream_rq_max_duration_reached: counter("downstream_rq_max_duration_reached"),
+            downstream_cx_upgrades_total: counter("downstream_cx_upgrades_total"),
+            downstream_cx_upgrades_active: gauge("downstream_cx_upgrades_active"),
+            downstream_rq_ws_on_non_ws_route: counter("downstream_rq_ws_on_non_ws_route"),
             downstream_rq_time: histogram("downstream_rq_time"),
             no_route: counter("no_route"),
             no_cluster: counter("no_cluster"),
@@ -173,6 +179,7 @@ fn options(config: &HttpConnectionManager) -> ServerOptions {
             stream_window: http2.initial_stream_window_bytes,
             connection_window: http2.initial_connection_window_bytes,
             max_header_list_bytes: max_head_bytes,
+            allows_connect: http2.allows_connect,
         },
     }
 }

@@ -107,6 +107,7 @@ mod tests {
             scheme: "http",
             version: Version::HTTP_11,
             headers: HeaderMap::new(),
+            is_upgrade: false,
         };
         let reply = reply(config, &request);
         let (name, value) = reply.headers.first().unwrap();

@@ -59,6 +59,7 @@ fn head(authority: &str, path: &str) -> RequestHead {
         scheme: "http",
         version: Version::HTTP_11,
         headers: HeaderMap::new(),
+        is_upgrade: false,
     }
 }
 
@@ -150,6 +151,7 @@ fn forward() -> model::Forward {
         prefix_rewrite: None,
         regex_rewrite: None,
         host_rewrite: None,
+        upgrades: Vec::new(),
         hash_policies: Vec::new(),
         mirrors: Vec::new(),
     }

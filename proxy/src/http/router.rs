@@ -20,6 +20,7 @@ use super::local_reply::LocalReply;
 use super::route_table::{Forward, Route};
 use super::stream::Stream;
 use super::stream::limits::Limit;
+use super::upgrade;
 use crate::codec::body::ReplaySource;
 use crate::codec::{Body, RequestHead, Response};
 use crate::telemetry::response_flag::ResponseFlag;
@@ -153,6 +154,9 @@ pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, hea
     let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), head);
     stream.limits.set_duration(timeouts.duration);
     stream.limits.set_response(timeouts.response);
+    if upgrade::is_websocket(head) {
+        stream.limits.response_due();
+    }
     if let Some(host) = forward
         .config
         .host_rewrite
@@ -318,8 +322,16 @@ impl Exchange<'_> {
                 self.cluster.stats.upstream_rq_retry_success.inc();
             }
         }
+        let request = self.stream.request();
+        let details = if request.is_upgrade {
+            // What comes from now on is the other protocol's.
+            self.stream.limits.set_response(None);
+            upgrade::answered(request, &mut response)
+        } else {
+            "via_upstream"
+        };
         let mut info = self.stream.info.borrow_mut();
-        info.response_code_details = Some("via_upstream".into());
+        info.response_code_details = Some(details.into());
         if verdict == Verdict::LimitExceeded {
             info.set_flag(ResponseFlag::UpstreamRetryLimitExceeded);
         }

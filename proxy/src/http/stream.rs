@@ -25,6 +25,7 @@ use super::manager::ConnectionManager;
 use super::redirect;
 use super::route_table::{Action, InvalidPath, Route};
 use super::router::{self, Guards};
+use super::upgrade::{self, Upgraded};
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, Refusal, Request, RequestHead, Response, ResponseHead};
 use crate::telemetry::access_log::{Entry, RequestView};
@@ -51,6 +52,8 @@ pub(super) struct Stream {
     trailers: RefCell<Option<HeaderMap>>,
     guards: RefCell<Option<Guards>>,
     metrics: StreamMetrics,
+    /// Set when the client may change the protocol.
+    upgrade: OnceCell<Upgraded>,
     finished: Cell<bool>,
 }
 
@@ -173,6 +176,7 @@ impl Stream {
             trailers: RefCell::new(None),
             guards: RefCell::new(None),
             metrics: StreamMetrics::default(),
+            upgrade: OnceCell::new(),
             finished: Cell::new(false),
         }
     }
@@ -229,6 +233,10 @@ impl Stream {
                 "",
             ));
         };
+        if head.is_upgrade {
+            // Once a stream.
+            let _ = self.upgrade.set(upgrade::check(&self.manager, &route, head)?);
+        }
         self.manager.stats.rq_total.inc();
         self.info.borrow_mut().route_name = Some(route.name.clone());
         let decorator = head::decorate_request(&self.manager, &route, head);

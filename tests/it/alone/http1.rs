@@ -2,22 +2,26 @@
 //! headers and values that no two runs share, whether the connection stays, the access log, and what the upstream got.
 
 mod cases;
+mod upgrades;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use e2e::alone::Alone;
-use e2e::netns::Namespace;
 use e2e::proxy::Kind;
+
+use self::upstream::Got;
 
 const UPSTREAM: u16 = 9001;
 /// As it comes, with `proxy_100_continue`, and with a `request_headers_timeout`.
 const PLAIN: u16 = 10_000;
 const PASS_100: u16 = 10_001;
 const TIMEOUT: u16 = 10_002;
+/// `websocket` may be changed to, `foo` not; a route turns that round.
+const UPGRADE: u16 = 10_003;
 
 struct Case {
     listener: u16,
@@ -58,6 +62,11 @@ const KNOWN: &[Known] = &[
         case: "empty-host",
         aspect: "log",
         reason: "an empty Host is logged as none; what goes on and how it is routed is the same",
+    },
+    Known {
+        case: "ws-not-asked",
+        aspect: "upstream",
+        reason: "Envoy keeps a connection on which a 101 came unasked; here it is closed, and the upstream sees that",
     },
     Known {
         case: "odd-path",
@@ -128,12 +137,11 @@ fn cases_have_names_of_their_own() {
     );
 }
 
-/// What the upstream got, in the order in which it came.
-type Got = Arc<Mutex<Vec<String>>>;
-
 fn observe(kind: Kind) -> Vec<Seen> {
     let got = Got::default();
-    let alone = &Alone::start(kind, &configuration(), |namespace, _| upstream(namespace, &got));
+    let alone = &Alone::start(kind, &configuration(), |namespace, _| {
+        upstream::start(namespace, &got)
+    });
     let seen: Vec<_> = std::thread::scope(|scope| {
         let running: Vec<_> = cases::all()
             .map(|case| scope.spawn(move || exchange(alone, case)))
@@ -283,149 +291,18 @@ fn message(head: &str) -> String {
     format!("{first} [{}]", headers.join("; "))
 }
 
-fn upstream(namespace: &Namespace, got: &Got) {
-    let listener = namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, UPSTREAM)).expect("a free port"));
-    let got = got.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (Ok(stream), got) = (stream, got.clone()) else {
-                return;
-            };
-            std::thread::spawn(move || while serve(&stream, &got).is_some() {});
-        }
-    });
-}
-
-/// One request; `None`: the connection is over.
-fn serve(mut stream: &TcpStream, got: &Got) -> Option<()> {
-    let head = until(stream, b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(&head).trim_end().to_owned();
-    let target = head.split(' ').nth(1)?.to_owned();
-    if target.contains("u-hundred") {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
-    }
-    let early = target.contains("u-early");
-    let body = if early {
-        String::new()
-    } else {
-        body(stream, &head)?
-    };
-    got.lock().ok()?.push(format!("{} {body:?}", message(&head)));
-    if target.contains("u-silent") {
-        stream.read_to_end(&mut Vec::new()).ok()?;
-        return None;
-    }
-    let mut answer = answer(&target);
-    if head.starts_with("HEAD") {
-        answer = &answer[..answer.find("\r\n\r\n")? + 4];
-    }
-    stream.write_all(answer.as_bytes()).ok()?;
-    if early {
-        stream.read_to_end(&mut Vec::new()).ok()?;
-    }
-    (!early && !target.contains("close")).then_some(())
-}
-
-fn answer(target: &str) -> &'static str {
-    const ANSWERS: &[(&str, &str)] = &[
-        (
-            "u-chunked",
-            "200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        ),
-        ("u-hchunk", "200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
-        (
-            "u-trailers",
-            "200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n3\r\nabc\r\n0\r\nx-t: 1\r\n\r\n",
-        ),
-        ("u-close", "200 OK\r\n\r\nabc"),
-        (
-            "u-connclose",
-            "200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
-        ),
-        (
-            "u-100",
-            "100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-        ),
-        (
-            "u-102",
-            "102 Processing\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-        ),
-        (
-            "u-103",
-            "103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-        ),
-        ("u-204cl", "204 No Content\r\ncontent-length: 0\r\n\r\n"),
-        ("u-204", "204 No Content\r\n\r\n"),
-        ("u-304", "304 Not Modified\r\ncontent-length: 5\r\n\r\n"),
-        (
-            "u-hop",
-            "200 OK\r\ncontent-length: 2\r\nconnection: x-hop\r\nx-hop: 1\r\nkeep-alive: timeout=5\r\nproxy-connection: close\r\nX-Case: A\r\nx-empty:\r\n\r\nok",
-        ),
-        ("u-reason", "299 My Own\r\ncontent-length: 2\r\n\r\nok"),
-        ("u-599", "599 X\r\ncontent-length: 2\r\n\r\nok"),
-        ("u-hnolen", "200 OK\r\n\r\n"),
-        ("u-nocl", "200 OK\r\ncontent-length: 0\r\n\r\n"),
-    ];
-    let found = ANSWERS.iter().find(|(name, _)| target.contains(name));
-    // Leaked once a request: a test has few.
-    found.map_or("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", |(_, answer)| {
-        format!("HTTP/1.1 {answer}").leak()
-    })
-}
-
-/// The body of a request, without its chunks.
-fn body(stream: &TcpStream, head: &str) -> Option<String> {
-    let head = head.to_ascii_lowercase();
-    let length = head
-        .split("content-length: ")
-        .nth(1)
-        .map(|rest| rest.split('\r').next().unwrap_or_default().to_owned());
-    let mut body = Vec::new();
-    let mut take = |mut stream: &TcpStream, length: usize| {
-        let mut piece = vec![0; length];
-        let whole = stream.read_exact(&mut piece).is_ok();
-        body.extend_from_slice(&piece);
-        whole.then_some(())
-    };
-    if let Some(length) = length {
-        let Some(length) = length.parse().ok().filter(|length| *length < 1_000_000) else {
-            let _ = (&*stream).read_to_end(&mut Vec::new());
-            return None;
-        };
-        take(stream, length)?;
-    } else if head.contains("transfer-encoding: chunked") {
-        loop {
-            let line = until(stream, b"\r\n")?;
-            let length = usize::from_str_radix(std::str::from_utf8(&line).ok()?.trim(), 16).ok()?;
-            if length == 0 {
-                break;
-            }
-            take(stream, length)?;
-            until(stream, b"\r\n")?;
-        }
-        until(stream, b"\r\n")?;
-    }
-    String::from_utf8(body).ok()
-}
-
-fn until(mut stream: &TcpStream, end: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut byte = [0];
-    while !bytes.ends_with(end) {
-        stream.read_exact(&mut byte).ok()?;
-        bytes.push(byte[0]);
-    }
-    Some(bytes)
-}
-
 fn configuration() -> String {
     let listeners = [
         (PLAIN, "{}"),
         (PASS_100, "{ proxy_100_continue: true }"),
         (TIMEOUT, "{ request_headers_timeout: 0.5s }"),
+        (
+            UPGRADE,
+            "{ upgrade_configs: [{ upgrade_type: websocket }, { upgrade_type: foo, enabled: false }] }",
+        ),
     ];
     let listeners = listeners.map(|(port, more)| {
-        let more = more.trim_matches(['{', '}', ' ']);
+        let more = more.strip_prefix("{").and_then(|more| more.strip_suffix("}")).unwrap_or(more);
         format!(
             r#"  - name: l{port}
     address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
@@ -435,7 +312,7 @@ fn configuration() -> String {
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: l{port}
-          {more}
+         {more}
           access_log:
           - name: file
             typed_config:
@@ -453,8 +330,12 @@ fn configuration() -> String {
               routes:
               - match: {{ prefix: /direct }}
                 direct_response: {{ status: 200, body: {{ inline_string: direct }} }}
+              - match: {{ prefix: /other }}
+                route: {{ cluster: up, timeout: 1s, upgrade_configs: [{{ upgrade_type: websocket, enabled: false }}, {{ upgrade_type: FOO }}] }}
+              - match: {{ prefix: /moved }}
+                redirect: {{ path_redirect: / }}
               - match: {{ prefix: / }}
-                route: {{ cluster: up }}
+                route: {{ cluster: up, timeout: 1s }}
 "#
         )
     });

@@ -213,6 +213,7 @@ impl Default for Http2Options {
             max_concurrent_streams: 1024,
             initial_stream_window_bytes: 16 * 1024 * 1024,
             initial_connection_window_bytes: 24 * 1024 * 1024,
+            allows_connect: false,
         }
     }
 }
@@ -225,10 +226,12 @@ impl Http2Options {
     ) -> Result<Self, Rejection> {
         const WINDOW: std::ops::RangeInclusive<u32> = 65_535..=i32::MAX as u32;
         verdicts!(at, proto.unwrap_or_default() => core::Http2ProtocolOptions {
-            supported { max_concurrent_streams, initial_stream_window_size, initial_connection_window_size }
+            supported {
+                max_concurrent_streams, initial_stream_window_size, initial_connection_window_size, allow_connect,
+            }
             inert { use_oghttp2_codec: "chooses between two of Envoy's codecs, and neither is here" }
             unsupported {
-                hpack_table_size: "traffic", allow_connect: "traffic", allow_metadata: "traffic",
+                hpack_table_size: "traffic", allow_metadata: "traffic",
                 max_outbound_frames: "traffic", max_outbound_control_frames: "traffic",
                 max_consecutive_inbound_frames_with_empty_payload: "traffic",
                 max_inbound_priority_frames_per_stream: "traffic",
@@ -258,6 +261,7 @@ impl Http2Options {
             initial_connection_window_bytes: at
                 .field("initial_connection_window_size")
                 .within(connection, WINDOW)?,
+            allows_connect: allow_connect,
         })
     }
 }

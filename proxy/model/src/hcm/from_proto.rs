@@ -37,7 +37,7 @@ impl HttpConnectionManager {
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::HttpConnectionManager {
             supported {
-                codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options,
+                codec_type, stat_prefix, http_filters, tracing, upgrade_configs, common_http_protocol_options, http_protocol_options,
                 http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb,
                 request_headers_timeout, stream_idle_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
@@ -49,7 +49,7 @@ impl HttpConnectionManager {
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
             }
             unsupported {
-                upgrade_configs: "traffic", add_user_agent: "traffic",
+                add_user_agent: "traffic",
                 http1_safe_max_connection_duration: "traffic", http3_protocol_options,
                 scheme_header_transformation: "traffic", stream_flush_timeout: "traffic", drain_timeout_jitter: "traffic",
                 delayed_close_timeout: "traffic", access_log_flush_interval: "telemetry",
@@ -154,7 +154,7 @@ impl Upgrade {
         let upgrades = protos.into_iter().enumerate().map(|(index, proto)| {
             let at = at.index(index);
             verdicts!(at, proto => hcm::UpgradeConfig {
-                awaited "traffic" { upgrade_type, enabled }
+                supported { upgrade_type, enabled }
                 refused { filters: "ignoring it would send upgrades past those filters" }
             });
             Ok(Self {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::hcm::Upgrade;
 use crate::http_filter::route_config::FilterSettings;
 use crate::scalar::{Wrapped, not_zero};
 
@@ -24,7 +25,7 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
     verdicts!(at, proto => pb::RouteAction {
         supported {
             cluster_specifier, cluster_not_found_response_code, timeout, max_stream_duration, max_grpc_timeout,
-            idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier,
+            idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier, upgrade_configs,
         }
         unsupported {
             append_x_forwarded_host: "traffic", flush_timeout: "traffic", early_data_policy, retry_policy_typed_config,
@@ -37,7 +38,6 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             path_rewrite_policy: "ignoring it would ask for another path",
             path_rewrite: "ignoring it would ask for another path",
             rate_limits: "ignoring it would admit more requests",
-            upgrade_configs: "ignoring it would let through upgrades that should not pass",
         }
     });
     // Source: Envoy `RouteEntryImplBase::usingNewTimeouts`.
@@ -65,8 +65,27 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         regex_rewrite,
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
         hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
+        upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
         mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
     })
+}
+
+fn upgrades(at: &FieldPath<'_>, protos: Vec<route_action::UpgradeConfig>) -> Result<Vec<Upgrade>, Rejection> {
+    let upgrades = protos.into_iter().enumerate().map(|(index, proto)| {
+        let at = at.index(index);
+        verdicts!(at, proto => route_action::UpgradeConfig {
+            supported { upgrade_type, enabled }
+            refused { connect_config: "ignoring it would send a CONNECT on instead of what is in it: the traffic issue builds it" }
+        });
+        Ok(Upgrade {
+            protocol: at
+                .field("upgrade_type")
+                .not_empty(upgrade_type)?
+                .to_ascii_lowercase(),
+            is_enabled: enabled.value().unwrap_or(true),
+        })
+    });
+    upgrades.collect()
 }
 
 fn not_found_status(at: &FieldPath<'_>, number: i32) -> Result<u16, Rejection> {

@@ -1,13 +1,20 @@
 //! The client side of HTTP/1: one request at a time on a connection.
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Uri, Version};
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::oneshot;
 
 use crate::codec::head::{
     RequestHead, ResponseHead, remove_connection_headers, remove_own_connection_headers,
 };
+use crate::codec::tunnel::{self, Raw};
 use crate::codec::{Body, Feedback, Response, SendError, body};
 use crate::worker;
 
@@ -15,26 +22,43 @@ use crate::worker;
 #[derive(Debug)]
 pub(crate) struct Client {
     sender: http1::SendRequest<Body>,
+    /// Who gets the connection when it stops speaking HTTP: the request that asked for that.
+    heir: Heir,
 }
 
-/// Makes a client of a connected stream. `on_close` runs when the connection is gone.
+type Heir = Rc<RefCell<Option<oneshot::Sender<Raw>>>>;
+
+/// Makes a client of a connected stream. `guard` lives as long as the connection.
 ///
 /// # Errors
 /// Never in practice: HTTP/1 has no handshake.
-pub(crate) async fn handshake<IO>(io: IO, on_close: impl FnOnce() + 'static) -> Result<Client, SendError>
+pub(crate) async fn handshake<IO>(io: IO, guard: impl Any) -> Result<Client, SendError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(io))
+    let (sender, mut connection) = http1::handshake(TokioIo::new(io))
         .await
         .map_err(|error| SendError::Closed(body::describe(&error)))?;
+    let heir = Heir::default();
+    let next = heir.clone();
     worker::spawn(async move {
-        if let Err(error) = connection.await {
+        let end = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+        if let Err(error) = &end {
             tracing::debug!(%error, "upstream HTTP/1 connection ended");
         }
-        on_close();
+        let parts = connection.into_parts();
+        let heir = next.borrow_mut().take();
+        let raw = Raw::new(parts.io.into_inner(), parts.read_buf, guard);
+        let left = match heir {
+            Some(heir) if end.is_ok() => heir.send(raw).err(),
+            _ => Some(raw),
+        };
+        if let Some(mut raw) = left {
+            // The peer may be gone already.
+            let _ = raw.io.shutdown().await;
+        }
     });
-    Ok(Client { sender })
+    Ok(Client { sender, heir })
 }
 
 impl Client {
@@ -58,7 +82,41 @@ impl Client {
         body: Body,
         feedback: Option<&Feedback>,
     ) -> Result<Response, SendError> {
-        let mut message = outgoing(head, body);
+        if head.is_upgrade {
+            return self.upgrade(head, body).await;
+        }
+        self.exchange(outgoing(head, body), feedback).await.map(incoming)
+    }
+
+    /// Asks for another protocol. If the answer is yes, `body` and the response's body are what goes over the connection from then on; not
+    /// before, as Envoy.
+    async fn upgrade(&mut self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+        let (give, taken) = oneshot::channel();
+        *self.heir.borrow_mut() = Some(give);
+        let response = self.exchange(outgoing(head, Body::empty()), None).await;
+        let response = match response {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
+            other => {
+                self.heir.borrow_mut().take();
+                return other.map(incoming);
+            }
+        };
+        let raw = taken
+            .await
+            .map_err(|_| SendError::Closed("the connection ended in the upgrade".into()))?;
+        let headers = response.headers();
+        let kept = [CONNECTION, UPGRADE].map(|name| headers.get(&name).cloned().map(|value| (name, value)));
+        let mut response = incoming(response);
+        response.head.headers.extend(kept.into_iter().flatten());
+        response.body = tunnel::open(raw, body);
+        Ok(response)
+    }
+
+    async fn exchange(
+        &mut self,
+        mut message: hyper::Request<Body>,
+        feedback: Option<&Feedback>,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, SendError> {
         if let Some(feedback) = feedback.cloned() {
             hyper::ext::on_informational(&mut message, move |informational| {
                 let mut headers = informational.headers().clone();
@@ -68,7 +126,7 @@ impl Client {
             });
         }
         match self.sender.try_send_request(message).await {
-            Ok(response) => Ok(incoming(response)),
+            Ok(response) => Ok(response),
             Err(mut failed) => {
                 let unsent = failed.take_message().is_some();
                 let error = failed.into_error();
@@ -103,7 +161,7 @@ fn outgoing(head: RequestHead, body: Body) -> hyper::Request<Body> {
         let headers = message.headers_mut();
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if expects_content && !has_body {
+    if expects_content && !has_body && !head.is_upgrade {
         message
             .headers_mut()
             .entry(CONTENT_LENGTH)

@@ -8,7 +8,7 @@ mod outbox;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Method;
@@ -89,6 +89,7 @@ where
             }
         };
         let mut exchange = Exchange::new(&head.head.method, head.head.version);
+        exchange.upgrade = head.head.is_upgrade;
         let keep_alive = head.keep_alive;
         let answering = handler.handle(request(&connection, head, tls));
         let Some(response) = answer(&connection, &mut outbox, answering).await else {
@@ -291,19 +292,16 @@ async fn respond<IO: AsyncRead + AsyncWrite + Unpin>(
     exchange.close |= coding == BodyCoding::UntilClose;
     // Limits hold while the client takes nothing, too.
     let watchdogs = body.watchdogs();
-    let mut body = Some(body).filter(|_| !empty);
+    let mut rest = if empty { Rest::Nothing } else { Rest::Body(body) };
     poll_fn(|cx| {
         loop {
-            let filled = poll_fill(&mut body, coding, outbox, cx);
-            let written = connection.poll_write(outbox, cx);
-            match (filled, written) {
-                (Poll::Ready(Err(CutShort)), _) | (_, Poll::Ready(Err(_))) => {
-                    return Poll::Ready(Err(CutShort));
-                }
-                (Poll::Ready(Ok(Filled::All)), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
-                (Poll::Ready(Ok(Filled::Some)), Poll::Ready(Ok(()))) => {}
-                (Poll::Ready(Ok(Filled::All)), Poll::Pending) => return Poll::Pending,
-                (Poll::Ready(Ok(Filled::Some)), Poll::Pending) => {
+            let filled = poll_fill(&mut rest, coding, outbox, cx);
+            match (filled, connection.poll_write(outbox, cx)) {
+                (_, Poll::Ready(Err(_))) => return Poll::Ready(Err(CutShort)),
+                (Poll::Ready(Filled::All), Poll::Ready(Ok(()))) => return Poll::Ready(rest.outcome()),
+                (Poll::Ready(Filled::Some), Poll::Ready(Ok(()))) => {}
+                (Poll::Ready(Filled::All), Poll::Pending) => return Poll::Pending,
+                (Poll::Ready(Filled::Some), Poll::Pending) => {
                     return body::poll_interruption(&watchdogs, cx).map(|_| Err(CutShort));
                 }
                 (Poll::Pending, _) => return connection.poll_gone(cx).map(|()| Err(CutShort)),
@@ -314,31 +312,42 @@ async fn respond<IO: AsyncRead + AsyncWrite + Unpin>(
     Ok(if exchange.close { Sent::Last } else { Sent::Open })
 }
 
+/// What is left of a response body.
+enum Rest {
+    Body(Body),
+    Nothing,
+    /// It failed. What came before still goes out.
+    Lost,
+}
+
+impl Rest {
+    fn outcome(&self) -> Result<(), CutShort> {
+        match self {
+            Self::Lost => Err(CutShort),
+            Self::Body(_) | Self::Nothing => Ok(()),
+        }
+    }
+}
+
 enum Filled {
     /// The outbox is full.
     Some,
-    /// The body is at its end.
+    /// Nothing more comes of the body.
     All,
 }
 
 /// Moves frames of the body into the outbox until that is full or the body has no more for now.
-fn poll_fill(
-    slot: &mut Option<Body>,
-    coding: BodyCoding,
-    outbox: &mut Outbox,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Filled, CutShort>> {
-    while let Some(body) = slot {
+fn poll_fill(rest: &mut Rest, coding: BodyCoding, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<Filled> {
+    while let Rest::Body(body) = rest {
         if outbox.is_full() {
-            return Poll::Ready(Ok(Filled::Some));
+            return Poll::Ready(Filled::Some);
         }
-        let frame = match http_body::Body::poll_frame(Pin::new(body), cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => return Poll::Pending,
-        };
-        let ended = match frame {
+        let ended = match ready!(http_body::Body::poll_frame(Pin::new(body), cx)) {
             None => true,
-            Some(Err(_)) => return Poll::Ready(Err(CutShort)),
+            Some(Err(_)) => {
+                *rest = Rest::Lost;
+                return Poll::Ready(Filled::All);
+            }
             Some(Ok(frame)) => {
                 // Trailers are dropped: see `encode::LAST_CHUNK`.
                 if let Ok(data) = frame.into_data() {
@@ -352,10 +361,10 @@ fn poll_fill(
                 outbox.tail().extend_from_slice(encode::LAST_CHUNK);
             }
             // Its observers hear of the end.
-            *slot = None;
+            *rest = Rest::Nothing;
         }
     }
-    Poll::Ready(Ok(Filled::All))
+    Poll::Ready(Filled::All)
 }
 
 fn put(outbox: &mut Outbox, coding: BodyCoding, data: bytes::Bytes) {

@@ -1,12 +1,12 @@
 //! The client side of HTTP/2: many streams on a connection.
 use bytes::Bytes;
 use h2::Reason;
-use http::{Uri, Version};
+use http::{StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pump::pump;
 use crate::codec::head::{RequestHead, ResponseHead};
-use crate::codec::{Body, Http2Settings, Response, SendError};
+use crate::codec::{Body, Http2Settings, Response, SendError, upgrade};
 use crate::worker;
 
 /// One upstream connection; clones share it.
@@ -51,25 +51,60 @@ impl Client {
     /// [`SendError::NotSent`] only when no byte of it went out.
     pub(crate) async fn send(&self, head: RequestHead, body: Body) -> Result<Response, SendError> {
         let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
+        if head.is_upgrade {
+            return change_protocol(sender, head, body).await;
+        }
         let end = http_body::Body::is_end_stream(&body);
         let (response, stream) = sender.send_request(outgoing(head)?, end).map_err(not_sent)?;
         if end {
             drop(body);
         } else {
-            worker::spawn(async move {
-                if let Err(error) = pump(stream, body).await {
-                    tracing::debug!(?error, "HTTP/2 request did not leave whole");
-                }
-            });
+            send_body(stream, body);
         }
-        let (parts, body) = response.await.map_err(failed)?.into_parts();
-        Ok(Response {
-            head: ResponseHead {
-                status: parts.status,
-                headers: parts.headers,
-            },
-            body: Body::h2(body),
-        })
+        response.await.map(incoming).map_err(failed)
+    }
+}
+
+/// Extended CONNECT (RFC 8441). The body goes when the answer is yes. As Envoy, without waiting for settings that allow it: an upstream that
+/// does not resets the stream.
+async fn change_protocol(
+    mut sender: h2::client::SendRequest<Bytes>,
+    mut head: RequestHead,
+    body: Body,
+) -> Result<Response, SendError> {
+    let wanted = upgrade::request_to_h2(&mut head);
+    let text = wanted.as_ref().and_then(|wanted| wanted.to_str().ok());
+    let (Some(text), Some(wanted)) = (text, &wanted) else {
+        return Err(SendError::Protocol("the upgrade names no protocol".into()));
+    };
+    let protocol = h2::ext::Protocol::from(text);
+    let mut request = outgoing(head)?;
+    request.extensions_mut().insert(protocol);
+    let (response, stream) = sender.send_request(request, false).map_err(not_sent)?;
+    let mut response = response.await.map(incoming).map_err(failed)?;
+    upgrade::response_from_h2(&mut response.head, wanted.clone());
+    if response.head.status == StatusCode::SWITCHING_PROTOCOLS {
+        send_body(stream, body);
+    }
+    Ok(response)
+}
+
+fn send_body(stream: h2::SendStream<Bytes>, body: Body) {
+    worker::spawn(async move {
+        if let Err(error) = pump(stream, body).await {
+            tracing::debug!(?error, "HTTP/2 request did not leave whole");
+        }
+    });
+}
+
+fn incoming(response: http::Response<h2::RecvStream>) -> Response {
+    let (parts, body) = response.into_parts();
+    Response {
+        head: ResponseHead {
+            status: parts.status,
+            headers: parts.headers,
+        },
+        body: Body::h2(body),
     }
 }
 

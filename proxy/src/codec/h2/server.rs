@@ -3,6 +3,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::HOST;
@@ -12,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::pump::pump;
 use crate::codec::activity::Activity;
 use crate::codec::head::{RequestHead, authority_and_path};
-use crate::codec::{Body, Feedback, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler};
+use crate::codec::{Body, Feedback, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler, upgrade};
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
 use crate::worker;
@@ -73,6 +74,9 @@ fn builder(settings: Http2Settings) -> h2::server::Builder {
         .initial_connection_window_size(settings.connection_window)
         .max_concurrent_streams(settings.max_concurrent_streams)
         .max_header_list_size(settings.max_header_list_bytes);
+    if settings.allows_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -83,10 +87,14 @@ async fn serve_stream<H: StreamHandler>(
     handler: Rc<H>,
 ) {
     let request = incoming(request, tls);
-    let response = tokio::select! {
+    let is_upgrade = request.head.is_upgrade;
+    let mut response = tokio::select! {
         response = handler.handle(request) => response,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
+    if is_upgrade {
+        upgrade::response_to_h2(&mut response.head);
+    }
     let mut head = http::Response::new(());
     *head.status_mut() = response.head.status;
     *head.headers_mut() = response.head.headers;
@@ -106,7 +114,8 @@ async fn serve_stream<H: StreamHandler>(
 }
 
 fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let protocol = parts.extensions.remove::<Protocol>();
     let mut headers = parts.headers;
     let host = headers.remove(HOST);
     let scheme = match parts.uri.scheme_str() {
@@ -117,14 +126,18 @@ fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
     };
     join_cookies(&mut headers);
     let (authority, path) = authority_and_path(parts.uri, host);
-    let head = RequestHead {
+    let mut head = RequestHead {
         method: parts.method,
         path,
         authority,
         scheme,
         version: Version::HTTP_2,
         headers,
+        is_upgrade: false,
     };
+    if let Some(protocol) = protocol {
+        upgrade::request_from_h2(&mut head, protocol.as_str());
+    }
     Request {
         head,
         body: Body::h2(body),

@@ -92,8 +92,16 @@ impl Attempt<'_> {
             upstream.first_tx = Some(started.into_std());
         }
         let body = source.map_or_else(Body::empty, ReplaySource::attempt);
+        let is_upgrade = head.is_upgrade;
         let sending = std::pin::pin!(lease.send(head, body, self.feedback));
-        let response = self.in_time(sending).await?.inspect_err(|error| {
+        let sending = self.in_time(sending);
+        let response = if is_upgrade {
+            // Nothing is taken of the body before the answer, and a client that leaves is only seen by reading.
+            meanwhile(sending, source).await
+        } else {
+            sending.await
+        };
+        let response = response?.inspect_err(|error| {
             tracing::debug!(cluster = %self.cluster.name, host = %self.host.address, %error, "no upstream response");
             self.cluster.stats.upstream_rq_rx_reset.inc();
         })?;
@@ -132,16 +140,16 @@ impl Attempt<'_> {
     }
 }
 
-/// Reads the request ahead while `acquire` runs.
-async fn meanwhile<F: Future>(acquire: F, source: Option<&ReplaySource>) -> F::Output {
+/// Reads the request ahead while `work` runs.
+async fn meanwhile<F: Future>(work: F, source: Option<&ReplaySource>) -> F::Output {
     let Some(source) = source else {
-        return acquire.await;
+        return work.await;
     };
-    tokio::pin!(acquire);
+    tokio::pin!(work);
     tokio::select! {
         biased;
-        lease = &mut acquire => lease,
-        () = source.read_ahead() => acquire.await,
+        done = &mut work => done,
+        () = source.read_ahead() => work.await,
     }
 }
 

@@ -31,6 +31,8 @@ pub(in crate::http) struct Limits {
     begun: Instant,
     active: Cell<Instant>,
     whole: Cell<Option<Instant>>,
+    /// The response is waited for although the request never ends.
+    asked: Cell<Option<Instant>>,
     idle: Cell<Option<Duration>>,
     duration: Cell<Option<Duration>>,
     response: Cell<Option<Duration>>,
@@ -46,6 +48,7 @@ impl Limits {
             begun: now,
             active: Cell::new(now),
             whole: Cell::new(None),
+            asked: Cell::new(None),
             idle: Cell::new(idle),
             duration: Cell::new(None),
             response: Cell::new(None),
@@ -88,7 +91,14 @@ impl Limits {
         self.arrived.notify_waiters();
     }
 
-    /// It did.
+    /// The response is due although the request goes on: that of a WebSocket handshake. Source: Envoy 1.40,
+    /// `websocket_enable_timeout_on_upgrade_response`.
+    pub(in crate::http) fn response_due(&self) {
+        self.asked.set(Some(Instant::now()));
+        self.arrived.notify_waiters();
+    }
+
+    /// [`Self::request_whole`] was called.
     pub(in crate::http) fn is_request_whole(&self) -> bool {
         self.whole.get().is_some()
     }
@@ -141,7 +151,10 @@ impl Limits {
         let limits = [
             (after(Some(self.active.get()), &self.idle), Limit::Idle),
             (after(Some(self.begun), &self.duration), Limit::Duration),
-            (after(self.whole.get(), &self.response), Limit::Response),
+            (
+                after(self.whole.get().or(self.asked.get()), &self.response),
+                Limit::Response,
+            ),
         ];
         let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
         set.min_by_key(|(at, _)| *at)
@@ -150,7 +163,7 @@ impl Limits {
     /// The answer, when no response has begun.
     pub(super) fn reply(&self, limit: Limit) -> LocalReply {
         // As Envoy: who has not sent the whole request is at fault.
-        let status = match self.whole.get() {
+        let status = match self.whole.get().or(self.asked.get()) {
             Some(_) => StatusCode::GATEWAY_TIMEOUT,
             None => StatusCode::REQUEST_TIMEOUT,
         };

@@ -264,6 +264,7 @@ mod tests {
             scheme: "http",
             version: http::Version::HTTP_11,
             headers,
+            is_upgrade: false,
         };
         let wire = "GET /a?b HTTP/1.1\r\nhost: bill:9999\r\naccept: */*\r\n\r\n".len() as u64;
         assert_eq!(request_head_bytes(&head), wire);

@@ -56,12 +56,11 @@ impl Pool {
         let cluster = &self.target.cluster;
         let connected = connect(cluster, &self.target.host, self.target.alpn.as_ref()).await?;
         cluster.stats.upstream_cx_http1_total.inc();
-        let guard = connected.guard;
         let facts = ConnectionFacts {
             local_address: connected.local_address,
             principals: connected.tls.as_ref().map(|tls| tls.principals()),
         };
-        let client = client::handshake(connected.transport, move || drop(guard))
+        let client = client::handshake(connected.transport, connected.guard)
             .await
             .map_err(|error| self.target.no_handshake(&error))?;
         let now = Instant::now();

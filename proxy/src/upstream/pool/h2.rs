@@ -104,6 +104,7 @@ impl Pool {
             stream_window: http2.initial_stream_window_bytes,
             connection_window: http2.initial_connection_window_bytes,
             max_header_list_bytes: MAX_HEADER_LIST_BYTES,
+            allows_connect: false,
         };
         let alive = Rc::new(Cell::new(true));
         let (guard, flag) = (connected.guard, alive.clone());

@@ -1,13 +1,23 @@
 //! What is sent, and what Envoy 1.40 answers: statuses, then code, flags and details of each line of its access log.
 
 use super::Step::{End, Pause, Repeat, Send};
+use super::upgrades::UPGRADES;
 use super::{Case, PASS_100, PLAIN, TIMEOUT, case};
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static Case> {
-    [LENGTHS, CHUNKS, CODINGS, LINES, TARGETS, CONNECTIONS, RESPONSES]
-        .into_iter()
-        .flatten()
+    [
+        LENGTHS,
+        CHUNKS,
+        CODINGS,
+        LINES,
+        TARGETS,
+        CONNECTIONS,
+        RESPONSES,
+        UPGRADES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Content-Length, and both ways of framing.

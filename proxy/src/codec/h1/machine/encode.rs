@@ -16,6 +16,8 @@ pub(in crate::codec::h1) struct Exchange {
     pub(in crate::codec::h1) http_10: bool,
     /// After the response the connection closes.
     pub(in crate::codec::h1) close: bool,
+    /// The client asked for another protocol: with a 101 it is spoken from then on.
+    pub(in crate::codec::h1) upgrade: bool,
 }
 
 impl Exchange {
@@ -25,6 +27,7 @@ impl Exchange {
             head_only: *method == Method::HEAD,
             http_10: version == Version::HTTP_10,
             close: false,
+            upgrade: false,
         }
     }
 }
@@ -50,6 +53,9 @@ pub(in crate::codec::h1) fn head(
     empty: bool,
 ) -> BodyCoding {
     status_line(out, response.status, exchange.http_10);
+    if exchange.upgrade && response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return switching(out, response);
+    }
     // RFC 9110 §8.6, RFC 9112 §6.1: neither framing header there.
     let unframed = response.status.is_informational() || response.status == StatusCode::NO_CONTENT;
     let mut has_length = false;
@@ -92,6 +98,17 @@ pub(in crate::codec::h1) fn head(
     };
     out.extend_from_slice(b"\r\n");
     coding
+}
+
+/// The last head of a connection; its `connection` and `upgrade` are the answer.
+fn switching(out: &mut Vec<u8>, response: &ResponseHead) -> BodyCoding {
+    for (name, value) in &response.headers {
+        if ![TRANSFER_ENCODING, CONTENT_LENGTH].contains(name) {
+            line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    BodyCoding::UntilClose
 }
 
 /// Writes a 1xx response.
@@ -172,6 +189,7 @@ mod tests {
         head_only: false,
         http_10: false,
         close: false,
+        upgrade: false,
     };
     const HEAD: Exchange = Exchange {
         head_only: true,

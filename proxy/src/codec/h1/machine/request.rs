@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use super::request_line::{self, Protocol};
 use super::{fields, target};
 use crate::codec::Refusal;
-use crate::codec::head::{RequestHead, remove_connection_headers};
+use crate::codec::head::{RequestHead, is_upgrade, remove_connection_headers};
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What heads are held against.
@@ -40,7 +41,7 @@ pub(in crate::codec::h1) enum Framing {
     Length(u64),
     /// Until its last chunk.
     Chunked,
-    /// All that comes after a CONNECT: it is for the other end of the tunnel, and no request.
+    /// All that comes after a CONNECT or a request to change the protocol: it is for the other end of the tunnel, and no request.
     Tunnel,
 }
 
@@ -122,7 +123,11 @@ pub(super) fn parse(bytes: &Bytes, limits: &HeadLimits) -> Result<ReceivedHead, 
     let line = first_line(bytes.get(..line_end).unwrap_or_default())?;
     let mut headers = fields::parse(&bytes.slice(line_end + 1..), limits.max_headers)?;
     let method = Method::from_bytes(line.method).map_err(|_| Reason::Codec)?;
-    let framing = framing(&headers, &method)?;
+    let is_upgrade = method != Method::CONNECT && is_upgrade(&headers);
+    let framing = match framing(&headers, &method)? {
+        _ if is_upgrade => Framing::Tunnel,
+        framing => framing,
+    };
     let target = target::parse(bytes.slice_ref(line.target), &method)?;
     let version = match line.version {
         Protocol::Http11 => Version::HTTP_11,
@@ -130,7 +135,13 @@ pub(super) fn parse(bytes: &Bytes, limits: &HeadLimits) -> Result<ReceivedHead, 
         Protocol::Http10 => return Err(Reason::LowVersion),
     };
     let keep_alive = keep_alive(&headers, version);
-    remove_connection_headers(&mut headers);
+    if is_upgrade {
+        // The rest of them is for whoever speaks the other protocol, too.
+        headers.remove(KEEP_ALIVE);
+        headers.remove(PROXY_CONNECTION);
+    } else {
+        remove_connection_headers(&mut headers);
+    }
     let authority = match target.authority {
         Some(authority) => authority,
         None => host(&mut headers)?,
@@ -143,6 +154,7 @@ pub(super) fn parse(bytes: &Bytes, limits: &HeadLimits) -> Result<ReceivedHead, 
             scheme: "http",
             version,
             headers,
+            is_upgrade,
         },
         framing,
         keep_alive,
