@@ -2,16 +2,21 @@
 //! Source: Envoy `HttpConnectionManagerConfig::createCodec`, `AUTO`: ALPN if there is one, else the HTTP/2 preface.
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use outrigger_model::hcm::CodecType;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::codec::{self, ServeEnd, h2};
 use crate::drain::DrainWatch;
 use crate::http::downstream::Downstream;
 use crate::http::manager::{ConnectionHandler, ConnectionManager};
+use crate::time;
 use crate::tls::transport::Transport;
+
+/// Source: Envoy `delayed_close_timeout`.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves HTTP on a connection.
 pub(crate) async fn serve(
@@ -25,32 +30,57 @@ pub(crate) async fn serve(
     stats.downstream_cx_active.inc();
     let _active = Active(stats.clone());
     let tls = downstream.tls.is_some();
-    let http2 = match (
-        manager.config.codec,
-        downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref()),
-    ) {
-        (CodecType::Http1, _) => false,
-        (CodecType::Http2, _) => true,
-        (CodecType::Auto, Some(b"h2")) => true,
-        (CodecType::Auto, Some(b"http/1.1" | b"http/1.0")) => false,
-        (CodecType::Auto, _) => match begins_with_preface(&mut transport).await {
-            Some(preface) => preface,
-            None => return,
+    let options = manager.options.clone();
+    let alpn = downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    let chosen = match (manager.config.codec, alpn) {
+        (CodecType::Http1, _) | (CodecType::Auto, Some(b"http/1.1" | b"http/1.0")) => Some(Codec::Http1),
+        (CodecType::Http2, _) | (CodecType::Auto, Some(b"h2")) => Some(Codec::Http2),
+        (CodecType::Auto, _) => None,
+    };
+    let codec = match chosen {
+        Some(Codec::Http1) => Codec::Http1,
+        _ => match time::within(options.idle_timeout, begins_with_preface(&mut transport)).await {
+            Ok(Some(true)) => Codec::Http2,
+            Ok(Some(false)) if chosen.is_none() => Codec::Http1,
+            Ok(Some(false)) => {
+                stats.downstream_cx_protocol_error.inc();
+                return turn_away(transport).await;
+            }
+            Ok(None) | Err(_) => return,
         },
     };
-    let options = manager.options.clone();
     let handler = Rc::new(ConnectionHandler { manager, downstream });
-    let end = if http2 {
-        stats.downstream_cx_http2_total.inc();
-        codec::h2::server::serve(transport, tls, &options, handler, drain).await
-    } else {
-        stats.downstream_cx_http1_total.inc();
-        codec::h1::server::serve(transport, tls, &options, handler, drain).await
+    let end = match codec {
+        Codec::Http2 => {
+            stats.downstream_cx_http2_total.inc();
+            codec::h2::server::serve(transport, tls, &options, handler, drain).await
+        }
+        Codec::Http1 => {
+            stats.downstream_cx_http1_total.inc();
+            codec::h1::server::serve(transport, tls, &options, handler, drain).await
+        }
     };
     if let ServeEnd::Failed(reason) = end {
         stats.downstream_cx_protocol_error.inc();
         tracing::debug!(reason, "downstream HTTP connection ended");
     }
+}
+
+#[derive(Clone, Copy)]
+enum Codec {
+    Http1,
+    Http2,
+}
+
+/// Who had to speak HTTP/2 and does not: the connection closes in order, so that what it is told is not lost in a reset.
+async fn turn_away(mut transport: Transport) {
+    let _ = time::within(Some(LINGER), async {
+        transport.shutdown().await?;
+        let mut forgotten = [0; 1024];
+        while transport.read(&mut forgotten).await? > 0 {}
+        std::io::Result::Ok(())
+    })
+    .await;
 }
 
 struct Active(crate::http::manager::ManagerStats);
