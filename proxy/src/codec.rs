@@ -9,6 +9,7 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod head;
 mod tunnel;
+mod underscores;
 mod upgrade;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub(crate) use body::Body;
 pub(crate) use feedback::{Feedback, Refusal};
 pub(crate) use head::{RequestHead, ResponseHead};
+pub(crate) use underscores::Underscores;
 
 /// A request as the connection manager sees it.
 #[derive(Debug)]
@@ -47,6 +49,9 @@ pub(crate) trait StreamHandler: 'static {
 
     /// The client left inside of a request head.
     fn gave_up(&self) {}
+
+    /// An HTTP/2 stream is reset for what its head has; `details` are `%RESPONSE_CODE_DETAILS%`.
+    fn reset(&self, _details: &'static str) {}
 }
 
 /// What a server codec needs to know.
@@ -58,6 +63,10 @@ pub(crate) struct ServerOptions {
     pub(crate) max_headers: usize,
     /// HTTP/1.0 is answered.
     pub(crate) accept_http_10: bool,
+    /// What becomes of `_` in names of HTTP/1 headers.
+    pub(crate) http1_underscores: Underscores,
+    /// The same for HTTP/2, counted by itself.
+    pub(crate) http2_underscores: Underscores,
     /// The head must arrive within this, from its first byte.
     pub(crate) head_timeout: Option<Duration>,
     /// A connection without streams is closed after this.

@@ -9,3 +9,4 @@ mod limits;
 mod paths;
 mod redirects;
 mod secret_files;
+mod underscores;

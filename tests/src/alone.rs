@@ -111,6 +111,37 @@ impl Alone {
     }
 }
 
+/// The YAML of a listener on `port` of 127.0.0.1 that speaks HTTP. `manager` are fields of the connection manager, `routes` those of its
+/// one virtual host, both in flow style without their braces. Its access log is standard output: the port, `:path`, code, flags and
+/// details of each stream, and `id`, a format operator.
+pub fn http_listener(port: u16, manager: &str, routes: &str, id: &str) -> String {
+    let manager = manager.lines().map(|line| format!("          {line}\n"));
+    let manager: String = manager.collect();
+    format!(
+        "  - name: l{port}
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: l{port}
+{manager}          access_log:
+          - name: file
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: /dev/stdout
+              log_format: {{ text_format_source: {{ inline_string: \"{port} %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% {id}\\n\" }} }}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+          route_config:
+            virtual_hosts:
+            - {{ name: all, domains: [\"*\"], routes: [{routes}] }}
+"
+    )
+}
+
 impl Drop for Alone {
     fn drop(&mut self) {
         if std::thread::panicking() {

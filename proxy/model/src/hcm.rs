@@ -66,6 +66,8 @@ pub struct HttpConnectionManager {
     pub max_request_headers_kb: u32,
     /// Largest number of request headers; Envoy's default 100.
     pub max_request_headers_count: u32,
+    /// What becomes of a request with `_` in the name of a header.
+    pub underscores: HeadersWithUnderscores,
     /// HTTP/1.0 is answered instead of refused with 426.
     pub accept_http_10: bool,
     /// HTTP/2 settings.
@@ -149,4 +151,17 @@ pub enum EscapedSlashes {
     Redirect,
     /// The request goes on with the unescaped path.
     Forward,
+}
+
+/// Source: protocol.proto `HeadersWithUnderscoresAction`. Some applications take `_` for `-`, so that a client could smuggle a header
+/// past whoever looks at names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeadersWithUnderscores {
+    /// It passes.
+    #[default]
+    Allow,
+    /// It is refused: HTTP/1 with 400, HTTP/2 with a reset.
+    Reject,
+    /// It goes on without the header.
+    Drop,
 }

@@ -15,7 +15,7 @@ use super::endpoint::{self, Later, Outcome};
 use super::query::Query;
 use crate::codec::{
     Body, Http2Settings, Refusal, Request, RequestHead, Response, ResponseHead, ServeEnd, ServerOptions,
-    StreamHandler, h1,
+    StreamHandler, Underscores, h1,
 };
 use crate::drain::DrainWatch;
 use crate::{time, worker};
@@ -93,6 +93,8 @@ const OPTIONS: ServerOptions = ServerOptions {
     max_headers: MAX_HEADERS,
     // Scripts of old speak it.
     accept_http_10: true,
+    http1_underscores: Underscores::Allow,
+    http2_underscores: Underscores::Allow,
     head_timeout: Some(HEAD_TIMEOUT),
     idle_timeout: Some(IDLE_TIMEOUT),
     drain_timeout: LAST_ANSWERS,

@@ -17,7 +17,9 @@ use smallvec::SmallVec;
 use replay::Replay;
 pub(crate) use replay::ReplaySource;
 
+use super::h2::UNEXPECTED_UNDERSCORE;
 use super::tunnel::Tunnel;
+use super::{Feedback, Underscores};
 
 /// A body.
 #[derive(Debug)]
@@ -33,9 +35,26 @@ enum Source {
     Full(Option<Bytes>),
     H1(hyper::body::Incoming),
     Incoming(Incoming),
-    H2(::h2::RecvStream),
+    H2(::h2::RecvStream, Option<TrailerCheck>),
     Replay(Replay),
     Tunnel(Box<Tunnel>),
+}
+
+/// What is held against the trailers of a request.
+#[derive(Debug)]
+pub(super) struct TrailerCheck {
+    pub(super) underscores: Underscores,
+    /// Hears of a request that is refused.
+    pub(super) feedback: Feedback,
+}
+
+impl TrailerCheck {
+    fn clean(&self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        self.underscores.clean(trailers).map_err(|unwanted| {
+            self.feedback.cut(UNEXPECTED_UNDERSCORE);
+            BodyError::Reset(unwanted.to_string())
+        })
+    }
 }
 
 /// A body that a server connection reads when it is asked for.
@@ -139,11 +158,12 @@ impl Body {
         }))
     }
 
-    pub(super) fn h2(stream: ::h2::RecvStream) -> Self {
+    /// Of a message; a request may have a check for its trailers.
+    pub(super) fn h2(stream: ::h2::RecvStream, check: Option<TrailerCheck>) -> Self {
         Self::new(if stream.is_end_stream() {
             Source::Empty
         } else {
-            Source::H2(stream)
+            Source::H2(stream, check)
         })
     }
 
@@ -190,7 +210,7 @@ impl Body {
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| h1_error(&error))))
             }
             Source::Incoming(incoming) => incoming.poll(cx),
-            Source::H2(stream) => poll_h2(stream, cx),
+            Source::H2(stream, check) => poll_h2(stream, check.as_ref(), cx),
             Source::Replay(replay) => replay.poll(cx),
             Source::Tunnel(tunnel) => tunnel.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
         }
@@ -231,6 +251,7 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> String {
 
 fn poll_h2(
     stream: &mut ::h2::RecvStream,
+    check: Option<&TrailerCheck>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     if let Some(data) = ready!(stream.poll_data(cx)) {
@@ -241,7 +262,10 @@ fn poll_h2(
         })));
     }
     Poll::Ready(match ready!(stream.poll_trailers(cx)) {
-        Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+        Ok(trailers) => trailers.map(|mut trailers| {
+            check.map_or(Ok(()), |check| check.clean(&mut trailers))?;
+            Ok(Frame::trailers(trailers))
+        }),
         Err(error) => Some(Err(h2_error(error))),
     })
 }
@@ -298,9 +322,11 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty | Source::Full(None) => true,
             Source::Incoming(incoming) => self.finished || incoming.ended,
-            Source::Full(Some(_)) | Source::H1(_) | Source::H2(_) | Source::Replay(_) | Source::Tunnel(_) => {
-                self.finished
-            }
+            Source::Full(Some(_))
+            | Source::H1(_)
+            | Source::H2(..)
+            | Source::Replay(_)
+            | Source::Tunnel(_) => self.finished,
         }
     }
 
@@ -309,7 +335,7 @@ impl http_body::Body for Body {
             Source::Empty | Source::Full(None) => SizeHint::with_exact(0),
             Source::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Source::H1(incoming) => incoming.size_hint(),
-            Source::H2(_) | Source::Replay(_) | Source::Incoming(_) | Source::Tunnel(_) => {
+            Source::H2(..) | Source::Replay(_) | Source::Incoming(_) | Source::Tunnel(_) => {
                 SizeHint::default()
             }
         }
@@ -325,7 +351,7 @@ impl Drop for Body {
         let whole = match &self.source {
             Source::Empty | Source::Full(None) => true,
             Source::H1(incoming) => http_body::Body::is_end_stream(incoming),
-            Source::H2(stream) => stream.is_end_stream(),
+            Source::H2(stream, _) => stream.is_end_stream(),
             Source::Incoming(incoming) => incoming.ended,
             Source::Full(Some(_)) | Source::Replay(_) | Source::Tunnel(_) => false,
         };

@@ -54,7 +54,16 @@ struct Inner {
     informational: Informational,
     passed: u64,
     refusal: Option<Refusal>,
+    cut: Option<&'static str>,
     task: Option<Waker>,
+}
+
+/// What passed while a request was handled.
+pub(crate) struct Passed {
+    /// Informational responses that went out.
+    pub(crate) informational: u64,
+    /// Nobody waits for the response: the stream is about to be reset.
+    pub(crate) is_cut: bool,
 }
 
 /// Mostly one or none.
@@ -83,8 +92,33 @@ impl Feedback {
     }
 
     /// How many went out since this was asked before.
-    pub(crate) fn take_passed(&self) -> u64 {
-        std::mem::take(&mut self.lock().passed)
+    pub(crate) fn take_passed(&self) -> Passed {
+        let mut inner = self.lock();
+        Passed {
+            informational: std::mem::take(&mut inner.passed),
+            is_cut: inner.cut.is_some(),
+        }
+    }
+
+    /// The request turns out to be none, and its stream is reset without an answer. `details` are `%RESPONSE_CODE_DETAILS%`.
+    pub(super) fn cut(&self, details: &'static str) {
+        let mut inner = self.lock();
+        inner.cut = Some(details);
+        inner.wake();
+    }
+
+    /// Why, if it was.
+    pub(crate) fn why_cut(&self) -> Option<&'static str> {
+        self.lock().cut
+    }
+
+    /// Returns when it is.
+    pub(super) async fn was_cut(&self) {
+        poll_fn(|cx| {
+            self.register(cx);
+            self.why_cut().map_or(Poll::Pending, |_| Poll::Ready(()))
+        })
+        .await
     }
 
     /// What [`Self::inform`] was given since.

@@ -57,7 +57,9 @@ mod tests {
     use http::Version;
 
     use super::*;
-    use crate::codec::{Body, Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, h2};
+    use crate::codec::{
+        Body, Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores, h2,
+    };
 
     /// Says yes and gives the body back, or no.
     struct Echo;
@@ -102,6 +104,8 @@ mod tests {
             idle_timeout: None,
             drain_timeout: std::time::Duration::ZERO,
             drain_closes_idle: false,
+            http1_underscores: Underscores::Allow,
+            http2_underscores: Underscores::Allow,
             http2: HTTP2,
         };
         let drain = crate::drain::Drain::default();

@@ -3,7 +3,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use outrigger_model::hcm::{self as model, HttpConnectionManager};
+use outrigger_model::hcm::{self as model, HeadersWithUnderscores, HttpConnectionManager};
 use outrigger_model::http_filter::HttpFilter;
 use outrigger_model::http_filter::grpc_stats::GrpcStats;
 use outrigger_model::listener::TrafficDirection;
@@ -12,7 +12,7 @@ use super::downstream::Downstream;
 use super::filter::Filter;
 use super::route_table::RouteCell;
 use super::stream;
-use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler};
+use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores};
 use crate::stats::{Counter, Gauge, Histogram, Registry};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::grpc::GRPC_STATUS;
@@ -153,13 +153,13 @@ impl ConnectionManager {
             access_log: parts.access_log,
             kept_response_headers,
             stats: ManagerStats::new(parts.registry, &config.stat_prefix),
-            options: options(&config),
+            options: options(&config, parts.registry),
             config,
         }
     }
 }
 
-fn options(config: &HttpConnectionManager) -> ServerOptions {
+fn options(config: &HttpConnectionManager, registry: &Registry) -> ServerOptions {
     let model::HttpConnectionManager {
         http2,
         max_request_headers_kb,
@@ -170,6 +170,8 @@ fn options(config: &HttpConnectionManager) -> ServerOptions {
         max_head_bytes: max_head_bytes as usize,
         max_headers: config.max_request_headers_count as usize,
         accept_http_10: config.accept_http_10,
+        http1_underscores: underscores(config.underscores, registry, "http1"),
+        http2_underscores: underscores(config.underscores, registry, "http2"),
         head_timeout: config.request_headers_timeout,
         idle_timeout: config.idle_timeout,
         drain_timeout: config.drain_timeout,
@@ -181,6 +183,18 @@ fn options(config: &HttpConnectionManager) -> ServerOptions {
             max_header_list_bytes: max_head_bytes,
             allows_connect: http2.allows_connect,
         },
+    }
+}
+
+/// Counted for all connection managers together. Source: Envoy `Http1::CodecStats`, `Http2::CodecStats`.
+fn underscores(action: HeadersWithUnderscores, registry: &Registry, version: &str) -> Underscores {
+    let counter = |name: &str| registry.counter(format!("{version}.{name}"));
+    match action {
+        HeadersWithUnderscores::Allow => Underscores::Allow,
+        HeadersWithUnderscores::Reject => {
+            Underscores::Reject(counter("requests_rejected_with_underscores_in_headers"))
+        }
+        HeadersWithUnderscores::Drop => Underscores::Drop(counter("dropped_headers_with_underscores")),
     }
 }
 
@@ -204,5 +218,9 @@ impl StreamHandler for ConnectionHandler {
 
     fn gave_up(&self) {
         stream::gave_up(&self.manager, &self.downstream);
+    }
+
+    fn reset(&self, details: &'static str) {
+        stream::reset(&self.manager, &self.downstream, details);
     }
 }

@@ -99,6 +99,11 @@ pub(super) async fn run(
     };
     let chosen = prepared.ok();
     let passed = feedback.take_passed();
+    if passed.is_cut {
+        // Whoever resets the stream drops this.
+        std::future::pending::<()>().await;
+    }
+    let passed = passed.informational;
     if passed > 0 {
         manager.stats.downstream_rq_class[0].add(passed);
         manager.stats.downstream_rq_completed.add(passed);
@@ -131,6 +136,14 @@ pub(super) fn refuse(
 /// Accounts for a request of which only the begin came.
 pub(super) fn gave_up(manager: &Arc<ConnectionManager>, downstream: &Rc<Downstream>) {
     Stream::new(manager, downstream, Version::HTTP_11).client_left();
+}
+
+/// Accounts for a stream that the codec resets because of its head.
+pub(super) fn reset(manager: &Arc<ConnectionManager>, downstream: &Rc<Downstream>, details: &'static str) {
+    let stream = Stream::new(manager, downstream, Version::HTTP_2);
+    manager.stats.downstream_rq_rx_reset.inc();
+    stream.set_end(Some(ResponseFlag::DownstreamRemoteReset), details);
+    stream.finish();
 }
 
 /// What is known of a request before it is forwarded.
@@ -474,8 +487,15 @@ impl Stream {
     fn client_left(&self) {
         if !self.finished.get() {
             self.manager.stats.downstream_rq_rx_reset.inc();
-            let flag = ResponseFlag::DownstreamConnectionTermination;
-            self.set_end(Some(flag), "downstream_remote_disconnect");
+            let cut = self.feedback.as_ref().and_then(Feedback::why_cut);
+            let (flag, details) = match cut {
+                Some(details) => (ResponseFlag::DownstreamRemoteReset, details),
+                None => (
+                    ResponseFlag::DownstreamConnectionTermination,
+                    "downstream_remote_disconnect",
+                ),
+            };
+            self.set_end(Some(flag), details);
             self.finish();
         }
     }

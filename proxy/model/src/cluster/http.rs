@@ -111,9 +111,10 @@ impl HttpProtocol {
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
             supported { idle_timeout, max_connection_duration, max_requests_per_connection }
+            inert { headers_with_underscores_action: "is of requests; what an upstream answers is not affected by it" }
             unsupported {
                 max_connection_duration_jitter: "traffic", max_headers_count: "traffic", max_response_headers_kb: "traffic",
-                max_stream_duration: "traffic", headers_with_underscores_action: "traffic",
+                max_stream_duration: "traffic",
             }
         });
         Ok(Self {

@@ -10,8 +10,8 @@ use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfi
 use envoy_types::pb::google::protobuf;
 
 use super::{
-    ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpConnectionManager, RouteSource,
-    ServerHeader, Upgrade,
+    ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HeadersWithUnderscores,
+    HttpConnectionManager, RouteSource, ServerHeader, Upgrade,
 };
 use crate::access_log::AccessLog;
 use crate::any::{TypedConfig, types};
@@ -143,6 +143,7 @@ impl HttpConnectionManager {
                 .unwrap_or(DRAIN_TIMEOUT),
             max_request_headers_kb: at.field("max_request_headers_kb").within(kb, 1..=8192)?,
             max_request_headers_count: common.max_request_headers_count,
+            underscores: common.underscores,
             accept_http_10: accept_http_10(&at.field("http_protocol_options"), http_protocol_options),
             http2: Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?,
         })
@@ -250,6 +251,17 @@ impl RouteSource {
     }
 }
 
+impl HeadersWithUnderscores {
+    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        use core::http_protocol_options::HeadersWithUnderscoresAction as Action;
+        Ok(match at.enumeration(number)? {
+            Action::Allow => Self::Allow,
+            Action::RejectRequest => Self::Reject,
+            Action::DropHeader => Self::Drop,
+        })
+    }
+}
+
 impl ServerHeader {
     fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
         Ok(match at.enumeration(number)? {
@@ -294,22 +306,26 @@ impl ClientCertDetails {
 struct Common {
     idle_timeout: Option<Duration>,
     max_request_headers_count: u32,
+    underscores: HeadersWithUnderscores,
 }
 
 impl Common {
     fn from_proto(at: &FieldPath<'_>, proto: Option<core::HttpProtocolOptions>) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
-            supported { idle_timeout, max_headers_count }
+            supported { idle_timeout, max_headers_count, headers_with_underscores_action }
             unsupported {
                 max_connection_duration: "traffic", max_connection_duration_jitter: "traffic",
                 max_response_headers_kb: "traffic", max_stream_duration: "traffic", max_requests_per_connection: "traffic",
             }
-            refused { headers_with_underscores_action: "ignoring it would let through headers that should not pass" }
         });
         let count = max_headers_count.value().unwrap_or(MAX_REQUEST_HEADERS_COUNT);
         Ok(Self {
             idle_timeout: at.field("idle_timeout").limit(idle_timeout, IDLE_TIMEOUT)?,
             max_request_headers_count: at.field("max_headers_count").within(count, 1..=u32::MAX)?,
+            underscores: HeadersWithUnderscores::from_proto(
+                &at.field("headers_with_underscores_action"),
+                headers_with_underscores_action,
+            )?,
         })
     }
 }

@@ -45,6 +45,7 @@ where
         max_bytes: options.max_head_bytes,
         max_headers: options.max_headers,
         accept_http_10: options.accept_http_10,
+        underscores: options.http1_underscores.clone(),
     };
     let connection = Rc::new(Connection::new(io, Receiver::new(limits)));
     let _closed = Closed(connection.clone());

@@ -104,7 +104,7 @@ fn incoming(response: http::Response<h2::RecvStream>) -> Response {
             status: parts.status,
             headers: parts.headers,
         },
-        body: Body::h2(body),
+        body: Body::h2(body, None),
     }
 }
 

@@ -10,10 +10,14 @@ use http::header::HOST;
 use http::{HeaderValue, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::UNEXPECTED_UNDERSCORE;
 use super::pump::pump;
 use crate::codec::activity::Activity;
+use crate::codec::body::TrailerCheck;
 use crate::codec::head::{RequestHead, authority_and_path};
-use crate::codec::{Body, Feedback, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler, upgrade};
+use crate::codec::{
+    Body, Feedback, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler, Underscores, upgrade,
+};
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
 use crate::worker;
@@ -42,10 +46,17 @@ where
     loop {
         tokio::select! {
             next = connection.accept() => match next {
-                Some(Ok((request, respond))) => {
+                Some(Ok((mut request, mut respond))) => {
+                    if options.http2_underscores.clean(request.headers_mut()).is_err() {
+                        handler.reset(UNEXPECTED_UNDERSCORE);
+                        respond.send_reset(Reason::INTERNAL_ERROR);
+                        continue;
+                    }
+                    let underscores = options.http2_underscores.clone();
+                    let is_checked = !matches!(underscores, Underscores::Allow);
                     let (handler, active) = (handler.clone(), streams.begin());
                     worker::spawn(async move {
-                        serve_stream(request, respond, tls, handler).await;
+                        serve_stream(incoming(request, tls, underscores), is_checked, respond, handler).await;
                         drop(active);
                     });
                 }
@@ -81,15 +92,19 @@ fn builder(settings: Http2Settings) -> h2::server::Builder {
 }
 
 async fn serve_stream<H: StreamHandler>(
-    request: http::Request<RecvStream>,
+    request: Request,
+    is_checked: bool,
     mut respond: SendResponse<Bytes>,
-    tls: bool,
     handler: Rc<H>,
 ) {
-    let request = incoming(request, tls);
     let is_upgrade = request.head.is_upgrade;
+    let feedback = request.feedback.clone();
     let mut response = tokio::select! {
         response = handler.handle(request) => response,
+        () = feedback.was_cut(), if is_checked => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            return;
+        }
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
     if is_upgrade {
@@ -113,7 +128,7 @@ async fn serve_stream<H: StreamHandler>(
     }
 }
 
-fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
+fn incoming(request: http::Request<RecvStream>, tls: bool, underscores: Underscores) -> Request {
     let (mut parts, body) = request.into_parts();
     let protocol = parts.extensions.remove::<Protocol>();
     let mut headers = parts.headers;
@@ -126,6 +141,11 @@ fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
     };
     join_cookies(&mut headers);
     let (authority, path) = authority_and_path(parts.uri, host);
+    let feedback = Feedback::default();
+    let check = (!matches!(underscores, Underscores::Allow)).then(|| TrailerCheck {
+        underscores,
+        feedback: feedback.clone(),
+    });
     let mut head = RequestHead {
         method: parts.method,
         path,
@@ -140,8 +160,8 @@ fn incoming(request: http::Request<RecvStream>, tls: bool) -> Request {
     }
     Request {
         head,
-        body: Body::h2(body),
-        feedback: Feedback::default(),
+        body: Body::h2(body, check),
+        feedback,
     }
 }
 

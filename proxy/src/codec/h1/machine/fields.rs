@@ -8,21 +8,23 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request::Reason;
+use crate::codec::Underscores;
 
 /// Few requests have more lines.
 const USUAL_LINES: usize = 32;
 /// A request gets some headers more on its way: room for them saves moving it all.
 const ROOM: usize = 12;
 
-/// Reads the lines after the first of a head, its empty line included. More than `max` are refused, once each of them is known to be good.
+/// Reads the lines after the first of a head, its empty line included. More than `max`, beside those that `underscores` leaves out, are
+/// refused, once each of them is known to be good.
 ///
 /// # Errors
-/// [`Reason::InvalidCharacters`], [`Reason::TooManyHeaders`], else [`Reason::Codec`].
-pub(super) fn parse(block: &Bytes, max: usize) -> Result<HeaderMap, Reason> {
-    match parse_strictly(block, max) {
+/// [`Reason::InvalidCharacters`], [`Reason::TooManyHeaders`], [`Reason::Underscore`], else [`Reason::Codec`].
+pub(super) fn parse(block: &Bytes, max: usize, underscores: &Underscores) -> Result<HeaderMap, Reason> {
+    match parse_strictly(block, max, underscores) {
         Err(Reason::Codec) if block.iter().copied().any(is_invalid) => Err(Reason::InvalidCharacters),
         Err(Reason::Codec) => match straighten(block)? {
-            Some(straight) => parse_strictly(&straight, max),
+            Some(straight) => parse_strictly(&straight, max, underscores),
             None => Err(Reason::Codec),
         },
         parsed => parsed,
@@ -34,16 +36,21 @@ pub(super) fn is_invalid(byte: u8) -> bool {
     byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n')
 }
 
-fn parse_strictly(block: &Bytes, max: usize) -> Result<HeaderMap, Reason> {
+fn parse_strictly(block: &Bytes, max: usize, underscores: &Underscores) -> Result<HeaderMap, Reason> {
     let mut lines = [httparse::EMPTY_HEADER; USUAL_LINES];
     match httparse::parse_headers(block, &mut lines) {
         Err(httparse::Error::TooManyHeaders) => {
             // No more than there are line ends, which a limit on the bytes bounds.
             let count = memchr::memchr_iter(b'\n', block).count();
             let mut lines = vec![httparse::EMPTY_HEADER; count];
-            collect(block, httparse::parse_headers(block, &mut lines), max)
+            collect(
+                block,
+                httparse::parse_headers(block, &mut lines),
+                max,
+                underscores,
+            )
         }
-        parsed => collect(block, parsed, max),
+        parsed => collect(block, parsed, max, underscores),
     }
 }
 
@@ -52,15 +59,21 @@ fn collect(
     block: &Bytes,
     parsed: httparse::Result<(usize, &[httparse::Header<'_>])>,
     max: usize,
+    underscores: &Underscores,
 ) -> Result<HeaderMap, Reason> {
     let Ok(httparse::Status::Complete((_, lines))) = parsed else {
         return Err(Reason::Codec);
     };
-    if lines.len() > max {
-        return Err(Reason::TooManyHeaders);
-    }
-    let mut headers = HeaderMap::try_with_capacity(lines.len() + ROOM).map_err(|_| Reason::TooManyHeaders)?;
+    let usual = lines.len().min(max);
+    let mut headers =
+        HeaderMap::try_with_capacity(usual.saturating_add(ROOM)).map_err(|_| Reason::TooManyHeaders)?;
     for line in lines {
+        if !underscores.keeps(line.name).map_err(|_| Reason::Underscore)? {
+            continue;
+        }
+        if headers.len() >= max {
+            return Err(Reason::TooManyHeaders);
+        }
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Reason::Codec)?;
         let value = if line.value.is_empty() {
             HeaderValue::from_static("")
@@ -127,9 +140,14 @@ fn put_line(straight: &mut BytesMut, line_begin: usize, line: &[u8]) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::Counter;
 
     fn check(block: &str, expected: Result<&[(&str, &str)], Reason>) {
-        let found = parse(&Bytes::copy_from_slice(format!("{block}\r\n").as_bytes()), 3);
+        let found = parse(
+            &Bytes::copy_from_slice(format!("{block}\r\n").as_bytes()),
+            3,
+            &Underscores::Allow,
+        );
         let found = found.map(|headers| {
             let pairs = headers.iter();
             let pairs = pairs.map(|(name, value)| {
@@ -200,6 +218,23 @@ mod tests {
         check("a: 1\r\na: 2\r\na: 3\r\na: 4\r\n", Err(Reason::TooManyHeaders));
         check("a: 1\r\na: 2\r\na: 3\r\na b: 4\r\n", Err(Reason::Codec));
         let many = "a: 1\r\n".repeat(100_000) + "\r\n";
-        assert_eq!(parse(&Bytes::from(many), 3), Err(Reason::TooManyHeaders));
+        assert_eq!(
+            parse(&Bytes::from(many), 3, &Underscores::Allow),
+            Err(Reason::TooManyHeaders)
+        );
+    }
+
+    #[test]
+    fn lines_that_are_left_out_do_not_count() {
+        let block = Bytes::from("x_a: 1\r\nb: 2\r\nc_: 3\r\nd: 4\r\n\r\n");
+        let check = |action: fn(Counter) -> Underscores, max, expected: Result<usize, Reason>| {
+            let parsed = parse(&block, max, &action(Counter::none()));
+            assert_eq!(parsed.map(|headers| headers.len()), expected);
+        };
+        check(|_| Underscores::Allow, 4, Ok(4));
+        check(|_| Underscores::Allow, 3, Err(Reason::TooManyHeaders));
+        check(Underscores::Drop, 2, Ok(2));
+        check(Underscores::Drop, 1, Err(Reason::TooManyHeaders));
+        check(Underscores::Reject, 4, Err(Reason::Underscore));
     }
 }

@@ -3,11 +3,13 @@ use bytes::BytesMut;
 
 use super::request::HeadLimits;
 use super::{Piece, Receiver};
+use crate::codec::Underscores;
 
 const LIMITS: HeadLimits = HeadLimits {
     max_bytes: 1024,
     max_headers: 20,
     accept_http_10: true,
+    underscores: Underscores::Allow,
 };
 
 /// Checks that `data` means the same however it is split, that nothing panics, and that no more is kept than the limits allow. The first

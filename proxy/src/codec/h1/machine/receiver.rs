@@ -6,7 +6,7 @@ use super::fields;
 use super::head_end::HeadEnd;
 use super::request::{self, Framing, HeadLimits, Reason, ReceivedHead};
 use super::request_line::cannot_begin;
-use crate::codec::Refusal;
+use crate::codec::{Refusal, Underscores};
 
 /// Takes requests off the front of a buffer. After a refusal nothing more comes of the connection.
 #[derive(Debug)]
@@ -189,7 +189,7 @@ impl Receiver {
             return Err(Reason::HeadersTooLarge);
         }
         let trailers = buffer.split_to(length).freeze();
-        fields::parse(&trailers, self.limits.max_headers)?;
+        fields::parse(&trailers, self.limits.max_headers, &Underscores::Allow)?;
         self.state = State::head();
         Ok(Some(Piece::End))
     }

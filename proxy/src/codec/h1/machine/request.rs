@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::request_line::{self, Protocol};
 use super::{fields, target};
-use crate::codec::Refusal;
 use crate::codec::head::{RequestHead, is_upgrade, remove_connection_headers};
+use crate::codec::{Refusal, Underscores};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What heads are held against.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(in crate::codec::h1) struct HeadLimits {
     /// Bytes of a head, and of trailers.
     pub(in crate::codec::h1) max_bytes: usize,
@@ -21,6 +21,8 @@ pub(in crate::codec::h1) struct HeadLimits {
     pub(in crate::codec::h1) max_headers: usize,
     /// HTTP/1.0 is answered.
     pub(in crate::codec::h1) accept_http_10: bool,
+    /// What becomes of `_` in names of headers.
+    pub(in crate::codec::h1) underscores: Underscores,
 }
 
 /// A head that was understood.
@@ -56,6 +58,8 @@ pub(in crate::codec::h1) enum Reason {
     HeadersTooLarge,
     /// More lines than allowed.
     TooManyHeaders,
+    /// A name with `_`, where that is not wanted.
+    Underscore,
     /// A CONNECT with a body.
     BodyDisallowed,
     /// Two ways of framing: how requests are smuggled.
@@ -86,6 +90,7 @@ impl Reason {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "http1.too_many_headers",
             ),
+            Self::Underscore => (StatusCode::BAD_REQUEST, "http1.unexpected_underscore"),
             Self::BodyDisallowed => (StatusCode::BAD_REQUEST, "http1.body_disallowed"),
             Self::LengthAndChunked => (
                 StatusCode::BAD_REQUEST,
@@ -121,7 +126,11 @@ fn first_line(line: &[u8]) -> Result<request_line::RequestLine<'_>, Reason> {
 pub(super) fn parse(bytes: &Bytes, limits: &HeadLimits) -> Result<ReceivedHead, Reason> {
     let line_end = memchr::memchr(b'\n', bytes).ok_or(Reason::Codec)?;
     let line = first_line(bytes.get(..line_end).unwrap_or_default())?;
-    let mut headers = fields::parse(&bytes.slice(line_end + 1..), limits.max_headers)?;
+    let mut headers = fields::parse(
+        &bytes.slice(line_end + 1..),
+        limits.max_headers,
+        &limits.underscores,
+    )?;
     let method = Method::from_bytes(line.method).map_err(|_| Reason::Codec)?;
     let is_upgrade = method != Method::CONNECT && is_upgrade(&headers);
     let framing = match framing(&headers, &method)? {
@@ -249,6 +258,7 @@ mod tests {
         max_bytes: 1000,
         max_headers: 5,
         accept_http_10: false,
+        underscores: Underscores::Allow,
     };
 
     fn received(text: &str, limits: HeadLimits) -> Result<ReceivedHead, Reason> {
