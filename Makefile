@@ -90,8 +90,13 @@ bench: build
 	@$(STEP) bench $${CARGO_TARGET_DIR:-target}/release/outrigger-bench $(ARGS)
 
 # Not a part of `test`: the programs are downloaded through the Go module proxy and built for minutes. Envoy is what `prepare` installed.
+# Where Envoy Gateway's program is, or goes. Root, for the namespaces that Envoy Gateway runs in.
+GATEWAY ?= $(CURDIR)/target/control-planes/bin
 test-control-planes: build
+	@[ -x "$(GATEWAY)"/envoy-gateway ] || GOBIN="$(GATEWAY)" $(STEP) 'build envoy-gateway' \
+	  go install github.com/envoyproxy/gateway/cmd/envoy-gateway@v1.9.1
 	@target=$${CARGO_TARGET_DIR:-target}; \
 	for proxy in target/envoy-venv/lib/python3*/site-packages/envoy/_bin/envoy "$$target"/release/outrigger; do \
-	  $(STEP) "go-control-plane $${proxy##*/}" tests/control-planes/go-control-plane/run "$$proxy"; \
+	  $(STEP) "go-control-plane $${proxy##*/}" tests/control-planes/go-control-plane/run "$$proxy" || exit; \
+	  $(STEP) "envoy-gateway $${proxy##*/}" tests/control-planes/envoy-gateway/run "$$proxy" "$(GATEWAY)" || exit; \
 	done
