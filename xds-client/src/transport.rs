@@ -218,31 +218,29 @@ impl Transport {
             connector: self.connector.clone(),
             traffic: traffic.clone(),
         };
-        let connecting = self.endpoint.connect_with_connector(dialler);
-        match tokio::time::timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(TransportError::Connect {
-                address: self.address.clone(),
-                reason: causes(&error),
-            }),
-            Err(_) => Err(TransportError::ConnectTimeout {
-                address: self.address.clone(),
-                after: self.connect_timeout,
-            }),
-        }
+        self.in_time(self.endpoint.connect_with_connector(dialler)).await
     }
 
     /// A connection without a protocol.
     pub(crate) async fn dial(&self, traffic: &Arc<Traffic>) -> Result<Counted, TransportError> {
-        let connecting = self.connector.connect(&self.address);
+        let stream = self.in_time(self.connector.connect(&self.address)).await?;
+        Ok(Counted::new(stream, traffic.clone()))
+    }
+
+    /// What comes of an attempt to connect, if it comes within the limit.
+    async fn in_time<T, E: std::error::Error + 'static>(
+        &self,
+        connecting: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, TransportError> {
+        let address = || self.address.clone();
         match tokio::time::timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => Ok(Counted::new(stream, traffic.clone())),
+            Ok(Ok(connected)) => Ok(connected),
             Ok(Err(error)) => Err(TransportError::Connect {
-                address: self.address.clone(),
+                address: address(),
                 reason: causes(&error),
             }),
             Err(_) => Err(TransportError::ConnectTimeout {
-                address: self.address.clone(),
+                address: address(),
                 after: self.connect_timeout,
             }),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xds_client::{Counters, Handle};
 
-use crate::stats::{Counter, Registry};
+use crate::stats::{Counter, Gauge, Registry};
 use crate::upstream::cluster_table::ClusterCell;
 use crate::upstream::stats::ClusterStats;
 
@@ -76,47 +76,42 @@ impl Connections {
 
 impl Oddities {
     fn add(&self, before: &Counters, now: &Counters) {
-        let add = |counter: &Counter, of: fn(&Counters) -> u64| {
-            counter.add(of(now).saturating_sub(of(before)));
-        };
+        let add = |counter: &Counter, of| counter.add(since(of, before, now));
         add(&self.emptied_sets, |counters| counters.emptied_sets);
         add(&self.expired_resources, |counters| counters.expired);
         add(&self.unrequested_resources, |counters| counters.unrequested);
     }
 }
 
+/// How much a number has grown.
+fn since(of: fn(&Counters) -> u64, before: &Counters, now: &Counters) -> u64 {
+    of(now).saturating_sub(of(before))
+}
+
 /// A call is a request; it waits for its connection, so it was pending. Source: Envoy docs, cluster manager, cluster stats.
 fn add(stats: &ClusterStats, is_http2: bool, before: &Counters, now: &Counters) {
-    stats
-        .upstream_cx_total
-        .add(now.connect_attempts.saturating_sub(before.connect_attempts));
+    let add = |counter: &Counter, of| counter.add(since(of, before, now));
     let of_version = if is_http2 {
         &stats.upstream_cx_http2_total
     } else {
         &stats.upstream_cx_http1_total
     };
-    of_version.add(now.connects.saturating_sub(before.connects));
-    stats
-        .upstream_cx_connect_fail
-        .add(now.connect_failures.saturating_sub(before.connect_failures));
-    stats
-        .upstream_cx_rx_bytes_total
-        .add(now.received_bytes.saturating_sub(before.received_bytes));
-    stats
-        .upstream_cx_tx_bytes_total
-        .add(now.sent_bytes.saturating_sub(before.sent_bytes));
-    let calls = now.calls.saturating_sub(before.calls);
-    stats.upstream_rq_total.add(calls);
-    stats.upstream_rq_pending_total.add(calls);
+    add(&stats.upstream_cx_total, |counters| counters.connect_attempts);
+    add(of_version, |counters| counters.connects);
+    add(&stats.upstream_cx_connect_fail, |counters| {
+        counters.connect_failures
+    });
+    add(&stats.upstream_cx_rx_bytes_total, |counters| {
+        counters.received_bytes
+    });
+    add(&stats.upstream_cx_tx_bytes_total, |counters| counters.sent_bytes);
+    add(&stats.upstream_rq_total, |counters| counters.calls);
+    add(&stats.upstream_rq_pending_total, |counters| counters.calls);
     // Several clients may share a cluster, so gauges move by differences too.
-    let gauge = |gauge: &crate::stats::Gauge, before: u64, now: u64| {
-        gauge.add(now.saturating_sub(before));
-        gauge.sub(before.saturating_sub(now));
+    let gauge = |gauge: &Gauge, of| {
+        gauge.add(since(of, before, now));
+        gauge.sub(since(of, now, before));
     };
-    gauge(
-        &stats.upstream_cx_active,
-        before.open_connections,
-        now.open_connections,
-    );
-    gauge(&stats.upstream_rq_active, before.open_calls, now.open_calls);
+    gauge(&stats.upstream_cx_active, |counters| counters.open_connections);
+    gauge(&stats.upstream_rq_active, |counters| counters.open_calls);
 }

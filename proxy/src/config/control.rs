@@ -217,29 +217,17 @@ impl Control {
 
     /// Finds out what is wanted after a change of resources of this type.
     fn wish(&mut self, type_url: &str) {
-        let generation = match type_url {
-            CLUSTER_TYPE => self.clusters.store.generation(),
-            LISTENER_TYPE => self.listeners.store.generation(),
-            _ => return,
-        };
-        let known = match type_url {
-            CLUSTER_TYPE => &mut self.wished.0,
-            _ => &mut self.wished.1,
-        };
-        if known.replace(generation) == Some(generation) {
-            return;
-        }
-        match type_url {
-            CLUSTER_TYPE => {
-                let wanted = self.clusters.wanted_endpoints();
-                self.wishes.set(LOAD_ASSIGNMENT_TYPE, wanted);
+        let is_new = |known: &mut Option<u64>, now| known.replace(now) != Some(now);
+        let (referred, wanted) = match type_url {
+            CLUSTER_TYPE if is_new(&mut self.wished.0, self.clusters.store.generation()) => {
+                (LOAD_ASSIGNMENT_TYPE, self.clusters.wanted_endpoints())
             }
-            LISTENER_TYPE => {
-                let wanted = self.listeners.wanted_routes();
-                self.wishes.set(ROUTE_TABLE_TYPE, wanted);
+            LISTENER_TYPE if is_new(&mut self.wished.1, self.listeners.store.generation()) => {
+                (ROUTE_TABLE_TYPE, self.listeners.wanted_routes())
             }
             _ => return,
-        }
+        };
+        self.wishes.set(referred, wanted);
         let wanted = self.wanted_secrets();
         self.want_secret_files(&wanted);
         self.wishes.set(SECRET_TYPE, wanted);
