@@ -87,8 +87,27 @@ pub enum StatsTagValue {
 pub struct AdsConfig {
     /// Delta or state of the world.
     pub mode: AdsMode,
+    /// The control plane.
+    pub server: GrpcServer,
+}
+
+/// A server of configuration that is asked over gRPC. Source: envoy/config/core/v3/grpc_service.proto.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GrpcServer {
     /// Static cluster of the control plane.
     pub cluster: ClusterName,
+    /// Headers of every stream: names in lower case, and values (`initial_metadata`).
+    pub metadata: Vec<(String, String)>,
+}
+
+impl GrpcServer {
+    /// One that gets no headers of ours.
+    pub fn of(cluster: &str) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            metadata: Vec::new(),
+        }
+    }
 }
 
 /// Source: config_source.proto `ApiType` GRPC and DELTA_GRPC.
@@ -113,10 +132,10 @@ pub struct ConfigSource {
 pub enum ConfigServer {
     /// The ADS stream.
     Ads,
-    /// A gRPC stream of its own, SotW, to a static cluster.
-    Grpc(ClusterName),
-    /// A gRPC stream of its own, delta, to a static cluster.
-    DeltaGrpc(ClusterName),
+    /// A gRPC stream of its own, SotW.
+    Grpc(GrpcServer),
+    /// A gRPC stream of its own, delta.
+    DeltaGrpc(GrpcServer),
     /// HTTP requests again and again to a static cluster.
     Rest(RestServer),
     /// A file that holds a `DiscoveryResponse`.

@@ -100,3 +100,43 @@ impl HttpTarget {
         })
     }
 }
+
+/// Headers of every stream of a gRPC service: names in lower case, and values without commands.
+///
+/// # Errors
+/// One is not what gRPC metadata may be.
+pub(crate) fn initial_metadata(
+    at: FieldPath<'_>,
+    protos: Vec<pb::HeaderValue>,
+) -> Result<Vec<(String, String)>, Rejection> {
+    let each = |(index, proto)| {
+        let at = at.index(index);
+        verdicts!(at, proto => pb::HeaderValue {
+            supported { key, value }
+            refused { raw_value: "without it the service may answer otherwise; write value" }
+        });
+        let field = at.field("key");
+        let name = field.not_empty(key.to_ascii_lowercase())?;
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !name.bytes().all(is_token) {
+            return Err(field.reject(format!("{name:?} is no name of gRPC metadata")));
+        }
+        if name.ends_with("-bin") {
+            let reason = format!("{name:?} is for binary values, which are not supported");
+            return Err(field.reject(reason));
+        }
+        Ok((name, plain(&at.field("value"), &value)?))
+    };
+    protos.into_iter().enumerate().map(each).collect()
+}
+
+/// Text in which `%%` is a percent sign.
+fn plain(at: &FieldPath<'_>, text: &str) -> Result<String, Rejection> {
+    if text.matches("%%").count() * 2 != text.matches('%').count() {
+        return Err(at.reject("commands (`%…%`) are not supported here; write `%%` for a percent sign"));
+    }
+    if !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Err(at.reject("has a byte that gRPC metadata may not have"));
+    }
+    Ok(text.replace("%%", "%"))
+}

@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_model::bootstrap::{AdsConfig, AdsMode, ConfigServer};
+use outrigger_model::bootstrap::{AdsConfig, AdsMode, ConfigServer, GrpcServer};
 use outrigger_model::decode::{
     CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
 };
@@ -88,7 +88,7 @@ impl Streams {
     }
 
     fn open_ads(self: &Rc<Self>, config: &AdsConfig, subscriptions: Subscriptions) {
-        let Some(transport) = self.transport(&config.cluster) else {
+        let Some(transport) = self.grpc(&config.server) else {
             return;
         };
         let protocol = match config.mode {
@@ -97,7 +97,7 @@ impl Streams {
         };
         let (client, handle) = Client::new(transport, protocol, self.node.clone(), subscriptions, random);
         *self.ads.borrow_mut() = Some(handle.clone());
-        self.count(&config.cluster, handle, true);
+        self.count(&config.server.cluster, handle, true);
         self.run(client, ConfigServer::Ads);
     }
 
@@ -170,11 +170,15 @@ impl Streams {
         let service = Service::of(type_url)?;
         let mut subscriptions = Subscriptions::default();
         subscriptions.set_names(type_url, names);
-        let (cluster, protocol) = match server {
+        let (cluster, protocol, transport) = match server {
             ConfigServer::Ads => return None,
-            ConfigServer::Grpc(cluster) => (cluster, Protocol::Sotw(Method::from_static(service.sotw))),
-            ConfigServer::DeltaGrpc(cluster) => {
-                (cluster, Protocol::Delta(Method::from_static(service.delta)))
+            ConfigServer::Grpc(server) => {
+                let protocol = Protocol::Sotw(Method::from_static(service.sotw));
+                (&server.cluster, protocol, self.grpc(server)?)
+            }
+            ConfigServer::DeltaGrpc(server) => {
+                let protocol = Protocol::Delta(Method::from_static(service.delta));
+                (&server.cluster, protocol, self.grpc(server)?)
             }
             ConfigServer::Rest(rest) => {
                 let protocol = Protocol::Rest(Rest {
@@ -184,7 +188,7 @@ impl Streams {
                     request_timeout: rest.request_timeout,
                     codec: Arc::new(Json),
                 });
-                (&rest.cluster, protocol)
+                (&rest.cluster, protocol, self.transport(&rest.cluster)?)
             }
             ConfigServer::Path(path) => {
                 let source = FileSource {
@@ -198,11 +202,21 @@ impl Streams {
             }
         };
         let is_http2 = !matches!(protocol, Protocol::Rest(_));
-        let transport = self.transport(cluster)?;
         let (client, handle) = Client::new(transport, protocol, self.node.clone(), subscriptions, random);
         self.count(cluster, handle.clone(), is_http2);
         self.run(client, server.clone());
         Some(handle)
+    }
+
+    fn grpc(&self, server: &GrpcServer) -> Option<Transport> {
+        let transport = self.transport(&server.cluster)?;
+        let mut headers = server.metadata.iter();
+        headers
+            .try_fold(transport, |transport, (name, value)| {
+                transport.with_metadata(name, value)
+            })
+            .inspect_err(|error| tracing::error!(cluster = server.cluster, %error, "cannot be asked"))
+            .ok()
     }
 
     fn transport(&self, cluster: &str) -> Option<Transport> {

@@ -88,6 +88,7 @@ fn twice(wanted: &ByServer) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use outrigger_model::bootstrap::GrpcServer;
     use outrigger_model::decode::ROUTE_TABLE_TYPE;
 
     use super::*;
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_is_wanted_no_more_is_taken_back() {
-        let (ads, own) = (ConfigServer::Ads, ConfigServer::Grpc("own".to_owned()));
+        let (ads, own) = (ConfigServer::Ads, ConfigServer::Grpc(GrpcServer::of("own")));
         let mut wishes = Wishes::default();
         wishes.set(ROUTE_TABLE_TYPE, by_server(&[(ads.clone(), &["a", "b"])]));
         let before = wishes.revision();
@@ -122,14 +123,14 @@ mod tests {
             text(&wishes),
             [
                 "Ads RouteConfiguration {}",
-                "Grpc(\"own\") RouteConfiguration {\"a\"}"
+                "Grpc(GrpcServer { cluster: \"own\", metadata: [] }) RouteConfiguration {\"a\"}"
             ]
         );
     }
 
     #[test]
     fn a_name_of_two_servers_is_noticed() {
-        let (ads, own) = (ConfigServer::Ads, ConfigServer::Grpc("own".to_owned()));
+        let (ads, own) = (ConfigServer::Ads, ConfigServer::Grpc(GrpcServer::of("own")));
         let wanted = by_server(&[(ads.clone(), &["a", "b"]), (own, &["b", "c"])]);
         assert_eq!(twice(&wanted), ["b"]);
         assert!(twice(&by_server(&[(ads, &["a"])])).is_empty());

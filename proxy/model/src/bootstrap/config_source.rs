@@ -6,9 +6,10 @@ use envoy_types::pb::envoy::config::core::v3::{
     self as pb, api_config_source::ApiType, config_source::ConfigSourceSpecifier, grpc_service,
 };
 
-use super::{AdsConfig, AdsMode, ConfigServer, ConfigSource, RestServer};
+use super::{AdsConfig, AdsMode, ConfigServer, ConfigSource, GrpcServer, RestServer};
 use crate::cluster::ClusterName;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::service::initial_metadata as metadata_of;
 
 /// `ConfigSource.initial_fetch_timeout` when unset.
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -102,8 +103,8 @@ fn api_source(at: &FieldPath<'_>, proto: pb::ApiConfigSource) -> Result<ConfigSe
             .reject("are for REST; write grpc_services"));
     }
     match kind {
-        ApiType::Grpc => grpc_cluster(at, grpc_services).map(ConfigServer::Grpc),
-        ApiType::DeltaGrpc => grpc_cluster(at, grpc_services).map(ConfigServer::DeltaGrpc),
+        ApiType::Grpc => grpc_server(at, grpc_services).map(ConfigServer::Grpc),
+        ApiType::DeltaGrpc => grpc_server(at, grpc_services).map(ConfigServer::DeltaGrpc),
         ApiType::Rest if !grpc_services.is_empty() => Err(at
             .field("grpc_services")
             .reject("are not for REST; write cluster_names")),
@@ -174,12 +175,12 @@ impl AdsConfig {
         };
         Ok(Self {
             mode,
-            cluster: grpc_cluster(at, grpc_services)?,
+            server: grpc_server(at, grpc_services)?,
         })
     }
 }
 
-fn grpc_cluster(at: &FieldPath<'_>, protos: Vec<pb::GrpcService>) -> Result<ClusterName, Rejection> {
+fn grpc_server(at: &FieldPath<'_>, protos: Vec<pb::GrpcService>) -> Result<GrpcServer, Rejection> {
     let field = at.field("grpc_services");
     let count = protos.len();
     let (Some(proto), 1) = (protos.into_iter().next(), count) else {
@@ -187,9 +188,10 @@ fn grpc_cluster(at: &FieldPath<'_>, protos: Vec<pb::GrpcService>) -> Result<Clus
     };
     let at = field.index(0);
     verdicts!(at, proto => pb::GrpcService {
-        supported { target_specifier }
-        unsupported { timeout, initial_metadata, retry_policy }
+        supported { target_specifier, initial_metadata }
+        unsupported { timeout, retry_policy }
     });
+    let metadata = metadata_of(at.field("initial_metadata"), initial_metadata)?;
     choices!(grpc_service::TargetSpecifier {
         supported { EnvoyGrpc }
         refused { GoogleGrpc: "there is no second gRPC library here" }
@@ -201,7 +203,10 @@ fn grpc_cluster(at: &FieldPath<'_>, protos: Vec<pb::GrpcService>) -> Result<Clus
                 supported { cluster_name }
                 unsupported { authority, retry_policy, max_receive_message_length, skip_envoy_headers }
             });
-            at.field("cluster_name").not_empty(cluster_name)
+            Ok(GrpcServer {
+                cluster: at.field("cluster_name").not_empty(cluster_name)?,
+                metadata,
+            })
         }
         Some(grpc_service::TargetSpecifier::GoogleGrpc(_)) => Err(at
             .field("google_grpc")

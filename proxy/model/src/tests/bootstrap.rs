@@ -27,7 +27,10 @@ fn the_agents_bootstrap_converts_and_its_problems_are_known() {
 fn the_agents_bootstrap_leads_to_the_control_plane_and_keeps_the_ports_that_probes_use() {
     let bootstrap = converted().value;
     let ads = bootstrap.ads.unwrap();
-    assert_eq!((ads.mode, ads.cluster.as_str()), (AdsMode::Delta, "xds-grpc"));
+    assert_eq!(
+        (ads.mode, ads.server.cluster.as_str()),
+        (AdsMode::Delta, "xds-grpc")
+    );
     assert!(bootstrap.cds.is_some() && bootstrap.lds.is_some());
     assert_eq!(bootstrap.admin, Some(([127, 0, 0, 1], 15000).into()));
     let listeners = bootstrap.listeners.iter().map(|listener| listener.name.as_str());

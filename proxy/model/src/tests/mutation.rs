@@ -323,14 +323,18 @@ pub(super) fn applies(verdict: &Verdict, path: &str) -> bool {
     let exporter = path.contains("access_loggers") || path.contains("config.trace");
     let metadata = path.contains("initial_metadata");
     if verdict.message == "envoy.config.core.v3.HeaderValue" {
-        return metadata == (verdict.place == "GrpcTarget");
+        return match verdict.place.as_str() {
+            "GrpcTarget" => metadata && exporter,
+            "initial_metadata" => metadata && !exporter,
+            _ => !metadata,
+        };
     }
     match verdict.place.as_str() {
         "Common" | "accept_http_10" => manager,
         "HttpProtocol" | "http1" => !manager,
         "AdsConfig" => path.contains("ads_config"),
         "grpc_source" => !path.contains("ads_config"),
-        "grpc_cluster" => !exporter,
+        "grpc_server" => !exporter,
         "GrpcTarget" => exporter,
         _ => true,
     }

@@ -1,7 +1,7 @@
 //! Where resources come from.
 use std::time::Duration;
 
-use crate::bootstrap::{ConfigServer, RestServer};
+use crate::bootstrap::{ConfigServer, GrpcServer, RestServer};
 use crate::decode;
 use crate::document::{UnknownFields, parse_bootstrap};
 use crate::tls::CertificateSource;
@@ -56,6 +56,13 @@ fn clusters(cds: &str) -> Result<Option<ConfigServer>, String> {
 
 const GRPC: &str = "grpc_services: [ envoy_grpc: { cluster_name: c } ]";
 
+/// A server that is told this.
+fn metadata(fields: &str) -> String {
+    format!(
+        "grpc_services: [ {{ envoy_grpc: {{ cluster_name: c }}, initial_metadata: [ {{ {fields} }} ] }} ]"
+    )
+}
+
 fn api(kind: &str, fields: &str) -> String {
     format!("api_config_source: {{ api_type: {kind}, transport_api_version: V3, {fields} }}")
 }
@@ -70,11 +77,17 @@ fn a_source_is_ads_a_stream_of_its_own_polls_or_a_file() {
     check(watched, Some(file.clone()));
     check("path: /s.yaml", Some(file));
     check("ads: {}", None); // there is no ads_config
-    check(&api("GRPC", GRPC), Some(ConfigServer::Grpc("c".to_owned())));
+    check(&api("GRPC", GRPC), Some(ConfigServer::Grpc(GrpcServer::of("c"))));
     check(
         &api("DELTA_GRPC", GRPC),
-        Some(ConfigServer::DeltaGrpc("c".to_owned())),
+        Some(ConfigServer::DeltaGrpc(GrpcServer::of("c"))),
     );
+    let told = metadata("key: X-A, value: \"50%% b\"");
+    let server = GrpcServer {
+        cluster: "c".to_owned(),
+        metadata: vec![("x-a".to_owned(), "50% b".to_owned())],
+    };
+    check(&api("GRPC", &told), Some(ConfigServer::Grpc(server)));
     let polled = |request_timeout| {
         Some(ConfigServer::Rest(RestServer {
             cluster: "c".to_owned(),
@@ -118,6 +131,30 @@ fn a_source_that_cannot_be_asked_is_refused_with_what_to_write() {
         &api("GRPC", ""),
         &format!("{at}.grpc_services: needs exactly one server, not 0"),
     );
+    for (fields, end) in [
+        (
+            "key: x-a, value: \"%REQ(a)%\"",
+            "value: commands (`%…%`) are not supported here; write `%%` for a percent sign",
+        ),
+        (
+            "key: x-a, value: ä",
+            "value: has a byte that gRPC metadata may not have",
+        ),
+        (
+            "key: x-a-bin, value: a",
+            "key: \"x-a-bin\" is for binary values, which are not supported",
+        ),
+        (
+            "key: ':path', value: a",
+            "key: \":path\" is no name of gRPC metadata",
+        ),
+    ] {
+        let told = metadata(fields);
+        check(
+            &api("GRPC", &told),
+            &format!("{at}.grpc_services[0].initial_metadata[0].{end}"),
+        );
+    }
     let refused = clusters(&api("AGGREGATED_GRPC", GRPC)).unwrap_err();
     assert!(refused.contains("AGGREGATED_GRPC is not supported"), "{refused}");
     check(

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outrigger_model::bootstrap::ConfigSource;
+use outrigger_model::bootstrap::{ConfigSource, GrpcServer};
 use outrigger_model::secret::DataSource;
 use outrigger_model::tls::{TlsVersion, ValidationSource};
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
@@ -110,8 +110,8 @@ fn one_name_of_two_servers_and_the_bootstrap_is_three_secrets() {
     let servers = [
         None,
         Some(ConfigServer::Ads),
-        Some(ConfigServer::Grpc("sds-grpc".to_owned())),
-        Some(ConfigServer::Grpc("other".to_owned())),
+        Some(ConfigServer::Grpc(GrpcServer::of("sds-grpc"))),
+        Some(ConfigServer::Grpc(GrpcServer::of("other"))),
         Some(ConfigServer::Path("/s.yaml".into())),
     ];
     let mut secrets = Secrets::default();
@@ -142,7 +142,7 @@ fn a_secret_of_another_server_warms_nobody() {
     let waiting = listener(CertificateSource::Sds(reference("default", Some(&ads))), None);
     let since = Instant::now();
     secrets
-        .set(Some(&ConfigServer::Grpc("sds".to_owned())), &secret)
+        .set(Some(&ConfigServer::Grpc(GrpcServer::of("sds"))), &secret)
         .unwrap();
     secrets.set(None, &secret).unwrap();
     assert!(!secrets.is_warm(&waiting.common, since));
