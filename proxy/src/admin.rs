@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outrigger_model::dump::ConfigDump;
+use outrigger_model::nds::NameTable;
 
 use crate::config::history::{Difference, Summary, UnknownVersion};
 use crate::config::problems::Listed;
@@ -151,6 +152,8 @@ pub(crate) trait AdminView {
     fn config_dump(&self) -> ConfigDump;
     /// What of the configuration is not in force or has no effect, and the snapshot on disk.
     fn problems(&self) -> Problems;
+    /// The names that istiod would have the DNS proxy answer; `None`: none came.
+    fn name_table(&self) -> Option<Arc<NameTable>>;
     /// Accepted versions that are kept, newest first.
     fn history(&self) -> Vec<Summary>;
     /// What differs between two versions.

@@ -11,6 +11,7 @@ pub(crate) mod dial;
 mod dump;
 pub(crate) mod history;
 mod listeners;
+mod names;
 pub(crate) mod problems;
 mod recipe;
 pub(crate) mod restore;

@@ -132,7 +132,8 @@ struct Named {
     name: String,
 }
 
-fn first_string_field(any: &Any) -> Option<String> {
+/// The name of a resource of Envoy's: field 1, a string that is not empty. For owners that name some types themselves.
+pub fn first_string_field(any: &Any) -> Option<String> {
     let named = Named::decode(any.value.as_slice()).ok()?;
     (!named.name.is_empty()).then_some(named.name)
 }

@@ -104,7 +104,7 @@ pub use counters::Counters;
 pub use envoy_types::pb::envoy::config::core::v3::Node;
 pub use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 pub use envoy_types::pb::google::protobuf::Any;
-pub use handler::{ConnectionEvent, Handler, Rejection, Report, Resource, Update};
+pub use handler::{ConnectionEvent, Handler, Rejection, Report, Resource, Update, first_string_field};
 pub use protocol::{FileSource, Method, Protocol, ReadFile, Rest, RestCodec};
 pub use session::Session;
 pub use session::delta::DeltaSession;

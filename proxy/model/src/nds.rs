@@ -29,7 +29,7 @@ impl NameTable {
     /// Converts a whole table.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: istio::NameTable) -> Result<Self, Rejection> {
         verdicts!(at, proto => istio::NameTable {
-            partly { table: "read; what would answer from it does not exist yet, and nothing subscribes to it" }
+            partly { table: "asked for if the node captures DNS, and shown at /config/names; nothing answers from it yet" }
         });
         let entries = table.into_iter().map(|(name, info)| {
             let info = NameInfo::from_proto(&at.field("table").key(&name), info)?;
@@ -45,10 +45,10 @@ impl NameInfo {
     fn from_proto(at: &FieldPath<'_>, proto: istio::NameInfo) -> Result<Self, Rejection> {
         verdicts!(at, proto => istio::NameInfo {
             partly {
-                ips: "read; nothing answers from it yet",
-                registry: "read; nothing answers from it yet",
-                shortname: "read; nothing answers from it yet",
-                namespace: "read; nothing answers from it yet",
+                ips: "shown at /config/names; nothing answers from it yet",
+                registry: "shown at /config/names; nothing answers from it yet",
+                shortname: "shown at /config/names; nothing answers from it yet",
+                namespace: "shown at /config/names; nothing answers from it yet",
             }
             inert { alt_hosts: "istiod no longer fills it; names are written out in the table" }
         });

@@ -1,7 +1,7 @@
 //! Who this proxy is. Source: envoy/config/core/v3/base.proto `Node`; istio pkg/model/proxy.go for the metadata.
 mod from_proto;
 
-use crate::metadata::Struct;
+use crate::metadata::{Struct, Value};
 
 /// The identity sent to the control plane.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +14,17 @@ pub struct Node {
     pub metadata: Struct,
     /// The encoded `core.v3.Node`, sent as it was read.
     pub encoded: Vec<u8>,
+}
+
+impl Node {
+    /// Istio redirects the application's DNS questions to its proxy (`ISTIO_META_DNS_CAPTURE`). Source: contract §2.7.
+    pub fn captures_dns(&self) -> bool {
+        match self.metadata.get("DNS_CAPTURE") {
+            Some(Value::String(text)) => matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"),
+            Some(Value::Bool(value)) => *value,
+            _ => false,
+        }
+    }
 }
 
 /// Region, zone and sub-zone; empty strings when unknown.

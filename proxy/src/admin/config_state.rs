@@ -1,10 +1,13 @@
-//! `/config/problems`, `/config/history`, `/config/diff`: what of the configuration is not in force, what it was, what changed. Ours; Envoy
-//! has nothing of the kind.
+//! `/config/problems`, `/config/history`, `/config/diff`: what of the configuration is not in force, what it was, what changed; and
+//! `/config/names`, which Istio has in its agent. Ours; Envoy has nothing of the kind.
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use http::StatusCode;
 use outrigger_model::dump::{Descriptors, timestamp};
+use outrigger_model::nds::NameInfo;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -73,6 +76,17 @@ pub(super) fn history(view: &dyn AdminView, query: &Query) -> Answer {
         )
     };
     Answer::text(history.iter().map(line).collect::<String>())
+}
+
+/// `/config/names`, in the form of the agent's `/debug/ndsz`: the JSON of `istio.networking.nds.v1.NameTable`.
+pub(super) fn names(view: &dyn AdminView, _: &Query) -> Answer {
+    let table = view.name_table();
+    let names = table.iter().flat_map(|table| &table.names);
+    rendered(&NamesJson {
+        table: names
+            .map(|(name, info)| (name.as_str(), NameJson::of(info)))
+            .collect(),
+    })
 }
 
 /// `/config/diff`.
@@ -181,6 +195,38 @@ fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Rejected => "rejected",
         Kind::Unsupported => "unsupported",
+    }
+}
+
+#[derive(Serialize)]
+struct NamesJson<'a> {
+    table: BTreeMap<&'a str, NameJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct NameJson<'a> {
+    ips: &'a [IpAddr],
+    registry: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    shortname: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+}
+
+impl<'a> NameJson<'a> {
+    fn of(info: &'a NameInfo) -> Self {
+        let NameInfo {
+            addresses,
+            registry,
+            short_name,
+            namespace,
+        } = info;
+        Self {
+            ips: addresses,
+            registry,
+            shortname: short_name,
+            namespace,
+        }
     }
 }
 

@@ -87,6 +87,11 @@ pub(super) static ENDPOINTS: &[Endpoint] = &[
     )
     .taking(config_state::PARAMS),
     endpoint(
+        "/config/names",
+        "print the names that the control plane gave for DNS",
+        Run::Now(config_state::names),
+    ),
+    endpoint(
         "/config/problems",
         "print refused configuration and fields without effect",
         Run::Aside(config_state::problems),

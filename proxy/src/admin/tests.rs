@@ -2,6 +2,7 @@
 mod connections;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -9,6 +10,7 @@ use std::time::SystemTime;
 use http::{Method, StatusCode};
 use outrigger_model::document::{UnknownFields, parse_bootstrap};
 use outrigger_model::dump::DumpSection;
+use outrigger_model::nds::{NameInfo, NameTable};
 use prost::Message as _;
 use serde_json::Value;
 
@@ -132,6 +134,16 @@ impl AdminView for Fake {
             routes: vec!["r1".to_owned()],
             secrets: vec!["ca".to_owned()],
         }]
+    }
+    fn name_table(&self) -> Option<Arc<NameTable>> {
+        let info = NameInfo {
+            addresses: vec!["10.0.0.1".parse().unwrap(), "2001:2::1".parse().unwrap()],
+            registry: "Kubernetes".to_owned(),
+            short_name: "bill".to_owned(),
+            namespace: "demo".to_owned(),
+        };
+        let names = BTreeMap::from([("bill.demo.svc.cluster.local".to_owned(), info)]);
+        Some(Arc::new(NameTable { names }))
     }
     fn config_dump(&self) -> ConfigDump {
         ConfigDump {
@@ -476,6 +488,15 @@ fn problems_are_told_as_text_and_json() {
     assert_eq!(json["snapshot"]["state"], "refused");
     assert_eq!(json["problems"][0]["path"], "connect_timeout");
     assert_eq!(json["problems"][1]["kind"], "unsupported");
+}
+
+#[test]
+fn names_are_told_as_istios_agent_tells_them() {
+    let json: serde_json::Value = serde_json::from_str(&ask(&Fake::new(), "GET /config/names").body).unwrap();
+    let expected = serde_json::json!({ "table": { "bill.demo.svc.cluster.local": {
+        "ips": ["10.0.0.1", "2001:2::1"], "registry": "Kubernetes", "shortname": "bill", "namespace": "demo",
+    } } });
+    assert_eq!(json, expected);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
+    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
 };
+use outrigger_model::nds::NameTable;
 use outrigger_model::secret::Secret;
 use xds_client::{Rejection, Update};
 
@@ -18,6 +19,7 @@ use super::connections::Connections;
 use super::counters::{ControlStats, DiscoveryStats, ListenerChanges};
 use super::history::{Difference, History, Limits, Summary, UnknownVersion};
 use super::listeners::Listeners;
+use super::names::{self, Names};
 use super::restore::Restore;
 use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
@@ -36,6 +38,7 @@ pub(crate) struct Control {
     pub(super) secret_stores: BTreeMap<ConfigServer, Store<Secret>>,
     pub(super) secrets: Secrets,
     pub(super) secret_documents: Documents,
+    pub(super) names: Names,
     stats: ControlStats,
     connections: Connections,
     pub(super) bootstrap: Bytes,
@@ -79,6 +82,7 @@ impl Control {
             secret_stores: BTreeMap::new(),
             secrets: Secrets::default(),
             secret_documents: Documents::default(),
+            names: Names::default(),
             stats,
             connections,
             bootstrap: encoded,
@@ -92,6 +96,9 @@ impl Control {
             answered: (false, false),
             initialized: false,
         };
+        if bootstrap.ads.is_some() && bootstrap.node.captures_dns() {
+            control.wishes.set(NAME_TABLE_TYPE, names::wanted());
+        }
         for secret in &bootstrap.secrets {
             control
                 .secrets
@@ -158,6 +165,11 @@ impl Control {
             }
         }
         if accepted { Ok(()) } else { Err(rejections) }
+    }
+
+    /// The names that istiod would have the DNS proxy answer, once they have come.
+    pub(crate) fn name_table(&self) -> Option<Arc<NameTable>> {
+        self.names.table()
     }
 
     /// What is wanted now.
@@ -250,6 +262,7 @@ impl Control {
             LISTENER_TYPE => self.listeners.offer(name, version, bytes, self.workers.len()),
             ROUTE_TABLE_TYPE => self.listeners.offer_routes(name, version, bytes, &self.shared),
             SECRET_TYPE => self.offer_secret(server, name, version, bytes),
+            NAME_TABLE_TYPE => self.names.offer(version, bytes),
             // Nobody asked for it: ignored, as xds-client does with whole responses.
             _ => Ok(()),
         }

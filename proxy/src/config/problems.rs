@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
+    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
 };
 
 use super::control::Control;
@@ -45,6 +45,7 @@ impl Control {
         list(LOAD_ASSIGNMENT_TYPE, &self.clusters.endpoints, &mut listed);
         list(LISTENER_TYPE, &self.listeners.store, &mut listed);
         list(ROUTE_TABLE_TYPE, &self.listeners.routes, &mut listed);
+        list(NAME_TABLE_TYPE, &self.names.store, &mut listed);
         for store in self.secret_stores.values() {
             list(SECRET_TYPE, store, &mut listed);
         }

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use outrigger_model::bootstrap::{AdsConfig, AdsMode, ConfigServer, GrpcServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
+    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
 };
 use outrigger_model::document::{read_response, request_to_json, response_from_json};
 use xds_client::{
-    Backoff, Client, ConnectionEvent, DiscoveryRequest, DiscoveryResponse, FileSource, Handle, Handler,
-    Method, Node, Protocol, Rejection, Rest, RestCodec, Subscriptions, Transport, Update,
+    Any, Backoff, Client, ConnectionEvent, DiscoveryRequest, DiscoveryResponse, FileSource, Handle, Handler,
+    Method, Node, Protocol, Rejection, Rest, RestCodec, Subscriptions, Transport, Update, first_string_field,
 };
 
 use super::control::Control;
+use super::names;
 use crate::stats::{Gauge, Registry};
 use crate::worker;
 
@@ -323,6 +324,13 @@ impl Handler for ServerHandler {
         let is_ads = self.server == ConfigServer::Ads;
         self.streams.update(is_ads.then_some(subscriptions));
         result
+    }
+
+    fn resource_name(&self, any: &Any) -> Option<String> {
+        if any.type_url == NAME_TABLE_TYPE {
+            return Some(names::NAME.to_owned());
+        }
+        first_string_field(any)
     }
 
     fn on_connection(&mut self, event: ConnectionEvent) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use outrigger_model::dump::ConfigDump;
+use outrigger_model::nds::NameTable;
 use tokio::sync::Notify;
 
 use super::stats::ServerStats;
@@ -136,6 +137,10 @@ impl AdminView for ServerState {
             listed: control.problems(),
             snapshot: control.snapshot_status(),
         }
+    }
+
+    fn name_table(&self) -> Option<Arc<NameTable>> {
+        self.control.borrow().name_table()
     }
 
     fn history(&self) -> Vec<Summary> {
