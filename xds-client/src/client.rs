@@ -66,6 +66,7 @@ enum Command {
     Wildcard(String),
     SetNames(String, BTreeSet<String>),
     Unsubscribe(String),
+    Hold(String, BTreeSet<String>),
     Report(Report),
 }
 
@@ -92,6 +93,14 @@ impl Handle {
     /// [`ClientGone`].
     pub fn unsubscribe(&self, type_url: &str) -> Result<(), ClientGone> {
         self.send(Command::Unsubscribe(type_url.to_owned()))
+    }
+
+    /// As [`Session::hold`].
+    ///
+    /// # Errors
+    /// [`ClientGone`].
+    pub fn hold(&self, type_url: &str, names: BTreeSet<String>) -> Result<(), ClientGone> {
+        self.send(Command::Hold(type_url.to_owned(), names))
     }
 
     /// As [`Session::report`].
@@ -123,6 +132,7 @@ impl Command {
             Command::Wildcard(type_url) => session.subscriptions_mut().wildcard(&type_url),
             Command::SetNames(type_url, names) => session.subscriptions_mut().set_names(&type_url, names),
             Command::Unsubscribe(type_url) => session.subscriptions_mut().unsubscribe(&type_url),
+            Command::Hold(type_url, names) => session.hold(&type_url, names),
             Command::Report(report) => session.report(report),
         }
     }

@@ -11,6 +11,7 @@ mod pacing;
 pub mod sotw;
 mod ttl;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use envoy_types::pb::google::protobuf::Duration as PbDuration;
@@ -53,6 +54,13 @@ pub trait Session {
 
     /// Takes a response: the handler sees what was asked for, and exactly one answer is queued.
     fn on_response<H: Handler + ?Sized>(&mut self, response: Self::Response, handler: &mut H);
+
+    /// Takes note of what the owner has from elsewhere than a control plane, such as a copy on disk of an earlier run: the control plane
+    /// is told of it, and so says what of it is gone. Names that were shown here before are left as they are.
+    fn hold(&mut self, type_url: &str, names: BTreeSet<String>);
+
+    /// Whether something has to be said that only the first requests of a stream can say: the driver ends the stream and opens another.
+    fn wants_new_stream(&self) -> bool;
 
     /// Says something to the control plane on this stream and on every later one; see [`Report`].
     fn report(&mut self, report: Report);

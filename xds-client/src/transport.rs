@@ -68,6 +68,12 @@ pub enum TransportError {
         /// The limit.
         after: Duration,
     },
+    /// The owner told of resources that only a new stream can speak of.
+    #[error("control plane {address}: the stream begins anew, to tell what is held")]
+    Renewed {
+        /// The other end.
+        address: Address,
+    },
     /// The stream broke or was refused.
     #[error("control plane {address}: stream ended with {code:?}: {reason}")]
     Stream {
@@ -306,6 +312,12 @@ impl Transport {
             address: self.address.clone(),
             code: status.code(),
             reason,
+        }
+    }
+
+    pub(crate) fn renewed(&self) -> TransportError {
+        TransportError::Renewed {
+            address: self.address.clone(),
         }
     }
 

@@ -126,6 +126,13 @@ impl Streamer {
     {
         let mut answered = false;
         loop {
+            if session.wants_new_stream() {
+                return Ended {
+                    was_connected: true,
+                    answered,
+                    error: self.transport.renewed(),
+                };
+            }
             let (sends, reads) = (
                 session.wants_to_send() && !requests.is_closed(),
                 session.waiting_answers() < MAX_WAITING_ANSWERS || requests.is_closed(),

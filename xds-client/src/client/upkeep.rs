@@ -105,7 +105,8 @@ impl Upkeep {
 
     /// One warning a streak; the rest of it, and an orderly end, are for those who look closely.
     pub(super) fn report(&mut self, error: &TransportError, answered: bool, retry_in: Duration) {
-        if answered && matches!(error, TransportError::Closed { .. }) {
+        let is_orderly = answered && matches!(error, TransportError::Closed { .. });
+        if is_orderly || matches!(error, TransportError::Renewed { .. }) {
             info!("{error}; connecting again in {retry_in:?}");
         } else if std::mem::replace(&mut self.in_failure_streak, true) {
             debug!("{error}; trying again in {retry_in:?}");

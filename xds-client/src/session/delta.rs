@@ -28,6 +28,8 @@ use crate::{Counters, Handler, Rejection, Report, Subscriptions};
 #[derive(Debug)]
 pub struct DeltaSession {
     machine: Machine<TypeState>,
+    /// This stream has asked for a type before the owner told what it holds of it.
+    wants_new_stream: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +46,7 @@ impl DeltaSession {
     pub fn new(node: Node, subscriptions: Subscriptions) -> Self {
         DeltaSession {
             machine: Machine::new(node, subscriptions),
+            wants_new_stream: false,
         }
     }
 
@@ -68,6 +71,7 @@ impl Session for DeltaSession {
     }
 
     fn stream_opened(&mut self) {
+        self.wants_new_stream = false;
         self.machine.stream_opened();
     }
 
@@ -150,6 +154,20 @@ impl Session for DeltaSession {
         }
         outcome.count(&mut machine.counters);
         self.answer(type_url, nonce, Some(&outcome));
+    }
+
+    fn hold(&mut self, type_url: &str, names: BTreeSet<String>) {
+        let held = &mut self.machine.types.entry(type_url.into()).or_default().held;
+        // `initial_resource_versions` go with the first request of a type.
+        self.wants_new_stream |= held.asked.is_some() && !names.is_empty();
+        for name in names {
+            // Whatever version it was, it may be another now.
+            held.known.entry(name).or_insert_with(|| Some(String::new()));
+        }
+    }
+
+    fn wants_new_stream(&self) -> bool {
+        self.wants_new_stream
     }
 
     fn report(&mut self, report: Report) {

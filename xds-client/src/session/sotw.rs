@@ -201,6 +201,18 @@ impl Session for SotwSession {
         machine.answer(&type_url, answer, !outcome.is_accepted());
     }
 
+    fn hold(&mut self, type_url: &str, names: BTreeSet<String>) {
+        let held = &mut self.machine.types.entry(type_url.into()).or_default().held;
+        for name in names {
+            // Not as accepted: no version can be named for it.
+            held.known.entry(name).or_insert(false);
+        }
+    }
+
+    fn wants_new_stream(&self) -> bool {
+        false
+    }
+
     fn report(&mut self, report: Report) {
         self.machine.report(report);
     }
