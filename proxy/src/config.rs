@@ -21,3 +21,6 @@ pub(crate) mod snapshot;
 mod store;
 pub(crate) mod streams;
 mod wishes;
+
+#[cfg(test)]
+mod tests;

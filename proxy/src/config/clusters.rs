@@ -1,4 +1,6 @@
 //! Clusters and their endpoints: what was accepted, what waits for endpoints or secrets, what is in use.
+mod replaced;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use outrigger_model::decode;
 use outrigger_model::endpoint::Remembered;
 use outrigger_model::tls::UpstreamTls;
 
+use self::replaced::Replaced;
 use super::build::{self, Shared};
 use super::recipe::Encoded;
 use super::secrets::{self, ClientNeeds, Secrets, Wanted};
@@ -65,6 +68,8 @@ pub(super) struct Clusters {
     pub(super) endpoints: Store<KeptEndpoints>,
     /// Accepted, not in use yet: name and when waiting began.
     pub(super) warming: BTreeMap<String, Instant>,
+    /// In use while another of their name waits.
+    replaced: Replaced,
     /// Clusters whose service has another name, by that.
     aliases: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
@@ -98,6 +103,9 @@ impl Clusters {
         let kept = Kept::of(&pending.model, secrets);
         self.forget_alias(name);
         self.note_alias(name, &kept);
+        if let Some(in_use) = self.store.get(name).filter(|_| !self.warming.contains_key(name)) {
+            self.replaced.begin(name, in_use);
+        }
         self.store.accept(name, pending.keep(|config| kept.with(config)));
         self.warming.insert(name.to_owned(), Instant::now());
         Ok(())
@@ -118,6 +126,7 @@ impl Clusters {
     /// A cluster that the control plane took back.
     pub(super) fn remove(&mut self, name: &str, shared: &Shared, workers: &[WorkerHandle]) {
         self.warming.remove(name);
+        self.replaced.end(name);
         self.forget_alias(name);
         let stat_name = self.store.get(name).map(|kept| kept.stat_name.clone());
         if !self.store.remove(name) {
@@ -179,17 +188,25 @@ impl Clusters {
         Ok(())
     }
 
-    /// The clusters with endpoints of this service.
+    /// The clusters in use with endpoints of this service.
     fn of_service<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a str> {
         let is_own = self
             .store
             .get(service)
             .is_some_and(|kept| kept.service() == Some(service));
         let others = self.aliases.get(service).into_iter().flatten();
-        is_own
+        let accepted = is_own
             .then_some(service)
             .into_iter()
-            .chain(others.map(|name| &**name))
+            .chain(others.map(|name| &**name));
+        accepted
+            .filter(|name| !self.replaced.contains(name))
+            .chain(self.replaced.of_service(service))
+    }
+
+    /// Differs from an earlier one if anything that is accepted or in use does.
+    pub(super) fn generation(&self) -> u64 {
+        self.store.generation() + self.replaced.generation()
     }
 
     fn note_alias(&mut self, name: &str, kept: &Kept) {
@@ -217,8 +234,9 @@ impl Clusters {
     pub(super) fn wanted_endpoints(&mut self) -> ByServer {
         let mut wanted = ByServer::new();
         let mut names: HashSet<&str> = HashSet::new();
-        let clusters = self.store.accepted.values();
-        for Endpoints { service, source } in clusters.filter_map(|cluster| cluster.model.endpoints.as_ref()) {
+        let accepted = self.store.accepted.values().map(|cluster| cluster.model.as_ref());
+        let clusters = accepted.chain(self.replaced.all());
+        for Endpoints { service, source } in clusters.filter_map(|kept| kept.endpoints.as_ref()) {
             if !wanted.contains_key(&source.server) {
                 wanted.insert(source.server.clone(), BTreeSet::new());
             }
@@ -234,12 +252,8 @@ impl Clusters {
     /// The secrets of all clusters, by server.
     pub(super) fn want_secrets(&self, wanted: &mut Wanted) {
         let mut seen: Vec<*const _> = Vec::new();
-        let needs = self
-            .store
-            .accepted
-            .values()
-            .flat_map(|cluster| &cluster.model.tls);
-        for needs in needs {
+        let accepted = self.store.accepted.values().map(|cluster| cluster.model.as_ref());
+        for needs in accepted.chain(self.replaced.all()).flat_map(|kept| &kept.tls) {
             // Thousands of clusters share a few lists.
             let list = Arc::as_ptr(&needs.names);
             if !seen.contains(&list) {
@@ -268,6 +282,7 @@ impl Clusters {
         for name in &ready {
             self.warming.remove(name);
             self.publish(name, shared, workers);
+            self.replaced.end(name);
         }
         ready.len()
     }

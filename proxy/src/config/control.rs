@@ -114,8 +114,7 @@ impl Control {
             let workers = control.workers.len();
             control.listeners.add_static(listener, Bytes::new(), workers)?;
         }
-        control.wish(CLUSTER_TYPE);
-        control.wish(LISTENER_TYPE);
+        control.wish();
         control.settle();
         Ok(control)
     }
@@ -133,7 +132,12 @@ impl Control {
             removed,
             ..
         } = update;
-        let stale = self.replace_restored(&type_url, &added);
+        self.replace_restored(&type_url);
+        // Listeners go before others come, as in Envoy: those may want their addresses. Clusters go last.
+        let is_listener = *type_url == *LISTENER_TYPE;
+        if is_listener {
+            removed.iter().for_each(|name| self.remove(&type_url, name));
+        }
         let mut rejections = Vec::new();
         for resource in added {
             let bytes = Bytes::from(resource.any.value);
@@ -149,14 +153,14 @@ impl Control {
                 });
             }
         }
-        for name in removed.iter().chain(&stale) {
-            self.remove(&type_url, name);
+        if !is_listener {
+            removed.iter().for_each(|name| self.remove(&type_url, name));
         }
         let accepted = rejections.is_empty();
         self.answered(&type_url, &version);
         self.record(&type_url, &version);
-        self.wish(&type_url);
         self.settle();
+        self.wish();
         if let Some(stats) = self.stats_of(&type_url) {
             if accepted {
                 stats.accepted(&version, since)
@@ -227,19 +231,24 @@ impl Control {
             })
     }
 
-    /// Finds out what is wanted after a change of resources of this type.
-    fn wish(&mut self, type_url: &str) {
-        let is_new = |known: &mut Option<u64>, now| known.replace(now) != Some(now);
-        let (referred, wanted) = match type_url {
-            CLUSTER_TYPE if is_new(&mut self.wished.0, self.clusters.store.generation()) => {
-                (LOAD_ASSIGNMENT_TYPE, self.clusters.wanted_endpoints())
-            }
-            LISTENER_TYPE if is_new(&mut self.wished.1, self.listeners.store.generation()) => {
-                (ROUTE_TABLE_TYPE, self.listeners.wanted_routes())
-            }
-            _ => return,
-        };
-        self.wishes.set(referred, wanted);
+    /// Finds out what is wanted after clusters or listeners were accepted, put in use or removed.
+    fn wish(&mut self) {
+        let generations = (
+            Some(self.clusters.generation()),
+            Some(self.listeners.generation()),
+        );
+        let before = std::mem::replace(&mut self.wished, generations);
+        if before == generations {
+            return;
+        }
+        if before.0 != generations.0 {
+            let wanted = self.clusters.wanted_endpoints();
+            self.wishes.set(LOAD_ASSIGNMENT_TYPE, wanted);
+        }
+        if before.1 != generations.1 {
+            let wanted = self.listeners.wanted_routes();
+            self.wishes.set(ROUTE_TABLE_TYPE, wanted);
+        }
         let wanted = self.wanted_secrets();
         self.want_secret_files(&wanted);
         self.wishes.set(SECRET_TYPE, wanted);
@@ -309,8 +318,8 @@ impl Control {
     pub(super) fn restored(&mut self, type_url: &str, version: &str) {
         self.answered(type_url, version);
         self.record(type_url, version);
-        self.wish(type_url);
         self.settle();
+        self.wish();
     }
 
     /// A control plane or a file has given the first clusters or listeners.
@@ -364,6 +373,7 @@ impl Control {
     pub(crate) fn tick(&mut self) {
         self.read_secret_files();
         self.settle();
+        self.wish();
         self.refresh_stats();
         self.write_snapshot();
         self.shared.clusters.sweep();

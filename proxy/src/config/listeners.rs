@@ -1,5 +1,8 @@
 //! Listeners and route tables: what was accepted, what waits for routes or secrets, what is in use.
+mod sockets;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,6 +13,7 @@ use outrigger_model::filter_chain::{FilterChain, TerminalFilter};
 use outrigger_model::hcm::RouteSource;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 
+use self::sockets::{Addresses, Sockets};
 use super::build::{self, Shared};
 use super::clusters::waited;
 use super::counters::ListenerChanges;
@@ -20,7 +24,6 @@ use crate::http::route_table::{RouteCell, RouteTable};
 use crate::listener::accept;
 use crate::listener::runtime::ListenerCell;
 use crate::listener::table::ListenerTable;
-use crate::net::listen;
 use crate::time::Instant;
 use crate::worker::{self, WorkerHandle};
 
@@ -38,6 +41,9 @@ pub(super) struct Listeners {
     /// What workers look listeners up in.
     pub(super) table: Arc<ListenerTable>,
     route_cells: BTreeMap<String, Arc<RouteCell>>,
+    /// Goes up when one in use gives way to its replacement.
+    replacements: u64,
+    addresses: Addresses,
     /// Where changes of what is in use are counted.
     pub(super) changes: Option<ListenerChanges>,
 }
@@ -53,17 +59,17 @@ pub(super) struct Warming {
 /// A listener in use.
 #[derive(Debug)]
 pub(super) struct Active {
-    cell: Arc<ListenerCell>,
+    pub(super) cell: Arc<ListenerCell>,
     /// Addresses really bound (port 0 resolved).
     pub(super) bound: Vec<SocketAddr>,
 }
 
-/// One socket for each worker.
-#[derive(Debug)]
-struct Sockets {
-    wanted: SocketAddr,
-    bound: SocketAddr,
-    per_worker: Vec<std::net::TcpListener>,
+impl Active {
+    /// It has sockets, and for exactly these addresses.
+    fn is_bound_to(&self, addresses: &[SocketAddr]) -> bool {
+        let listener = self.cell.load();
+        listener.config.bind_to_port && listener.addresses == addresses
+    }
 }
 
 impl Listeners {
@@ -99,71 +105,80 @@ impl Listeners {
         let name = config.name.clone();
         let sockets = self.bind(&name, &config, workers)?;
         self.store.accept_static(&name, bytes, Arc::new(config));
-        self.warming.insert(
-            name,
-            Warming {
-                since: Instant::now(),
-                sockets,
-            },
-        );
+        self.warm(&name, sockets);
         Ok(())
     }
 
     fn take(&mut self, name: &str, pending: Pending<ListenerConfig>, workers: usize) -> Result<(), String> {
         let sockets = self.bind(name, &pending.model, workers)?;
         self.store.accept(name, pending);
-        self.warming.insert(
-            name.to_owned(),
-            Warming {
-                since: Instant::now(),
-                sockets,
-            },
-        );
+        self.warm(name, sockets);
         Ok(())
     }
 
-    /// Binds the addresses that neither the active nor the waiting listener of this name has bound.
+    fn warm(&mut self, name: &str, sockets: Vec<Sockets>) {
+        let since = Instant::now();
+        self.warming.insert(name.to_owned(), Warming { since, sockets });
+    }
+
+    /// Binds the addresses that neither the active nor the waiting listener of this name has bound. A listener that is refused leaves
+    /// the one that waits as it is.
     fn bind(&mut self, name: &str, config: &ListenerConfig, workers: usize) -> Result<Vec<Sockets>, String> {
-        let addresses = build::addresses(config).map_err(|error| format!("listener {name:?}: {error}"))?;
-        if !config.bind_to_port {
-            return Ok(Vec::new());
+        let at = |error: &dyn Display| format!("listener {name:?}: {error}");
+        let addresses = build::addresses(config).map_err(|error| at(&error))?;
+        if let Some((address, other)) = self.addresses.taken(name, &addresses) {
+            return Err(at(&format_args!(
+                "address: {address} is that of listener {other:?}; give it another"
+            )));
         }
+        let is_bound = |active: &Active| active.is_bound_to(&addresses);
+        let mut sockets = Vec::new();
+        if config.bind_to_port && !self.active.get(name).is_some_and(is_bound) {
+            for wanted in &addresses {
+                if !self.is_waiting(name, *wanted) {
+                    let is_ours = self.addresses.is_closing(*wanted) || self.is_listening(*wanted);
+                    let bound = Sockets::bind(*wanted, workers, is_ours);
+                    sockets.push(bound.map_err(|error| {
+                        at(&format_args!(
+                            "address: cannot listen on {wanted}: {error}; free the port or change it"
+                        ))
+                    })?);
+                }
+            }
+            let waiting = self
+                .warming
+                .remove(name)
+                .into_iter()
+                .flat_map(|warming| warming.sockets);
+            sockets.extend(waiting.filter(|bound| addresses.contains(&bound.wanted)));
+        }
+        self.addresses.set(name, &addresses);
+        Ok(sockets)
+    }
+
+    /// The waiting listener of this name has bound this address.
+    fn is_waiting(&self, name: &str, wanted: SocketAddr) -> bool {
         let mut sockets = self
             .warming
-            .remove(name)
-            .map(|warming| warming.sockets)
-            .unwrap_or_default();
-        let active = self
-            .active
             .get(name)
-            .map(|active| active.cell.load().addresses.clone())
-            .unwrap_or_default();
-        for wanted in addresses {
-            if active.contains(&wanted) || sockets.iter().any(|bound| bound.wanted == wanted) {
-                continue;
-            }
-            let per_worker = listen::bind_for_workers(wanted, workers).map_err(|error| {
-                format!("listener {name:?}: address: cannot listen on {wanted}: {error}; free the port or change it")
-            })?;
-            let bound = per_worker
-                .first()
-                .and_then(|socket| socket.local_addr().ok())
-                .unwrap_or(wanted);
-            sockets.push(Sockets {
-                wanted,
-                bound,
-                per_worker,
-            });
-        }
-        Ok(sockets)
+            .into_iter()
+            .flat_map(|warming| &warming.sockets);
+        sockets.any(|bound| bound.wanted == wanted)
+    }
+
+    /// A listener in use, of whatever name, listens on this address.
+    fn is_listening(&self, wanted: SocketAddr) -> bool {
+        self.active.values().any(|active| active.bound.contains(&wanted))
     }
 
     /// A listener that the control plane took back: its sockets close, its connections drain.
     pub(super) fn remove(&mut self, name: &str) {
         if self.store.remove(name) {
             self.warming.remove(name);
+            self.addresses.forget(name);
             if let Some(active) = self.active.remove(name) {
                 active.cell.close(None);
+                self.addresses.close(&active.bound);
                 if let Some(changes) = &mut self.changes {
                     changes.stopped(&active.cell.load());
                 }
@@ -203,8 +218,8 @@ impl Listeners {
     pub(super) fn wanted_routes(&mut self) -> ByServer {
         let mut wanted = ByServer::new();
         let mut names = BTreeSet::new();
-        for listener in self.store.accepted.values() {
-            for (name, source) in rds_names(&listener.model) {
+        for listener in self.needed() {
+            for (name, source) in rds_names(&listener) {
                 wanted.entry(source.server).or_default().insert(name.clone());
                 names.insert(name);
             }
@@ -214,10 +229,33 @@ impl Listeners {
         wanted
     }
 
+    /// What is accepted, and what is in use until that is: both need what they name.
+    fn needed(&self) -> impl Iterator<Item = Arc<ListenerConfig>> {
+        let accepted = self
+            .store
+            .accepted
+            .values()
+            .map(|listener| listener.model.clone());
+        let in_use = self.active.iter().filter_map(|(name, active)| {
+            let config = active.cell.load().config.clone();
+            let is_accepted = self
+                .store
+                .get(name)
+                .is_some_and(|accepted| Arc::ptr_eq(accepted, &config));
+            (!is_accepted).then_some(config)
+        });
+        accepted.chain(in_use)
+    }
+
+    /// Differs from an earlier one if anything that is accepted or in use does.
+    pub(super) fn generation(&self) -> u64 {
+        self.store.generation() + self.replacements
+    }
+
     /// The secrets of all listeners, by server.
     pub(super) fn want_secrets(&self, wanted: &mut Wanted) {
-        for listener in self.store.accepted.values() {
-            for tls in chains(&listener.model).filter_map(|chain| chain.tls.as_ref()) {
+        for listener in self.needed() {
+            for tls in chains(&listener).filter_map(|chain| chain.tls.as_ref()) {
                 secrets::want(&tls.common, wanted);
             }
         }
@@ -272,7 +310,10 @@ impl Listeners {
                 return;
             }
         };
-        let same_sockets = |active: &Active| active.cell.load().addresses == listener.addresses;
+        let same_sockets = |active: &Active| {
+            let before = active.cell.load();
+            before.addresses == listener.addresses && before.config.bind_to_port == config.bind_to_port
+        };
         match self.active.get(name) {
             Some(active) if same_sockets(active) => {
                 let old = active.cell.set(listener.clone());
@@ -281,6 +322,11 @@ impl Listeners {
                 }
             }
             _ => {
+                if let Err(error) = warming.sockets.iter().try_for_each(Sockets::listen) {
+                    tracing::error!(listener = name, %error, "cannot listen any more; the last working one stays");
+                    self.changes.iter().for_each(ListenerChanges::not_created);
+                    return;
+                }
                 if let Some(changes) = &mut self.changes {
                     changes.created(workers.len());
                 }
@@ -291,12 +337,14 @@ impl Listeners {
                 }
                 if let Some(old) = self.active.insert(name.to_owned(), Active { cell, bound }) {
                     old.cell.close(Some(&listener));
+                    self.addresses.close(&old.bound);
                     if let Some(changes) = &mut self.changes {
                         changes.stopped(&old.cell.load());
                     }
                 }
             }
         }
+        self.replacements += u64::from(previous.is_some());
         tracing::debug!(listener = name, "in use");
     }
 

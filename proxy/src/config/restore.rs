@@ -6,8 +6,6 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use outrigger_model::decode::{CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE};
 
-use xds_client::Resource;
-
 use super::control::Control;
 use super::snapshot::{Resources, Snapshot, SnapshotOptions};
 use super::store::Store;
@@ -136,32 +134,27 @@ impl Control {
         self.restored(type_url, &version);
     }
 
-    /// The control plane has sent this type: what it did not name is gone, if it named all there is. Says which.
-    pub(super) fn replace_restored(&mut self, type_url: &str, sent: &[Resource]) -> Vec<String> {
-        let Some(Restore {
+    /// The names of clusters or listeners that are in force and did not come with the bootstrap.
+    pub(super) fn restored_names(&self, type_url: &str) -> BTreeSet<String> {
+        fn names<T>(store: &Store<T>) -> BTreeSet<String> {
+            let dynamic = store.accepted.iter().filter(|(_, accepted)| !accepted.is_static);
+            dynamic.map(|(name, _)| name.to_string()).collect()
+        }
+        match type_url {
+            CLUSTER_TYPE => names(&self.clusters.store),
+            LISTENER_TYPE => names(&self.listeners.store),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// The control plane has sent something of this type, and said what of it is gone: it counts now.
+    pub(super) fn replace_restored(&mut self, type_url: &str) {
+        if let Some(Restore {
             state: State::InForce { types, .. },
             ..
         }) = &mut self.restore
-        else {
-            return Vec::new();
-        };
-        if !types.remove(type_url) {
-            return Vec::new();
-        }
-        let sent: BTreeSet<&str> = sent.iter().map(|resource| resource.name.as_str()).collect();
-        fn stale<T>(store: &Store<T>, sent: &BTreeSet<&str>) -> Vec<String> {
-            let dynamic = store.accepted.iter().filter(|(_, accepted)| !accepted.is_static);
-            let names = dynamic.map(|(name, _)| &**name);
-            names
-                .filter(|name| !sent.contains(name))
-                .map(str::to_owned)
-                .collect()
-        }
-        match type_url {
-            CLUSTER_TYPE => stale(&self.clusters.store, &sent),
-            LISTENER_TYPE => stale(&self.listeners.store, &sent),
-            // Endpoints and routes go with those that name them.
-            _ => Vec::new(),
+        {
+            types.remove(type_url);
         }
     }
 

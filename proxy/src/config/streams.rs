@@ -31,6 +31,9 @@ const RECONNECT_CAP: Duration = Duration::from_millis(1500);
 /// A control plane that has not answered by then counts as one that is down.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// Time limits and files change what is wanted, and not only answers do.
+const UPKEEP: Duration = Duration::from_secs(1);
+
 /// Files are looked at this often, as those of secrets.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -83,8 +86,13 @@ impl Streams {
             None => streams.update(None),
         }
         worker::spawn(async move {
-            tokio::time::sleep(SILENCE).await;
-            streams.restore();
+            for elapsed in 1_u64.. {
+                tokio::time::sleep(UPKEEP).await;
+                if UPKEEP.as_secs() * elapsed == SILENCE.as_secs() {
+                    streams.restore();
+                }
+                streams.update(None);
+            }
         });
     }
 
@@ -143,6 +151,26 @@ impl Streams {
         let is_restored = control.borrow_mut().restore();
         if is_restored {
             self.update(None);
+            self.hold_restored(&control.borrow());
+        }
+    }
+
+    /// The control planes say what is gone of what they are told of. Endpoints and routes are asked for by name.
+    fn hold_restored(&self, control: &Control) {
+        for (server, type_url, _) in control.wishes().iter() {
+            let names = control.restored_names(type_url);
+            let own = self.own.borrow();
+            let ads = self.ads.borrow();
+            let handle = match server {
+                ConfigServer::Ads => ads.as_ref(),
+                _ => own
+                    .get(&(server.clone(), type_url))
+                    .and_then(|own| own.handle.as_ref()),
+            };
+            if let Some(handle) = handle.filter(|_| !names.is_empty()) {
+                // The task never ends while the process lives.
+                let _ = handle.hold(type_url, names);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// As Envoy's `tcp_backlog_size` default on Linux.
 const BACKLOG: i32 = 4096;
@@ -12,6 +12,20 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// `AddrInUse` when somebody else (not of our user, or without SO_REUSEPORT) has the port.
 pub(crate) fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
+    let socket = bound(address, reuse_port)?;
+    start(&socket)?;
+    Ok(socket)
+}
+
+/// A socket that [`bound`] has made listens from now on.
+///
+/// # Errors
+/// `AddrInUse` when somebody else without SO_REUSEPORT listens there by now.
+pub(crate) fn start(socket: &std::net::TcpListener) -> io::Result<()> {
+    SockRef::from(socket).listen(BACKLOG)
+}
+
+fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if reuse_port {
@@ -23,12 +37,11 @@ pub(crate) fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<std::net
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Binds one socket per worker. The first is bound alone before the others, so a port in use by someone else is an error even when
-/// that someone set SO_REUSEPORT too.
+/// Binds one socket per worker; [`start`] makes them listen. The first is bound alone before the others, so a port in use by someone
+/// else is an error even when that someone set SO_REUSEPORT too.
 ///
 /// # Errors
 /// As [`bind`].
@@ -36,12 +49,20 @@ pub(crate) fn bind_for_workers(
     address: SocketAddr,
     workers: usize,
 ) -> io::Result<Vec<std::net::TcpListener>> {
-    drop(bind(address, false)?);
-    let first = bind(address, true)?;
-    let bound = first.local_addr()?;
+    drop(bound(address, false)?);
+    bind_beside_own(address, workers)
+}
+
+/// As [`bind_for_workers`], where sockets of this process may have the port already.
+///
+/// # Errors
+/// As [`bind`].
+pub(crate) fn bind_beside_own(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = bound(address, true)?;
+    let address = first.local_addr()?;
     let mut sockets = vec![first];
     while sockets.len() < workers {
-        sockets.push(bind(bound, true)?);
+        sockets.push(bound(address, true)?);
     }
     Ok(sockets)
 }
@@ -62,6 +83,21 @@ mod tests {
             .map(|s| s.local_addr().expect("bound").port())
             .collect();
         assert!(ports.iter().all(|p| *p == ports[0]));
+    }
+
+    #[test]
+    fn nobody_is_taken_in_before_the_socket_listens() {
+        let sockets = bind_for_workers(loopback(), 1).expect("a free port");
+        let address = sockets[0].local_addr().expect("bound");
+        let connect = || std::net::TcpStream::connect(address);
+        assert_eq!(
+            connect().expect_err("refused").kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        start(&sockets[0]).expect("listens");
+        connect().expect("taken in");
+        let beside = bind_beside_own(address, 2).expect("ours");
+        beside.iter().try_for_each(start).expect("listen too");
     }
 
     #[test]

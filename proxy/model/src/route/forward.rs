@@ -29,7 +29,7 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         }
         unsupported {
             append_x_forwarded_host: "traffic", flush_timeout: "traffic", early_data_policy, retry_policy_typed_config,
-            upgrade_configs: "traffic", request_mirror_policies: "traffic", priority: "traffic", include_vh_rate_limits: "traffic",
+            request_mirror_policies: "traffic", priority: "traffic", include_vh_rate_limits: "traffic",
             hash_policy: "traffic", cors: "traffic", grpc_timeout_offset: "traffic", internal_redirect_policy: "traffic",
             internal_redirect_action: "traffic", max_internal_redirects: "traffic", hedge_policy: "traffic",
         }

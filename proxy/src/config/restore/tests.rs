@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::document::{UnknownFields, parse_bootstrap};
-use xds_client::{Any, Rejection, Update};
+use xds_client::{Any, Rejection, Resource, Update};
 
 use super::*;
 use crate::config::build::Shared;
@@ -172,13 +172,15 @@ fn a_snapshot_serves_until_the_control_plane_answers() {
         ("in force", true)
     );
 
+    let held = control.restored_names(CLUSTER_TYPE);
+    assert!(held.iter().eq(["a", "gone"]), "{held:?}");
     apply(&mut control, "v2", vec![cluster("a", 2), cluster("new", 1)]).unwrap();
     assert_eq!(
         names(&control),
-        ["a", "new", "own"],
-        "what the control plane did not name is gone"
+        ["a", "gone", "new", "own"],
+        "a first answer may be a part of the whole; what is gone is said"
     );
-    control.replace_restored(LISTENER_TYPE, &[]);
+    control.replace_restored(LISTENER_TYPE);
     control.end_restored();
     assert_eq!(control.snapshot_status().unwrap().state, "unused");
 
