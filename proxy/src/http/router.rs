@@ -28,7 +28,7 @@ use crate::time::Instant;
 use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Host;
-use crate::upstream::lb::Avoided;
+use crate::upstream::lb::{Avoided, Wish};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -266,9 +266,12 @@ impl Exchange<'_> {
             tried: if avoid { &self.tried } else { &[] },
             attempts: self.retry.host_selection_attempts(),
         };
-        let dialled = self.stream.downstream.info.original_dst();
-        self.cluster
-            .choose(dialled, &mut self.stream.random.borrow_mut(), avoided)
+        let wish = Wish {
+            dialled: self.stream.downstream.info.original_dst(),
+            hash: None,
+            avoided,
+        };
+        self.cluster.choose(&wish, &mut self.stream.random.borrow_mut())
     }
 
     fn judge_response(&mut self, attempted: &Attempted, source: Option<&ReplaySource>) -> Verdict {

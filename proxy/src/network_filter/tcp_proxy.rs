@@ -19,7 +19,7 @@ use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
 use crate::upstream::connect::{self, ConnectError, Connected};
-use crate::upstream::lb::Avoided;
+use crate::upstream::lb::Wish;
 use crate::upstream::weighted::Weighted;
 
 /// Runtime of `TcpProxy`.
@@ -131,8 +131,11 @@ impl TcpProxy {
         info.upstream_cluster = Some(cluster.stat_name.clone());
         info.destination = Some(cluster.destination.clone());
         for _ in 0..self.max_connect_attempts {
-            let dialled = downstream.info.original_dst();
-            let Some(host) = cluster.choose(dialled, &mut random, Avoided::default()) else {
+            let wish = Wish {
+                dialled: downstream.info.original_dst(),
+                ..Wish::default()
+            };
+            let Some(host) = cluster.choose(&wish, &mut random) else {
                 cluster.stats.upstream_cx_none_healthy.inc();
                 info.set_flag(ResponseFlag::NoHealthyUpstream);
                 return None;

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use outrigger_model::address::Address;
-use outrigger_model::cluster::{self as model, Discovery, UpstreamTransport};
+use outrigger_model::cluster::{self as model, Discovery, LbPolicy, UpstreamTransport};
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::{Metadata, Struct};
 
 use super::circuit_breaker::CircuitBreaker;
 use super::endpoint::{Host, HostCounters, HostSet, Previous};
-use super::lb::{self, Avoided, Cursor};
+use super::lb::{self, Cursor, Wish};
 use super::stats::ClusterStats;
 use crate::telemetry::istio_stats::Destination;
 use crate::tls::ClientTls;
@@ -119,23 +119,26 @@ impl Cluster {
         self.hosts.load_full()
     }
 
-    /// A host for one exchange or connection that was redirected from `dialled`; `None`: none may be used (`UH`). An
-    /// ORIGINAL_DST cluster has none for a connection that was not redirected, as Envoy's.
-    pub(crate) fn choose(
-        &self,
-        dialled: Option<SocketAddr>,
-        random: &mut fastrand::Rng,
-        avoided: Avoided<'_>,
-    ) -> Option<Arc<Host>> {
+    /// The policy looks at the hash of a request.
+    pub(crate) fn wants_hash(&self) -> bool {
+        matches!(
+            self.config.lb_policy,
+            LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }
+        )
+    }
+
+    /// A host for one exchange or connection; `None`: none may be used (`UH`). An ORIGINAL_DST cluster has none for a connection that
+    /// was not redirected, as Envoy's.
+    pub(crate) fn choose(&self, wish: &Wish<'_>, random: &mut fastrand::Rng) -> Option<Arc<Host>> {
         if self.is_original_dst() {
             let port = self.config.original_dst_port;
-            return dialled.map(|dialled| {
+            return wish.dialled.map(|dialled| {
                 let port = port.unwrap_or_else(|| dialled.port());
                 self.dialled_host(SocketAddr::new(dialled.ip(), port))
             });
         }
         let hosts = self.hosts.load();
-        lb::pick_untried(&hosts, &self.config.lb_policy, &self.cursor, random, avoided)
+        lb::pick_untried(&hosts, &self.config.lb_policy, &self.cursor, random, wish.avoided)
     }
 
     /// Replaces the hosts. `previous` gives counters when this object has had none yet.
@@ -265,15 +268,15 @@ mod tests {
     fn the_dialled_port_gives_way_to_the_configured_one() {
         let dialled = Some(SocketAddr::from(([10, 0, 0, 1], 80)));
         let mut random = fastrand::Rng::with_seed(1);
-        let avoided = || Avoided {
-            tried: &[],
-            attempts: 0,
+        let wish = Wish {
+            dialled,
+            ..Wish::default()
         };
         // original_dst_lb_config { upstream_port_override { value: 9 } }
         let cluster = original_dst(b"\x92\x02\x04\x1a\x02\x08\x09");
-        let host = cluster.choose(dialled, &mut random, avoided()).unwrap();
+        let host = cluster.choose(&wish, &mut random).unwrap();
         assert_eq!(host.address, SocketAddr::from(([10, 0, 0, 1], 9)));
-        let host = original_dst(b"").choose(dialled, &mut random, avoided()).unwrap();
+        let host = original_dst(b"").choose(&wish, &mut random).unwrap();
         assert_eq!(Some(host.address), dialled);
     }
 }

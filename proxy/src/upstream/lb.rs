@@ -14,6 +14,18 @@ use super::endpoint::{Host, HostSet, Tier};
 #[derive(Debug)]
 pub(crate) struct Cursor(AtomicUsize);
 
+/// What one request or connection asks of the balancer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wish<'a> {
+    /// Where a redirected connection wanted to go; for ORIGINAL_DST.
+    pub(crate) dialled: Option<SocketAddr>,
+    /// What the hash policies make of the request; read by RING_HASH and MAGLEV only, so compute it only if
+    /// [`Cluster::wants_hash`](super::cluster::Cluster::wants_hash). `None`: no policy applies, and a random number takes its place.
+    pub(crate) hash: Option<u64>,
+    /// Hosts that have failed.
+    pub(crate) avoided: Avoided<'a>,
+}
+
 /// Hosts that a retry avoids while it can.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Avoided<'a> {
