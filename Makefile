@@ -18,7 +18,7 @@ RELEASE := demo:: smoke::
 LOCKED := $(if $(CI),--locked)
 STEP := .ci/step
 
-.PHONY: help build static demo check test fmt clippy doc unit deny prepare e2e bench test-control-planes
+.PHONY: help build static demo check test fmt clippy doc unit deny prepare e2e bench test-control-planes conformance
 help:
 	@echo 'make build    target/release/outrigger and target/release/iptables-init'
 	@echo 'make static   iptables-init alone, without libraries, for an image'
@@ -27,6 +27,7 @@ help:
 	@echo 'make test     installs what the tests need, then check and the end-to-end tests; needs root'
 	@echo 'make e2e      the end-to-end tests alone'
 	@echo 'make test-control-planes    control planes of others drive outrigger, and Envoy beside it; needs Go'
+	@echo 'make conformance    clients of others against outrigger, and Envoy beside it, into docs/conformance.md; needs Go'
 	@echo 'make bench    outrigger beside Envoy, nginx and HAProxy into docs/performance.md, 15 minutes; one table: ARGS="--quick hop"'
 	@echo 'make fmt | clippy | unit | deny | doc | prepare    one step'
 
@@ -89,7 +90,15 @@ bench: build
 	@$(STEP) bench-prepare benches/prepare
 	@$(STEP) bench $${CARGO_TARGET_DIR:-target}/release/outrigger-bench $(ARGS)
 
-# Not a part of `test`: the programs are downloaded through the Go module proxy and built for minutes. Envoy is what `prepare` installed.
+# Not a part of `test`: the programs are downloaded and built for minutes. Envoy is what `prepare` installed.
+conformance: build
+	@tools=target/conformance; tests/conformance/install "$$tools"; \
+	{ sed '/^| what/,$$d' docs/conformance.md; \
+	  "$$tools"/venv/bin/python tests/conformance/run "$$tools" target/envoy-venv/lib/python3*/site-packages/envoy/_bin/envoy \
+	    "$${CARGO_TARGET_DIR:-target}"/release/outrigger; } >"$$tools"/conformance.md; \
+	cp "$$tools"/conformance.md docs/conformance.md
+
+# Not a part of `test`, as above.
 # Where Envoy Gateway's program is, or goes. Root, for the namespaces that Envoy Gateway runs in.
 GATEWAY ?= $(CURDIR)/target/control-planes/bin
 test-control-planes: build
