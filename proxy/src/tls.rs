@@ -27,6 +27,7 @@ pub(crate) mod verify;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use client::ConnectionOptions;
 pub(crate) use cluster::{ClientMaterial, ClientSecrets, ClientTls};
 pub(crate) use error::{ContextError, SslCounter};
 pub(crate) use info::TlsInfo;

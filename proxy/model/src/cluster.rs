@@ -277,6 +277,20 @@ pub struct HttpProtocol {
     pub max_requests_per_connection: u32,
     /// HTTP/2 settings.
     pub http2: Http2Options,
+    /// What the TLS of a connection takes from the request that it is made for.
+    pub tls_names: Option<Box<TlsNames>>,
+}
+
+/// A name that a request brings to the TLS of its connection: its authority without the port. Source: protocol.proto
+/// `UpstreamHttpProtocolOptions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsNames {
+    /// It is the SNI, if it is no address.
+    pub sni: bool,
+    /// The server's certificate must be for it.
+    pub san: bool,
+    /// This header has it in place of the authority, if it is there; lower case.
+    pub header: Option<String>,
 }
 
 /// Which HTTP version is spoken upstream.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xds_client::{Address, Connect, Connecting, Connection, Plain};
 
-use crate::tls::ClientTls;
+use crate::tls::{ClientTls, ConnectionOptions};
 use crate::upstream::cluster::{Cluster, TransportSocket};
 use crate::upstream::cluster_table::ClusterCell;
 
@@ -45,9 +45,11 @@ impl Connect for ClusterDial {
                     "TLS: the certificate or the trusted roots were not delivered (SDS)",
                 ));
             };
-            let fallback = [ALPN.to_vec()];
-            let offered = (!names_protocols(&cluster)).then_some(fallback.as_slice());
-            match context.connect(plain.await?, offered).await {
+            let options = ConnectionOptions {
+                fallback_alpn: Some(ALPN),
+                ..ConnectionOptions::default()
+            };
+            match context.connect(plain.await?, &options).await {
                 Ok((stream, info)) => {
                     info.counters().for_each(|counter| cluster.stats.ssl(counter));
                     Ok(Box::new(stream) as Box<dyn Connection>)
@@ -61,13 +63,5 @@ impl Connect for ClusterDial {
                 }
             }
         })
-    }
-}
-
-fn names_protocols(cluster: &Cluster) -> bool {
-    use outrigger_model::cluster::UpstreamTransport::{RawBuffer, Tls};
-    match &cluster.config.transport_socket {
-        Tls(tls) => !tls.common.alpn_protocols.is_empty(),
-        RawBuffer => false,
     }
 }

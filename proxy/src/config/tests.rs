@@ -170,7 +170,7 @@ fn ask(control: &Control, listener: &str) -> Result<Served, Unserved> {
         route: route.name.to_string(),
         cluster: name.clone(),
     })?;
-    let host = cluster.choose(None, &mut fastrand::Rng::with_seed(1), Default::default());
+    let host = cluster.choose(&Default::default(), &mut fastrand::Rng::with_seed(1));
     Ok(Served {
         tls: chain.tls.is_some(),
         route: route.name.to_string(),

@@ -27,6 +27,7 @@ use crate::telemetry::response_flag::ResponseFlag;
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
+use crate::upstream::connect::TlsWish;
 use crate::upstream::endpoint::Host;
 use crate::upstream::lb::{Avoided, Wish};
 
@@ -123,7 +124,7 @@ pub(super) async fn forward(
     });
     let mut exchange = Exchange {
         stream,
-        state,
+        tls: attempt::tls_wish(cluster, state.alpn.as_ref(), stream.request()),
         cluster,
         tried: SmallVec::new(),
         retry,
@@ -186,7 +187,7 @@ pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, hea
 /// One request and its attempts.
 struct Exchange<'a> {
     stream: &'a Rc<Stream>,
-    state: &'a FilterState,
+    tls: TlsWish,
     cluster: &'a Arc<Cluster>,
     tried: SmallVec<[SocketAddr; 4]>,
     retry: RetryState<'a>,
@@ -220,7 +221,7 @@ impl Exchange<'_> {
             let attempt = Attempt {
                 cluster: self.cluster,
                 host: &host,
-                alpn: self.state.alpn.as_ref(),
+                tls: &self.tls,
                 info: &self.stream.info,
                 limits: &self.stream.limits,
                 feedback: self

@@ -18,7 +18,7 @@ use crate::time;
 use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
-use crate::upstream::connect::{self, ConnectError, Connected};
+use crate::upstream::connect::{self, ConnectError, Connected, TlsWish};
 use crate::upstream::lb::Wish;
 use crate::upstream::weighted::Weighted;
 
@@ -143,7 +143,7 @@ impl TcpProxy {
             let upstream = info.begin_attempt();
             upstream.host = Some(host.address);
             upstream.workload.clone_from(&host.workload);
-            match connect::connect(&cluster, &host, None).await {
+            match connect::connect(&cluster, &host, &TlsWish::default(), None).await {
                 Ok(connected) => {
                     info.upstream.local_address = connected.local_address;
                     info.upstream.principals = connected.tls.as_ref().map(|tls| tls.principals());

@@ -30,9 +30,23 @@ pub(crate) type ClientStream<IO> = TlsStream<tokio_rustls::client::TlsStream<IO>
 /// rustls keeps eight tickets a server name and counts capacity in tickets.
 const SESSIONS_OF_ONE_NAME: usize = 8;
 
+/// What one connection wants besides its context. Source: Envoy `TransportSocketOptions`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectionOptions<'a> {
+    /// ALPN protocols in place of the context's (the `istio.alpn` filter).
+    pub(crate) alpn: Option<&'a [Vec<u8>]>,
+    /// The protocol to offer when neither this nor the context names any.
+    pub(crate) fallback_alpn: Option<&'static [u8]>,
+    /// SNI in place of the context's.
+    pub(crate) server_name: Option<&'a Arc<str>>,
+    /// The server's certificate must be for this name, too.
+    pub(crate) required_name: Option<&'a Arc<str>>,
+}
+
 /// How a cluster speaks TLS to its hosts. Immutable; cheap to share.
 pub(crate) struct ClientContext {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
+    rules: PeerRules,
     name: ServerName<'static>,
     sni: Option<Arc<str>>,
     local: Option<Arc<CertificateDetails>>,
@@ -74,7 +88,8 @@ impl ClientContext {
         client.resumption = Resumption::in_memory_sessions(SESSIONS_OF_ONE_NAME);
         client.enable_sni = config.sni.is_some();
         Ok(Self {
-            connector: TlsConnector::from(Arc::new(client)),
+            config: Arc::new(client),
+            rules: rules.clone(),
             name: server_name(config.sni.as_deref())?,
             sni: config.sni.as_deref().map(Arc::from),
             local: certificate.map(|material| Arc::clone(&material.details)),
@@ -91,7 +106,7 @@ impl ClientContext {
         server_name(config.sni.as_deref()).map(drop)
     }
 
-    /// Does the handshake. `alpn_override` replaces the configured protocols for this connection (the `istio.alpn` filter).
+    /// Does the handshake.
     ///
     /// Has no timeout of its own.
     ///
@@ -100,24 +115,55 @@ impl ClientContext {
     pub(crate) async fn connect<IO>(
         &self,
         io: IO,
-        alpn_override: Option<&[Vec<u8>]>,
+        options: &ConnectionOptions<'_>,
     ) -> Result<(ClientStream<IO>, TlsInfo), HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let handshake = match alpn_override {
-            Some(protocols) => self
-                .connector
-                .with_alpn(protocols.to_vec())
-                .connect(self.name.clone(), io),
-            None => self.connector.connect(self.name.clone(), io),
+        let name = options.server_name.filter(|name| !is_address(name));
+        let name = name.and_then(|sni| Some((ServerName::try_from(sni.to_string()).ok()?, sni.clone())));
+        let config = self.config_for(options, name.is_some());
+        let (name, sni) = match name {
+            Some((name, sni)) => (name, Some(sni)),
+            None => (self.name.clone(), self.sni.clone()),
         };
+        let handshake = TlsConnector::from(config).connect(name, io);
         let stream = handshake.await.map_err(HandshakeError::from_io)?;
         let (_, session) = stream.get_ref();
-        let info =
-            TlsInfo::new(session, self.sni.clone(), self.local.clone()).map_err(HandshakeError::Verify)?;
+        let info = TlsInfo::new(session, sni, self.local.clone()).map_err(HandshakeError::Verify)?;
         Ok((TlsStream(stream), info))
     }
+
+    /// The context's own, unless this connection wants something else.
+    fn config_for(&self, options: &ConnectionOptions<'_>, has_name: bool) -> Arc<ClientConfig> {
+        let fallback = options
+            .fallback_alpn
+            .filter(|_| options.alpn.is_none() && self.config.alpn_protocols.is_empty());
+        if options.alpn.is_none() && fallback.is_none() && !has_name && options.required_name.is_none() {
+            return self.config.clone();
+        }
+        let mut config = ClientConfig::clone(&self.config);
+        if let Some(protocols) = options.alpn {
+            config.alpn_protocols = protocols.to_vec();
+        } else if let Some(protocol) = fallback {
+            config.alpn_protocols = vec![protocol.to_vec()];
+        }
+        config.enable_sni |= has_name;
+        if let Some(required) = options.required_name {
+            let algorithms = config.crypto_provider().signature_verification_algorithms;
+            let verifier = PeerVerifier::new(self.rules.requiring(required.clone()), algorithms, true);
+            config.dangerous().set_certificate_verifier(Arc::new(verifier));
+            // Sessions are kept by the name that is sent; only with that one is a resumed session known to be of the required name.
+            if !has_name {
+                config.resumption = Resumption::disabled();
+            }
+        }
+        Arc::new(config)
+    }
+}
+
+fn is_address(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok()
 }
 
 /// rustls wants a name also when it sends none; it is then only the key of the session cache.

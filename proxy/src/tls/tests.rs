@@ -6,6 +6,7 @@ mod refusal;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use outrigger_model::matcher::Pattern;
@@ -15,7 +16,7 @@ use rcgen::SanType;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
 use self::authority::{Authority, BILL, BILL_SNI, FRONT, Leaf, common, downstream, rules, upstream};
-use super::client::ClientContext;
+use super::client::{ClientContext, ConnectionOptions};
 use super::error::{ContextError, HandshakeError, SslCounter, VerifyFailure};
 use super::info::TlsInfo;
 use super::server::ServerContext;
@@ -32,7 +33,27 @@ struct Scene {
     client_rules: Option<ValidationContext>,
     downstream: outrigger_model::tls::DownstreamTls,
     upstream: outrigger_model::tls::UpstreamTls,
-    alpn_override: Option<Vec<Vec<u8>>>,
+    wanted: Wanted,
+}
+
+/// [`ConnectionOptions`], owned.
+#[derive(Default)]
+struct Wanted {
+    alpn: Option<Vec<Vec<u8>>>,
+    fallback_alpn: Option<&'static [u8]>,
+    server_name: Option<Arc<str>>,
+    required_name: Option<Arc<str>>,
+}
+
+impl Wanted {
+    fn options(&self) -> ConnectionOptions<'_> {
+        ConnectionOptions {
+            alpn: self.alpn.as_deref(),
+            fallback_alpn: self.fallback_alpn,
+            server_name: self.server_name.as_ref(),
+            required_name: self.required_name.as_ref(),
+        }
+    }
 }
 
 impl Scene {
@@ -46,7 +67,7 @@ impl Scene {
             authority,
             downstream: downstream(),
             upstream: upstream(),
-            alpn_override: None,
+            wanted: Wanted::default(),
         }
     }
 
@@ -66,14 +87,14 @@ impl Scene {
     /// Server's and client's view of one handshake and an exchange of one byte each way.
     async fn run(&self) -> Outcome {
         let (server, client) = self.contexts();
-        exchange(&server, &client, self.alpn_override.as_deref(), duplex(16_384)).await
+        exchange(&server, &client, &self.wanted.options(), duplex(16_384)).await
     }
 }
 
 async fn exchange(
     server: &ServerContext,
     client: &ClientContext,
-    alpn_override: Option<&[Vec<u8>]>,
+    options: &ConnectionOptions<'_>,
     (near, far): (
         impl AsyncRead + AsyncWrite + Unpin,
         impl AsyncRead + AsyncWrite + Unpin,
@@ -87,7 +108,7 @@ async fn exchange(
         Ok(info)
     };
     let call = async {
-        let (mut stream, info) = client.connect(near, alpn_override).await?;
+        let (mut stream, info) = client.connect(near, options).await?;
         // A server that refuses our certificate may be gone before we write; what it said waits to be read.
         let _ = stream.write_u8(7).await;
         let _ = stream.flush().await;
@@ -135,9 +156,77 @@ async fn handshake_goes_on_without_alpn_when_none_is_common() {
 }
 
 #[tokio::test]
+async fn a_context_without_alpn_offers_what_the_pool_speaks() {
+    let check = async |configured: &[&str], expected: &[u8]| {
+        let mut scene = Scene::new();
+        scene.downstream.common.alpn_protocols = vec!["h2".into(), "http/1.1".into()];
+        scene.upstream.common.alpn_protocols = configured.iter().map(|name| (*name).to_owned()).collect();
+        scene.wanted.fallback_alpn = Some(b"h2");
+        assert_eq!(scene.run().await.0.unwrap().alpn.as_deref(), Some(expected));
+    };
+    check(&[], b"h2").await;
+    check(&["http/1.1"], b"http/1.1").await;
+}
+
+#[tokio::test]
+async fn a_request_brings_the_name_that_is_sent_and_asked_for() {
+    let check = async |sent: Option<&str>, required: Option<&str>, expected: Result<Option<&str>, ()>| {
+        let mut scene = Scene::new();
+        let names = ["a.example", "*.b.example"].map(|name| SanType::DnsName(name.try_into().unwrap()));
+        scene.server_leaf.sans.extend(names);
+        scene
+            .server_leaf
+            .sans
+            .push(SanType::IpAddress([10, 0, 0, 1].into()));
+        scene.wanted.server_name = sent.map(Arc::from);
+        scene.wanted.required_name = required.map(Arc::from);
+        let (served, called) = scene.run().await;
+        assert_eq!(called.is_ok(), expected.is_ok(), "{sent:?} {required:?}");
+        if let Ok(expected) = expected {
+            assert_eq!(served.unwrap().server_name.as_deref(), expected, "{sent:?} {required:?}");
+        }
+    };
+    check(None, None, Ok(Some(BILL_SNI))).await;
+    check(Some("a.example"), None, Ok(Some("a.example"))).await;
+    check(Some("other.example"), None, Ok(Some("other.example"))).await;
+    check(Some("a.example"), Some("a.example"), Ok(Some("a.example"))).await;
+    check(Some("x.b.example"), Some("x.b.example"), Ok(Some("x.b.example"))).await;
+    check(Some("other.example"), Some("other.example"), Err(())).await;
+    check(Some("x.y.b.example"), Some("x.y.b.example"), Err(())).await;
+    check(None, Some("a.example"), Ok(Some(BILL_SNI))).await;
+    check(None, Some("other.example"), Err(())).await;
+    // An address is no server name, but a certificate may be for one.
+    check(Some("10.0.0.1"), Some("10.0.0.1"), Ok(Some(BILL_SNI))).await;
+    check(Some("10.0.0.2"), Some("10.0.0.2"), Err(())).await;
+}
+
+#[tokio::test]
+async fn a_resumed_session_is_of_the_name_that_is_required() {
+    let mut scene = Scene::new();
+    scene
+        .server_leaf
+        .sans
+        .push(SanType::DnsName("a.example".try_into().unwrap()));
+    let (server, client) = scene.contexts();
+    let run = async |required: &str| {
+        let wanted = Wanted {
+            required_name: Some(required.into()),
+            ..Wanted::default()
+        };
+        exchange(&server, &client, &wanted.options(), duplex(16_384))
+            .await
+            .1
+    };
+    for _ in 0..2 {
+        run("a.example").await.unwrap();
+        run("other.example").await.unwrap_err();
+    }
+}
+
+#[tokio::test]
 async fn alpn_of_a_request_replaces_the_configured_list() {
     let mut scene = Scene::new();
-    scene.alpn_override = Some(vec![
+    scene.wanted.alpn = Some(vec![
         b"istio-http/1.1".to_vec(),
         b"istio".to_vec(),
         b"http/1.1".to_vec(),
@@ -150,7 +239,7 @@ async fn alpn_of_a_request_replaces_the_configured_list() {
 #[tokio::test]
 async fn server_order_decides_the_protocol() {
     let mut scene = Scene::new();
-    scene.alpn_override = Some(vec![b"http/1.1".to_vec(), b"h2".to_vec()]);
+    scene.wanted.alpn = Some(vec![b"http/1.1".to_vec(), b"h2".to_vec()]);
     assert_eq!(scene.run().await.0.unwrap().alpn.as_deref(), Some(&b"h2"[..]));
 }
 
@@ -257,7 +346,10 @@ async fn a_peer_may_be_trusted_by_its_own_certificate() {
     scene.client_rules = Some(pinned);
     let (_, client) = scene.contexts();
     let server = ServerContext::build(&scene.downstream, &bill.material(), &PeerRules::default()).unwrap();
-    exchange(&server, &client, None, duplex(16_384)).await.1.unwrap();
+    exchange(&server, &client, &ConnectionOptions::default(), duplex(16_384))
+        .await
+        .1
+        .unwrap();
     // Another certificate of the same name and issuer is not that certificate.
     assert!(matches!(
         scene.run().await.1,
@@ -291,13 +383,14 @@ async fn resumed_session_keeps_the_identity_and_dies_with_the_context() {
         scene.downstream.common.max_version = version;
         let (server, client) = scene.contexts();
         assert!(
-            !exchange(&server, &client, None, duplex(16_384))
+            !exchange(&server, &client, &ConnectionOptions::default(), duplex(16_384))
                 .await
                 .0
                 .unwrap()
                 .resumed
         );
-        let (served, called) = exchange(&server, &client, None, duplex(16_384)).await;
+        let (served, called) =
+            exchange(&server, &client, &ConnectionOptions::default(), duplex(16_384)).await;
         let served = served.unwrap();
         assert!(served.resumed, "{version:?}");
         assert!(
@@ -309,18 +402,28 @@ async fn resumed_session_keeps_the_identity_and_dies_with_the_context() {
         assert_eq!(called.unwrap().peer.unwrap().uri_sans().next(), Some(BILL));
         let (other_server, other_client) = scene.contexts();
         assert!(
-            !exchange(&other_server, &client, None, duplex(16_384))
-                .await
-                .0
-                .unwrap()
-                .resumed
+            !exchange(
+                &other_server,
+                &client,
+                &ConnectionOptions::default(),
+                duplex(16_384)
+            )
+            .await
+            .0
+            .unwrap()
+            .resumed
         );
         assert!(
-            !exchange(&server, &other_client, None, duplex(16_384))
-                .await
-                .0
-                .unwrap()
-                .resumed
+            !exchange(
+                &server,
+                &other_client,
+                &ConnectionOptions::default(),
+                duplex(16_384)
+            )
+            .await
+            .0
+            .unwrap()
+            .resumed
         );
     }
 }
@@ -360,7 +463,13 @@ impl AsyncWrite for ByteWise {
 async fn handshake_succeeds_byte_by_byte() {
     let (server, client) = Scene::new().contexts();
     let (near, far) = duplex(16_384);
-    let (served, called) = exchange(&server, &client, None, (ByteWise(near), ByteWise(far))).await;
+    let (served, called) = exchange(
+        &server,
+        &client,
+        &ConnectionOptions::default(),
+        (ByteWise(near), ByteWise(far)),
+    )
+    .await;
     assert_eq!(
         (served.unwrap().version, called.unwrap().version),
         ("TLSv1.3", "TLSv1.3")
@@ -387,10 +496,11 @@ async fn garbage_ends_in_an_error_and_never_in_a_panic() {
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..300 {
         let ((near, middle), (other_middle, far)) = (duplex(16_384), duplex(16_384));
+        let options = ConnectionOptions::default();
         let (_, accepted, _) = tokio::join!(
             corrupt(middle, other_middle, &mut random),
             server.accept(far),
-            client.connect(near, None)
+            client.connect(near, &options)
         );
         accepted.map(|_| ()).unwrap_err();
     }
@@ -409,7 +519,7 @@ async fn half_close_is_seen_and_the_other_direction_stays_open() {
         // Gone without close_notify.
     };
     let call = async {
-        let (mut stream, _) = client.connect(near, None).await.unwrap();
+        let (mut stream, _) = client.connect(near, &ConnectionOptions::default()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut all = Vec::new();
         stream.read_to_end(&mut all).await.unwrap();

@@ -30,6 +30,8 @@ use super::secret::{self, Roots};
 pub(crate) struct PeerRules {
     trust: Option<Arc<Trust>>,
     sans: Arc<[NameRule]>,
+    /// One of the names has to be for this, too.
+    required: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,7 @@ impl PeerRules {
         Ok(Self {
             trust: Some(Arc::new(Trust { roots, crls })),
             sans,
+            required: None,
         })
     }
 
@@ -87,7 +90,16 @@ impl PeerRules {
         Ok(Self {
             trust: self.trust.clone(),
             sans,
+            required: None,
         })
+    }
+
+    /// The same, and the certificate must be for this DNS name or address besides.
+    pub(super) fn requiring(&self, name: Arc<str>) -> Self {
+        Self {
+            required: Some(name),
+            ..self.clone()
+        }
     }
 
     /// Whether anything is verified at all.
@@ -109,14 +121,34 @@ impl PeerRules {
         now: UnixTime,
     ) -> Result<(), VerifyFailure> {
         let details = CertificateDetails::parse(leaf)?;
-        let Some(trust) = &self.trust else { return Ok(()) };
+        let Some(trust) = &self.trust else {
+            return self.match_required(&details.sans);
+        };
         check_key_usage(leaf)?;
         if trust.pins(leaf) {
             check_pinned(role, leaf, &details, now)?;
         } else {
             trust.verify_chain(role, leaf, intermediates, algorithms, now)?;
         }
+        self.match_required(&details.sans)?;
         self.match_names(&details.sans)
+    }
+
+    /// Source: Envoy `DefaultCertValidator::verifySubjectAltName`.
+    fn match_required(&self, names: &[SubjectAltName]) -> Result<(), VerifyFailure> {
+        let Some(required) = &self.required else {
+            return Ok(());
+        };
+        let is_for = |name: &SubjectAltName| match name.kind {
+            SanKind::Dns => dns_name_matches(required, &name.text),
+            _ => name.text == **required,
+        };
+        if names.iter().any(is_for) {
+            return Ok(());
+        }
+        Err(VerifyFailure::San {
+            presented: names.iter().map(|name| name.text.clone()).collect(),
+        })
     }
 
     fn match_names(&self, names: &[SubjectAltName]) -> Result<(), VerifyFailure> {

@@ -13,12 +13,22 @@ use super::endpoint::Host;
 use crate::net::connect::{SocketOptions, connect as tcp_connect};
 use crate::net::prefixed::Prefixed;
 use crate::time::{self, Instant};
+use crate::tls::ConnectionOptions;
 use crate::tls::error::{HandshakeError, SslCounter};
 use crate::tls::info::TlsInfo;
 use crate::tls::transport::Transport;
 
 /// ALPN protocols that replace the configured ones (`istio.alpn`).
 pub(crate) type AlpnOverride = Arc<[Vec<u8>]>;
+
+/// What a request wants of the TLS of its connection. A pool has connections of one such wish.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TlsWish {
+    /// ALPN protocols in place of the context's.
+    pub(crate) alpn: Option<AlpnOverride>,
+    /// The host that the request asks for, when the cluster takes names from requests.
+    pub(crate) host: Option<Arc<str>>,
+}
 
 /// A connected transport.
 #[derive(Debug)]
@@ -105,14 +115,16 @@ fn system_text(error: &io::Error) -> String {
     }
 }
 
-/// Connects to `host` of `cluster` within the cluster's `connect_timeout` (TCP and TLS together, as Envoy).
+/// Connects to `host` of `cluster` within the cluster's `connect_timeout` (TCP and TLS together, as Envoy). `fallback_alpn` is offered when
+/// nothing else says what.
 ///
 /// # Errors
 /// See [`ConnectError`].
 pub(crate) async fn connect(
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
-    alpn: Option<&AlpnOverride>,
+    wish: &TlsWish,
+    fallback_alpn: Option<&'static [u8]>,
 ) -> Result<Connected, ConnectError> {
     let Some(permit) = cluster
         .breaker
@@ -133,7 +145,7 @@ pub(crate) async fn connect(
     };
     let attempt = time::within(
         Some(cluster.config.connect_timeout),
-        establish(cluster, host, alpn),
+        establish(cluster, host, wish, fallback_alpn),
     )
     .await;
     match attempt {
@@ -170,7 +182,8 @@ fn failed(cluster: &Cluster, host: &Host) {
 async fn establish(
     cluster: &Cluster,
     host: &Host,
-    alpn: Option<&AlpnOverride>,
+    wish: &TlsWish,
+    fallback_alpn: Option<&'static [u8]>,
 ) -> Result<(Transport, Option<Rc<TlsInfo>>, Option<SocketAddr>), ConnectError> {
     let keepalive = cluster
         .config
@@ -198,7 +211,20 @@ async fn establish(
             let Some(context) = tls.context() else {
                 return Err(ConnectError::SecretMissing { host: address });
             };
-            match context.connect(tcp, alpn.map(|alpn| alpn.as_ref())).await {
+            let names = cluster.config.http.tls_names.as_deref();
+            let options = ConnectionOptions {
+                alpn: wish.alpn.as_deref(),
+                fallback_alpn,
+                server_name: wish
+                    .host
+                    .as_ref()
+                    .filter(|_| names.is_some_and(|names| names.sni)),
+                required_name: wish
+                    .host
+                    .as_ref()
+                    .filter(|_| names.is_some_and(|names| names.san)),
+            };
+            match context.connect(tcp, &options).await {
                 Ok((stream, info)) => {
                     info.counters().for_each(|counter| cluster.stats.ssl(counter));
                     Ok((Transport::client(stream), Some(Rc::new(info)), local_address))

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cluster::Cluster;
-use super::connect::{AlpnOverride, ConnectError};
+use super::connect::{ConnectError, TlsWish};
 use super::endpoint::Host;
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
@@ -85,6 +85,7 @@ struct Key {
     transport: usize,
     /// Address of the override list; the pool keeps the list alive, so it cannot be another one's.
     alpn: usize,
+    asked: Option<Arc<str>>,
     version: Version,
 }
 
@@ -99,7 +100,7 @@ enum Pool {
 struct Target {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
-    alpn: Option<AlpnOverride>,
+    wish: TlsWish,
 }
 
 impl Target {
@@ -129,20 +130,21 @@ struct Pools {
 pub(crate) async fn acquire(
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
-    alpn: Option<&AlpnOverride>,
+    wish: &TlsWish,
     version: Version,
 ) -> Result<Lease, ConnectError> {
     let key = Key {
         cluster: cluster.id,
         address: host.address,
         transport: host.transport,
-        alpn: alpn.map_or(0, |alpn| alpn.as_ptr().addr()),
+        alpn: wish.alpn.as_ref().map_or(0, |alpn| alpn.as_ptr().addr()),
+        asked: wish.host.clone(),
         version,
     };
     let target = || Target {
         cluster: cluster.clone(),
         host: host.clone(),
-        alpn: alpn.cloned(),
+        wish: wish.clone(),
     };
     let make = || match version {
         Version::Http1 => Pool::H1(h1::Pool::new(target())),

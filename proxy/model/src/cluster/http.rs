@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{self as pb, http_p
 use envoy_types::pb::google::protobuf;
 
 pub(super) use super::HttpProtocol;
-use super::{Http2Options, UpstreamHttpVersion};
+use super::{Http2Options, TlsNames, UpstreamHttpVersion};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::scalar::Wrapped;
@@ -52,8 +52,7 @@ impl HttpProtocol {
 
     fn from_extension(at: &FieldPath<'_>, proto: pb::HttpProtocolOptions) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::HttpProtocolOptions {
-            supported { common_http_protocol_options, upstream_protocol_options }
-            partly { upstream_http_protocol_options: "empty; what it asks for is refused: servers would be judged by other names" }
+            supported { common_http_protocol_options, upstream_protocol_options, upstream_http_protocol_options }
             unsupported {
                 outlier_detection: "traffic", request_mirror_policies: "traffic", hash_policy: "traffic",
                 retry_policy: "traffic",
@@ -63,23 +62,16 @@ impl HttpProtocol {
                 header_validation_config: "ignoring it would let through responses that should be refused",
             }
         });
-        if let Some(proto) = upstream_http_protocol_options {
-            let at = at.field("upstream_http_protocol_options");
-            verdicts!(at, proto => core::UpstreamHttpProtocolOptions {
-                inert { override_auto_sni_header: "says where auto_sni looks, and auto_sni is refused" }
-                refused {
-                    auto_sni: "ignoring it would ask for another server",
-                    auto_san_validation: "ignoring it would not check the server's name",
-                }
-            });
-        }
+        let names = upstream_http_protocol_options
+            .map(|proto| TlsNames::from_proto(&at.field("upstream_http_protocol_options"), proto))
+            .transpose()?
+            .flatten();
         let (version, http2) = protocol(at, upstream_protocol_options)?;
-        Self::with_common(
-            &at.field("common_http_protocol_options"),
-            common_http_protocol_options,
-            version,
-            http2,
-        )
+        let at = at.field("common_http_protocol_options");
+        Ok(Self {
+            tls_names: names.map(Box::new),
+            ..Self::with_common(&at, common_http_protocol_options, version, http2)?
+        })
     }
 
     fn from_deprecated(at: &FieldPath<'_>, protos: DeprecatedProtos) -> Result<Self, Rejection> {
@@ -125,7 +117,29 @@ impl HttpProtocol {
                 .limit(max_connection_duration, Duration::ZERO)?,
             max_requests_per_connection: max_requests_per_connection.value().unwrap_or(0),
             http2,
+            tls_names: None,
         })
+    }
+}
+
+impl TlsNames {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: core::UpstreamHttpProtocolOptions,
+    ) -> Result<Option<Self>, Rejection> {
+        verdicts!(at, proto => core::UpstreamHttpProtocolOptions {
+            supported { auto_sni, auto_san_validation, override_auto_sni_header }
+        });
+        if override_auto_sni_header.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(at
+                .field("override_auto_sni_header")
+                .reject(format!("{override_auto_sni_header:?} is no header name")));
+        }
+        Ok((auto_sni || auto_san_validation).then(|| Self {
+            sni: auto_sni,
+            san: auto_san_validation,
+            header: Some(override_auto_sni_header.to_ascii_lowercase()).filter(|name| !name.is_empty()),
+        }))
     }
 }
 

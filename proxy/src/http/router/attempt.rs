@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version as HttpVersion;
-use outrigger_model::cluster::UpstreamHttpVersion;
+use outrigger_model::cluster::{TlsNames, UpstreamHttpVersion};
 
 use crate::codec::body::ReplaySource;
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
@@ -14,7 +14,7 @@ use crate::telemetry::stream_info::StreamInfo;
 use crate::time::{self, Instant};
 use crate::upstream::circuit_breaker::Resource;
 use crate::upstream::cluster::Cluster;
-use crate::upstream::connect::{AlpnOverride, ConnectError};
+use crate::upstream::connect::{AlpnOverride, ConnectError, TlsWish};
 use crate::upstream::endpoint::Host;
 use crate::upstream::pool::{self, Version};
 
@@ -47,7 +47,8 @@ pub(super) struct Attempted {
 pub(super) struct Attempt<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
     pub(super) host: &'a Arc<Host>,
-    pub(super) alpn: Option<&'a AlpnOverride>,
+    /// For the TLS of a connection.
+    pub(super) tls: &'a TlsWish,
     pub(super) info: &'a RefCell<StreamInfo>,
     pub(super) limits: &'a Limits,
     /// Who wants informational responses.
@@ -75,7 +76,7 @@ impl Attempt<'_> {
         };
         self.cluster.stats.upstream_rq_pending_total.inc();
         let version = self.version(head.version);
-        let acquire = pool::acquire(self.cluster, self.host, self.alpn, version);
+        let acquire = pool::acquire(self.cluster, self.host, self.tls, version);
         let lease = meanwhile(acquire, source).await.inspect_err(|error| {
             tracing::debug!(cluster = %self.cluster.name, %error, "no upstream connection");
             if !matches!(error, ConnectError::Overflow) {
@@ -138,6 +139,29 @@ impl Attempt<'_> {
             UpstreamHttpVersion::Downstream => Version::Http1,
         }
     }
+}
+
+/// What a request to this cluster wants of the TLS of its connection.
+pub(super) fn tls_wish(cluster: &Cluster, alpn: Option<&AlpnOverride>, head: &RequestHead) -> TlsWish {
+    let names = cluster.config.http.tls_names.as_deref();
+    TlsWish {
+        alpn: alpn.cloned(),
+        host: names.and_then(|names| asked_host(names, head)),
+    }
+}
+
+/// The authority, or the header that the cluster names, without port and brackets. Source: Envoy `Router::Filter::decodeHeaders`.
+fn asked_host(names: &TlsNames, head: &RequestHead) -> Option<Arc<str>> {
+    let header = names.header.as_deref().and_then(|name| head.header(name));
+    let authority = header
+        .filter(|value| !value.is_empty())
+        .unwrap_or(head.authority.as_bytes());
+    let authority = std::str::from_utf8(authority).ok()?;
+    let host = match authority.strip_prefix('[') {
+        Some(literal) => literal.split(']').next()?,
+        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+    };
+    (!host.is_empty()).then(|| host.into())
 }
 
 /// Reads the request ahead while `work` runs.

@@ -10,6 +10,7 @@ use tokio::io::{AsyncWriteExt, duplex};
 
 use super::authority::{Authority, Leaf};
 use super::{Outcome, Scene};
+use crate::tls::ConnectionOptions;
 use crate::tls::error::{HandshakeError, SslCounter};
 
 #[track_caller]
@@ -200,7 +201,11 @@ async fn plain_text_peers_are_named() {
     let wrong = "TLS_error:|268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end";
     let (near, mut far) = duplex(16_384);
     far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-    let error = client.connect(near, None).await.map(|_| ()).unwrap_err();
+    let error = client
+        .connect(near, &ConnectionOptions::default())
+        .await
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(error.counter(), Some(SslCounter::ConnectionError));
     assert_eq!(reason(Err::<(), _>(error)), wrong);
     let (near, mut far) = duplex(16_384);
@@ -217,7 +222,11 @@ async fn peer_that_just_closes_has_no_reason_and_no_counter() {
     assert_eq!((error.counter(), error.transport_failure_reason()), (None, None));
     let (near, mut far) = duplex(16_384);
     far.shutdown().await.unwrap();
-    let error = client.connect(near, None).await.map(|_| ()).unwrap_err();
+    let error = client
+        .connect(near, &ConnectionOptions::default())
+        .await
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!((error.counter(), error.transport_failure_reason()), (None, None));
     let reset = HandshakeError::from_io(io::Error::from_raw_os_error(104));
     assert_eq!(

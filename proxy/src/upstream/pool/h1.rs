@@ -54,7 +54,7 @@ impl Pool {
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
         let cluster = &self.target.cluster;
-        let connected = connect(cluster, &self.target.host, self.target.alpn.as_ref()).await?;
+        let connected = connect(cluster, &self.target.host, &self.target.wish, Some(b"http/1.1")).await?;
         cluster.stats.upstream_cx_http1_total.inc();
         let facts = ConnectionFacts {
             local_address: connected.local_address,

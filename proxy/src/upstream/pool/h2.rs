@@ -96,7 +96,7 @@ impl Pool {
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
         let cluster = &self.target.cluster;
-        let connected = connect(cluster, &self.target.host, self.target.alpn.as_ref()).await?;
+        let connected = connect(cluster, &self.target.host, &self.target.wish, Some(b"h2")).await?;
         cluster.stats.upstream_cx_http2_total.inc();
         let http2 = &cluster.config.http.http2;
         let settings = Http2Settings {
