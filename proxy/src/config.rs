@@ -15,6 +15,7 @@ mod names;
 pub(crate) mod problems;
 mod recipe;
 pub(crate) mod restore;
+mod scopes;
 mod secret_updates;
 mod secrets;
 pub(crate) mod snapshot;

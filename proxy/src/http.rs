@@ -13,6 +13,7 @@ mod redirect;
 pub(crate) mod request_id;
 pub(crate) mod route_table;
 pub(crate) mod router;
+pub(crate) mod scoped_routes;
 pub(crate) mod stream;
 mod upgrade;
 mod xfcc;

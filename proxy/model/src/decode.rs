@@ -16,7 +16,8 @@ use crate::field::{Context, Converted, FieldPath, Problem, Rejection};
 use crate::istio;
 use crate::listener::Listener;
 use crate::nds::NameTable;
-use crate::route::RouteTableConfig;
+use crate::route::{RouteTableConfig, VirtualHost};
+use crate::scoped_routes::Scope;
 use crate::secret::Secret;
 
 /// LDS.
@@ -25,6 +26,10 @@ pub const LISTENER_TYPE: &str = "type.googleapis.com/envoy.config.listener.v3.Li
 pub const CLUSTER_TYPE: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 /// RDS.
 pub const ROUTE_TABLE_TYPE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+/// SRDS.
+pub const SCOPE_TYPE: &str = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration";
+/// VHDS.
+pub const VIRTUAL_HOST_TYPE: &str = "type.googleapis.com/envoy.config.route.v3.VirtualHost";
 /// EDS.
 pub const LOAD_ASSIGNMENT_TYPE: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 /// SDS.
@@ -68,6 +73,24 @@ pub fn cluster(bytes: &[u8]) -> Result<Converted<Cluster>, Rejection> {
 pub fn route_table(bytes: &[u8]) -> Result<Converted<RouteTableConfig>, Rejection> {
     let name = |proto: &route::v3::RouteConfiguration| proto.name.clone();
     resource("route configuration", bytes, name, RouteTableConfig::from_proto)
+}
+
+/// A scope of requests and its route table.
+///
+/// # Errors
+/// As [`listener`].
+pub fn scope(bytes: &[u8]) -> Result<Converted<Scope>, Rejection> {
+    let name = |proto: &route::v3::ScopedRouteConfiguration| proto.name.clone();
+    resource("scoped route configuration", bytes, name, Scope::from_proto)
+}
+
+/// A virtual host that comes by itself.
+///
+/// # Errors
+/// As [`listener`].
+pub fn virtual_host(bytes: &[u8]) -> Result<Converted<VirtualHost>, Rejection> {
+    let name = |proto: &route::v3::VirtualHost| proto.name.clone();
+    resource("virtual host", bytes, name, VirtualHost::from_vhds)
 }
 
 /// The endpoints of a cluster.
@@ -129,6 +152,8 @@ pub fn judge(type_url: &str, bytes: &[u8]) -> Option<Result<Vec<Problem>, Reject
         LISTENER_TYPE => listener(bytes).map(problems),
         CLUSTER_TYPE => cluster(bytes).map(problems),
         ROUTE_TABLE_TYPE => route_table(bytes).map(problems),
+        SCOPE_TYPE => scope(bytes).map(problems),
+        VIRTUAL_HOST_TYPE => virtual_host(bytes).map(problems),
         LOAD_ASSIGNMENT_TYPE => load_assignment(bytes).map(problems),
         SECRET_TYPE => secret(bytes).map(problems),
         NAME_TABLE_TYPE => name_table(bytes).map(problems),

@@ -9,6 +9,7 @@ use crate::cluster::Http2Options;
 use crate::http_filter::HttpFilter;
 use crate::http_filter::router::Router;
 use crate::route::RouteTableConfig;
+use crate::scoped_routes::ScopedRoutes;
 use crate::tracing::Tracing;
 
 /// HTTP on a downstream connection.
@@ -105,6 +106,8 @@ pub enum RouteSource {
     },
     /// Written in the listener.
     Inline(Box<RouteTableConfig>),
+    /// A table for each scope.
+    Scoped(Box<ScopedRoutes>),
 }
 
 /// Source: `ServerHeaderTransformation`.

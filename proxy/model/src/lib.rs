@@ -32,6 +32,7 @@ pub mod node;
 pub mod peer;
 pub mod route;
 mod scalar;
+pub mod scoped_routes;
 pub mod secret;
 pub mod service;
 pub mod tls;

@@ -9,6 +9,7 @@ pub(crate) use headers::additions as header_additions;
 
 use std::time::Duration;
 
+use crate::bootstrap::ConfigSource;
 use crate::cluster::ClusterName;
 use crate::fraction::Fraction;
 use crate::hcm::Upgrade;
@@ -20,6 +21,8 @@ use crate::matcher::{HeaderMatcher, StringMatcher};
 pub struct RouteTableConfig {
     /// Virtual hosts in the order received; domains are unique across them.
     pub virtual_hosts: Vec<VirtualHost>,
+    /// Who has more of them (VHDS).
+    pub vhds: Option<ConfigSource>,
     /// `:authority`'s port is not part of the domain match.
     pub ignore_port_in_host_matching: bool,
     /// Largest body of a direct response, bytes; Envoy's default 4096.

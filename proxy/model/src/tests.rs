@@ -23,6 +23,7 @@ use crate::field::{Problem, Rejection};
 use crate::listener::Listener;
 use crate::nds::NameTable;
 use crate::route::RouteTableConfig;
+use crate::scoped_routes::Scope;
 use crate::secret::Secret;
 
 /// Any resource.
@@ -31,6 +32,7 @@ enum Model {
     Listener(Box<Listener>),
     Cluster(Box<Cluster>),
     RouteTable(Box<RouteTableConfig>),
+    Scope(Box<Scope>),
     LoadAssignment(LoadAssignment),
     Secret(Box<Secret>),
     NameTable(NameTable),
@@ -53,6 +55,7 @@ fn convert(type_url: &str, bytes: &[u8]) -> Result<(Model, Vec<Problem>), Reject
         decode::ROUTE_TABLE_TYPE => {
             decode::route_table(bytes).map(|c| (Model::RouteTable(Box::new(c.value)), c.problems))?
         }
+        decode::SCOPE_TYPE => decode::scope(bytes).map(|c| (Model::Scope(Box::new(c.value)), c.problems))?,
         decode::LOAD_ASSIGNMENT_TYPE => {
             decode::load_assignment(bytes).map(|c| (Model::LoadAssignment(c.value), c.problems))?
         }

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_model::address::Address;
+use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::cluster::Cluster as ClusterConfig;
 use outrigger_model::filter_chain::{FilterChain, NetworkFilter, TerminalFilter};
 use outrigger_model::hcm::{HttpConnectionManager, RouteSource};
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
+use outrigger_model::scoped_routes::ScopeSource;
 
 use super::clusters::Kept;
 use super::recipe;
+use super::scopes::inline_scopes;
 use super::secrets::Secrets;
 use crate::drain::Drain;
 use crate::http::manager::{ConnectionManager, Parts};
 use crate::http::route_table::{RouteCell, RouteTable};
+use crate::http::scoped_routes::{Routes, ScopeCell};
 use crate::listener::runtime::{Chain, Exchange, Listener, ListenerStats, Terminal};
 use crate::network_filter::metadata_exchange::ExchangeStats;
 use crate::network_filter::tcp_proxy::TcpProxy;
@@ -73,20 +77,28 @@ pub(super) fn cluster(
     })
 }
 
-/// The runtime listener. `rds` gives the cell of a route table by name. Chains that `previous` has too are taken over.
+/// The cells of what is discovered.
+pub(super) trait Cells {
+    /// Of a route table.
+    fn table(&mut self, name: &str) -> Arc<RouteCell>;
+    /// Of a server's scopes.
+    fn scopes(&mut self, server: &ConfigServer) -> Arc<ScopeCell>;
+}
+
+/// The runtime listener. Chains that `previous` has too are taken over.
 pub(super) fn listener(
     shared: &Shared,
     secrets: &mut Secrets,
     config: &Arc<ListenerConfig>,
     previous: Option<&Listener>,
-    rds: &mut dyn FnMut(&str) -> Arc<RouteCell>,
+    cells: &mut dyn Cells,
 ) -> Result<Listener, BuildError> {
     let addresses = addresses(config)?;
     let mut builder = Builder {
         shared,
         secrets,
         direction: config.direction,
-        rds,
+        cells,
     };
     let previous = previous.filter(|previous| previous.direction == config.direction);
     let mut chain = |config: &FilterChain| match previous.and_then(|previous| previous.chain_of(config)) {
@@ -134,7 +146,7 @@ struct Builder<'a> {
     shared: &'a Shared,
     secrets: &'a mut Secrets,
     direction: TrafficDirection,
-    rds: &'a mut dyn FnMut(&str) -> Arc<RouteCell>,
+    cells: &'a mut dyn Cells,
 }
 
 impl Builder<'_> {
@@ -181,10 +193,19 @@ impl Builder<'_> {
 
     fn manager(&mut self, config: &HttpConnectionManager) -> Result<ConnectionManager, BuildError> {
         let routes = match &config.routes {
-            RouteSource::Rds { name, .. } => (self.rds)(name),
-            RouteSource::Inline(table) => {
-                RouteCell::new(RouteTable::new(table, &self.shared.clusters).map_err(Box::new)?)
-            }
+            RouteSource::Rds { name, .. } => Routes::Table(self.cells.table(name)),
+            RouteSource::Inline(table) => Routes::Table(RouteCell::new(
+                RouteTable::new(table, &self.shared.clusters).map_err(Box::new)?,
+            )),
+            RouteSource::Scoped(routes) => Routes::Scoped {
+                key: routes.key_parts.clone(),
+                scopes: match &routes.scopes {
+                    ScopeSource::Discovered(source) => self.cells.scopes(&source.server),
+                    ScopeSource::Inline(scopes) => {
+                        inline_scopes(scopes, &self.shared.clusters, |name| self.cells.table(name))
+                    }
+                },
+            },
         };
         let parts = Parts {
             direction: self.direction,

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
+    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SCOPE_TYPE,
+    SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 use outrigger_model::nds::NameTable;
 use outrigger_model::secret::Secret;
@@ -136,7 +137,7 @@ impl Control {
         // Listeners go before others come, as in Envoy: those may want their addresses. Clusters go last.
         let is_listener = *type_url == *LISTENER_TYPE;
         if is_listener {
-            removed.iter().for_each(|name| self.remove(&type_url, name));
+            removed.iter().for_each(|name| self.remove(server, &type_url, name));
         }
         let mut rejections = Vec::new();
         for resource in added {
@@ -154,10 +155,11 @@ impl Control {
             }
         }
         if !is_listener {
-            removed.iter().for_each(|name| self.remove(&type_url, name));
+            removed.iter().for_each(|name| self.remove(server, &type_url, name));
         }
         let accepted = rejections.is_empty();
         self.answered(&type_url, &version);
+        self.listeners.parts.answered(server, &type_url);
         self.record(&type_url, &version);
         self.settle();
         self.wish();
@@ -231,7 +233,7 @@ impl Control {
             })
     }
 
-    /// Finds out what is wanted after clusters or listeners were accepted, put in use or removed.
+    /// Finds out what is wanted after clusters, listeners or parts of routes were accepted, put in use or removed.
     fn wish(&mut self) {
         let generations = (
             Some(self.clusters.generation()),
@@ -246,8 +248,12 @@ impl Control {
             self.wishes.set(LOAD_ASSIGNMENT_TYPE, wanted);
         }
         if before.1 != generations.1 {
+            // Scopes lead to tables, and tables to virtual hosts.
+            self.wishes.set(SCOPE_TYPE, self.listeners.wanted_scopes());
             let wanted = self.listeners.wanted_routes();
             self.wishes.set(ROUTE_TABLE_TYPE, wanted);
+            self.wishes
+                .set(VIRTUAL_HOST_TYPE, self.listeners.parts.wanted_hosts());
         }
         let wanted = self.wanted_secrets();
         self.want_secret_files(&wanted);
@@ -271,16 +277,20 @@ impl Control {
             LISTENER_TYPE => self.listeners.offer(name, version, bytes, self.workers.len()),
             ROUTE_TABLE_TYPE => self.listeners.offer_routes(name, version, bytes, &self.shared),
             SECRET_TYPE => self.offer_secret(server, name, version, bytes),
+            SCOPE_TYPE => self.listeners.parts.offer_scope(server, name, version, bytes),
+            VIRTUAL_HOST_TYPE => self.listeners.parts.offer_host(server, name, version, bytes),
             NAME_TABLE_TYPE => self.names.offer(version, bytes),
             // Nobody asked for it: ignored, as xds-client does with whole responses.
             _ => Ok(()),
         }
     }
 
-    fn remove(&mut self, type_url: &str, name: &str) {
+    fn remove(&mut self, server: &ConfigServer, type_url: &str, name: &str) {
         match type_url {
             CLUSTER_TYPE => self.clusters.remove(name, &self.shared, &self.workers),
             LISTENER_TYPE => self.listeners.remove(name),
+            SCOPE_TYPE => self.listeners.parts.remove_scope(server, name),
+            VIRTUAL_HOST_TYPE => self.listeners.parts.remove_host(server, name),
             // Endpoints and routes live as long as what refers to them (Envoy: removal of EDS and RDS resources changes nothing).
             _ => {}
         }
@@ -349,6 +359,7 @@ impl Control {
     pub(crate) fn settle(&mut self) {
         self.clusters
             .publish_warm(&self.secrets, &self.shared, &self.workers);
+        self.listeners.publish_routes(&self.shared);
         let clusters_ready = !self.dynamic.0 || (self.answered.0 && self.clusters.warming.is_empty());
         if clusters_ready || self.initialized {
             self.listeners

@@ -7,20 +7,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outrigger_model::bootstrap::ConfigSource;
+use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
 use outrigger_model::decode;
 use outrigger_model::filter_chain::{FilterChain, TerminalFilter};
 use outrigger_model::hcm::RouteSource;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
+use outrigger_model::scoped_routes::{ScopeSource, ScopedRoutes};
 
 use self::sockets::{Addresses, Sockets};
-use super::build::{self, Shared};
+use super::build::{self, Cells, Shared};
 use super::clusters::waited;
 use super::counters::ListenerChanges;
+use super::scopes::{self, RouteParts};
 use super::secrets::{self, Secrets, Wanted};
 use super::store::{Offered, Pending, Store};
 use super::wishes::ByServer;
 use crate::http::route_table::{RouteCell, RouteTable};
+use crate::http::scoped_routes::ScopeCell;
 use crate::listener::accept;
 use crate::listener::runtime::ListenerCell;
 use crate::listener::table::ListenerTable;
@@ -34,6 +37,8 @@ pub(super) struct Listeners {
     pub(super) store: Store<ListenerConfig>,
     /// RDS.
     pub(super) routes: Store<()>,
+    /// SRDS and VHDS.
+    pub(super) parts: RouteParts,
     /// Accepted, not in use yet.
     pub(super) warming: BTreeMap<String, Warming>,
     /// In use.
@@ -204,8 +209,11 @@ impl Listeners {
         else {
             return Ok(());
         };
-        let table = RouteTable::new(&pending.model, &shared.clusters).map_err(|error| error.to_string());
+        let whole = self.parts.completed(name, &pending.model);
+        let table = RouteTable::new(whole.as_ref().unwrap_or(&pending.model), &shared.clusters);
+        let table = table.map_err(|error| error.to_string());
         let table = table.inspect_err(|reason| self.routes.refuse(name, version, bytes, reason))?;
+        self.parts.take_table(name, &pending.model);
         self.routes.accept(name, pending.keep(drop));
         match self.route_cells.get(name) {
             Some(cell) => cell.set(table),
@@ -219,13 +227,14 @@ impl Listeners {
         let mut wanted = ByServer::new();
         let mut names = BTreeSet::new();
         for listener in self.needed() {
-            for (name, source) in rds_names(&listener) {
+            for (name, source) in self.rds_names(&listener) {
                 wanted.entry(source.server).or_default().insert(name.clone());
                 names.insert(name);
             }
         }
         self.routes.retain(|name| names.contains(name));
         self.route_cells.retain(|name, _| names.contains(name));
+        self.parts.retain_tables(|name| names.contains(name));
         wanted
     }
 
@@ -249,7 +258,41 @@ impl Listeners {
 
     /// Differs from an earlier one if anything that is accepted or in use does.
     pub(super) fn generation(&self) -> u64 {
-        self.store.generation() + self.replacements
+        self.store.generation() + self.replacements + self.parts.generation()
+    }
+
+    /// The servers whose scopes are wanted.
+    pub(super) fn wanted_scopes(&self) -> ByServer {
+        let mut sources = Vec::new();
+        for listener in self.needed() {
+            sources.extend(scoped(&listener).filter_map(|routes| match &routes.scopes {
+                ScopeSource::Discovered(source) => Some(source.clone()),
+                ScopeSource::Inline(_) => None,
+            }));
+        }
+        scopes::everything(sources.iter())
+    }
+
+    /// The route tables that a listener needs, as far as that is known.
+    fn rds_names<'a>(
+        &'a self,
+        config: &'a ListenerConfig,
+    ) -> impl Iterator<Item = (String, ConfigSource)> + 'a {
+        let scoped = scoped(config).flat_map(|routes| self.parts.tables_of(routes));
+        rds_names(config).chain(scoped)
+    }
+
+    /// Puts scopes, and tables whose virtual hosts have changed, in use.
+    pub(super) fn publish_routes(&mut self, shared: &Shared) {
+        for (name, table) in self.parts.take_changed_tables() {
+            let compiled = RouteTable::new(&table, &shared.clusters);
+            match (self.route_cells.get(&name), compiled) {
+                (Some(cell), Ok(table)) => cell.set(table),
+                (None, _) => {}
+                (_, Err(error)) => tracing::error!(table = name, %error, "cannot be put in use"),
+            }
+        }
+        self.parts.publish_scopes(&mut self.route_cells, &shared.clusters);
     }
 
     /// The secrets of all listeners, by server.
@@ -294,15 +337,12 @@ impl Listeners {
         let Some(config) = self.store.get(name).cloned() else {
             return;
         };
-        let cells = &mut self.route_cells;
-        // Empty until the table comes.
-        let mut rds = |name: &str| {
-            let cell = cells.entry(name.to_owned());
-            cell.or_insert_with(|| RouteCell::new(RouteTable::default()))
-                .clone()
+        let mut cells = RouteCells {
+            tables: &mut self.route_cells,
+            parts: &mut self.parts,
         };
         let previous = self.active.get(name).map(|active| active.cell.load());
-        let listener = match build::listener(shared, secrets, &config, previous.as_deref(), &mut rds) {
+        let listener = match build::listener(shared, secrets, &config, previous.as_deref(), &mut cells) {
             Ok(listener) => Arc::new(listener),
             Err(error) => {
                 tracing::error!(listener = name, %error, "accepted, but cannot be put in use; the last working one stays");
@@ -310,6 +350,8 @@ impl Listeners {
                 return;
             }
         };
+        // Scopes that nobody had asked for are there before the first request.
+        self.parts.publish_scopes(&mut self.route_cells, &shared.clusters);
         let same_sockets = |active: &Active| {
             let before = active.cell.load();
             before.addresses == listener.addresses && before.config.bind_to_port == config.bind_to_port
@@ -378,7 +420,11 @@ impl Listeners {
         let of = |name: &String| {
             let config = self.store.get(name)?;
             let missing = |(name, _): &(String, ConfigSource)| self.routes.get(name).is_none();
-            let routes: BTreeSet<_> = rds_names(config).filter(missing).map(|(name, _)| name).collect();
+            let routes: BTreeSet<_> = self
+                .rds_names(config)
+                .filter(missing)
+                .map(|(name, _)| name)
+                .collect();
             let tls = chains(config).filter_map(|chain| chain.tls.as_ref());
             let awaited: BTreeSet<_> = tls.flat_map(|tls| secrets.missing(&tls.common)).collect();
             Some((name.clone(), Vec::from_iter(routes), Vec::from_iter(awaited)))
@@ -387,9 +433,21 @@ impl Listeners {
     }
 
     fn is_warm(&self, config: &ListenerConfig, since: Instant, secrets: &Secrets) -> bool {
-        let routes = rds_names(config)
-            .all(|(name, source)| self.routes.get(&name).is_some() || waited(&source, since));
+        let has_hosts = |table: &str| {
+            let rest = self.parts.rest_of(table);
+            rest.is_none_or(|rest| self.parts.hosts.contains_key(&rest.server) || waited(rest, since))
+        };
+        let routes = self.rds_names(config).all(|(name, source)| {
+            self.routes.get(&name).is_some() && has_hosts(&name) || waited(&source, since)
+        });
+        let scopes = scoped(config).all(|routes| match &routes.scopes {
+            ScopeSource::Discovered(source) => {
+                self.parts.scopes.contains_key(&source.server) || waited(source, since)
+            }
+            ScopeSource::Inline(_) => true,
+        });
         routes
+            && scopes
             && chains(config)
                 .filter_map(|chain| chain.tls.as_ref())
                 .all(|tls| secrets.is_warm(&tls.common, since))
@@ -416,6 +474,35 @@ pub(super) fn holds_key(config: &ListenerConfig) -> bool {
 
 fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {
     config.filter_chains.iter().chain(&config.default_filter_chain)
+}
+
+/// The cells that listeners share.
+struct RouteCells<'a> {
+    tables: &'a mut BTreeMap<String, Arc<RouteCell>>,
+    parts: &'a mut RouteParts,
+}
+
+impl Cells for RouteCells<'_> {
+    /// Empty until the table comes.
+    fn table(&mut self, name: &str) -> Arc<RouteCell> {
+        let cell = self.tables.entry(name.to_owned());
+        cell.or_insert_with(|| RouteCell::new(RouteTable::default()))
+            .clone()
+    }
+
+    fn scopes(&mut self, server: &ConfigServer) -> Arc<ScopeCell> {
+        self.parts.cell(server)
+    }
+}
+
+fn scoped(config: &ListenerConfig) -> impl Iterator<Item = &ScopedRoutes> {
+    chains(config).filter_map(|chain| match &chain.terminal {
+        TerminalFilter::Http(http) => match &http.routes {
+            RouteSource::Scoped(routes) => Some(&**routes),
+            RouteSource::Rds { .. } | RouteSource::Inline(_) => None,
+        },
+        TerminalFilter::TcpProxy(_) => None,
+    })
 }
 
 fn rds_names(config: &ListenerConfig) -> impl Iterator<Item = (String, ConfigSource)> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use outrigger_model::bootstrap::{AdsConfig, AdsMode, ConfigServer, GrpcServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SECRET_TYPE,
+    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SCOPE_TYPE,
+    SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 use outrigger_model::document::{read_response, request_to_json, response_from_json};
 use xds_client::{
@@ -318,6 +319,8 @@ impl Service {
             LOAD_ASSIGNMENT_TYPE => service!("endpoint", "Endpoint", "Endpoints", "endpoints"),
             LISTENER_TYPE => service!("listener", "Listener", "Listeners", "listeners"),
             ROUTE_TABLE_TYPE => service!("route", "Route", "Routes", "routes"),
+            SCOPE_TYPE => service!("route", "ScopedRoutes", "ScopedRoutes", "scoped-routes"),
+            VIRTUAL_HOST_TYPE => service!("route", "VirtualHost", "VirtualHosts", "virtual-hosts"),
             SECRET_TYPE => service!("secret", "Secret", "Secrets", "secrets"),
             _ => None,
         }

@@ -156,7 +156,7 @@ fn ask(control: &Control, listener: &str) -> Result<Served, Unserved> {
         headers: HeaderMap::new(),
         is_upgrade: false,
     };
-    let table = manager.routes.load();
+    let table = manager.routes.load(&head).ok_or(Unserved::NoRoute)?;
     let route = table.route(&head).ok_or(Unserved::NoRoute)?;
     let Action::Forward(forward) = &route.action else {
         panic!("no forward")

@@ -10,7 +10,7 @@ use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
 use super::filter::Filter;
-use super::route_table::RouteCell;
+use super::scoped_routes::Routes;
 use super::stream;
 use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores};
 use crate::stats::{Counter, Gauge, Histogram, Registry};
@@ -27,7 +27,7 @@ pub(crate) struct ConnectionManager {
     /// Inbound or outbound: decides whose span operation a decorator names.
     pub(crate) direction: TrafficDirection,
     /// The routes.
-    pub(crate) routes: Arc<RouteCell>,
+    pub(crate) routes: Routes,
     /// Filters before the router that look at heads.
     pub(crate) filters: Vec<Filter>,
     /// `istio.stats` filters.
@@ -112,7 +112,7 @@ pub(crate) struct Parts<'a> {
     /// Inbound or outbound.
     pub(crate) direction: TrafficDirection,
     /// Where its routes are swapped.
-    pub(crate) routes: Arc<RouteCell>,
+    pub(crate) routes: Routes,
     /// Its logs.
     pub(crate) access_log: AccessLogger,
     /// Who this proxy is, for the peer metadata filter.

@@ -42,6 +42,7 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
 fn table(hosts: Vec<VirtualHost>, ignore_port: bool) -> RouteTable {
     let config = RouteTableConfig {
         virtual_hosts: hosts,
+        vhds: None,
         ignore_port_in_host_matching: ignore_port,
         max_direct_response_body_bytes: 4096,
         headers: model::HeaderMutations::default(),

@@ -231,11 +231,11 @@ impl Stream {
             &mut self.info.borrow_mut(),
             &mut self.random.borrow_mut(),
         )?;
-        let routes = self.manager.routes.load();
+        let routes = self.manager.routes.load(head);
         let found = if head.method == Method::CONNECT {
             None
         } else {
-            routes.route(head).cloned()
+            routes.as_ref().and_then(|routes| routes.route(head)).cloned()
         };
         let Some(route) = found else {
             self.manager.stats.no_route.inc();

@@ -21,6 +21,7 @@ use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::http_filter;
 use crate::route::RouteTableConfig;
 use crate::scalar::Wrapped;
+use crate::scoped_routes::ScopedRoutes;
 use crate::tracing::Tracing;
 
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -226,8 +227,7 @@ impl CodecType {
 impl RouteSource {
     fn from_proto(at: &FieldPath<'_>, proto: Option<RouteSpecifier>) -> Result<Self, Rejection> {
         choices!(RouteSpecifier {
-            supported { Rds, RouteConfig }
-            refused { ScopedRoutes: "scoped routes have no behaviour here" }
+            supported { Rds, RouteConfig, ScopedRoutes }
         });
         match proto {
             Some(RouteSpecifier::RouteConfig(proto)) => {
@@ -243,10 +243,11 @@ impl RouteSource {
                     source: ConfigSource::from_proto(&at.field("config_source"), config_source)?,
                 })
             }
-            Some(RouteSpecifier::ScopedRoutes(_)) => {
-                Err(at.field("scoped_routes").reject("is not supported"))
+            Some(RouteSpecifier::ScopedRoutes(proto)) => {
+                let routes = ScopedRoutes::from_proto(&at.field("scoped_routes"), proto)?;
+                Ok(Self::Scoped(Box::new(routes)))
             }
-            None => Err(at.reject("has neither rds nor route_config")),
+            None => Err(at.reject("has none of rds, route_config and scoped_routes")),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     MirrorPolicy, PathMatch, Redirect, RetryPolicy, Route, RouteAction, RouteMatch, RouteTableConfig,
     VirtualHost,
 };
+use crate::bootstrap::{ConfigServer, ConfigSource};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher, safe_regex};
@@ -24,7 +25,7 @@ impl RouteTableConfig {
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteConfiguration) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::RouteConfiguration {
             supported {
-                virtual_hosts, max_direct_response_body_size_bytes, ignore_port_in_host_matching,
+                virtual_hosts, vhds, max_direct_response_body_size_bytes, ignore_port_in_host_matching,
                 request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
             }
             partly {
@@ -39,7 +40,6 @@ impl RouteTableConfig {
                 typed_per_filter_config: "traffic",
             }
             refused {
-                vhds: "ignoring it would leave the table without those virtual hosts",
                 internal_only_headers: "ignoring it would keep headers that should be removed",
                 cluster_specifier_plugins: "ignoring it would send requests elsewhere",
                 vhost_header: "ignoring it would match other virtual hosts",
@@ -50,6 +50,9 @@ impl RouteTableConfig {
         if validate_clusters.value() == Some(true) {
             at.field("validate_clusters").problem("true has no effect here");
         }
+        let vhds = vhds
+            .map(|proto| vhds_source(&at.field("vhds"), proto))
+            .transpose()?;
         let body_bytes = max_direct_response_body_size_bytes
             .value()
             .unwrap_or(MAX_DIRECT_RESPONSE_BODY_BYTES);
@@ -60,6 +63,7 @@ impl RouteTableConfig {
         check_unique(at, &virtual_hosts)?;
         Ok(Self {
             virtual_hosts,
+            vhds,
             ignore_port_in_host_matching,
             max_direct_response_body_bytes: body_bytes,
             filter_settings: FilterSettings::list(
@@ -77,6 +81,19 @@ impl RouteTableConfig {
                 },
             )?,
         })
+    }
+}
+
+/// As Envoy, only what speaks increments can have virtual hosts.
+fn vhds_source(at: &FieldPath<'_>, proto: pb::Vhds) -> Result<ConfigSource, Rejection> {
+    verdicts!(at, proto => pb::Vhds { supported { config_source } });
+    let at = at.field("config_source");
+    let source = ConfigSource::from_proto(&at, config_source)?;
+    match source.server {
+        ConfigServer::Ads | ConfigServer::DeltaGrpc(_) => Ok(source),
+        ConfigServer::Grpc(_) | ConfigServer::Rest(_) | ConfigServer::Path(_) => {
+            Err(at.reject("must be ads or of type DELTA_GRPC"))
+        }
     }
 }
 
@@ -102,6 +119,11 @@ fn check_unique(at: &FieldPath<'_>, hosts: &[VirtualHost]) -> Result<(), Rejecti
 }
 
 impl VirtualHost {
+    /// Converts one that comes by itself.
+    pub(crate) fn from_vhds(at: &FieldPath<'_>, proto: pb::VirtualHost) -> Result<Self, Rejection> {
+        Self::from_proto(at, proto, MAX_DIRECT_RESPONSE_BODY_BYTES)
+    }
+
     fn from_proto(at: &FieldPath<'_>, proto: pb::VirtualHost, body_bytes: u32) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::VirtualHost {
             supported {

@@ -64,6 +64,7 @@ fn seeds(descriptors: &Descriptors) -> Vec<Seed> {
         (decode::LISTENER_TYPE, include_str!("seeds/listeners.json")),
         (decode::CLUSTER_TYPE, include_str!("seeds/clusters.json")),
         (decode::ROUTE_TABLE_TYPE, include_str!("seeds/routes.json")),
+        (decode::SCOPE_TYPE, include_str!("seeds/scopes.json")),
         (decode::LOAD_ASSIGNMENT_TYPE, include_str!("seeds/endpoints.json")),
         (decode::SECRET_TYPE, include_str!("seeds/secrets.json")),
         (decode::NAME_TABLE_TYPE, include_str!("seeds/names.json")),
