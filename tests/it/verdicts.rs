@@ -40,7 +40,7 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/http/route_table.rs",
         "share.host_rewrite",
     ),
-    ("AdsConfig.cluster", "src/config/streams.rs", "&config.cluster"),
+    ("AdsConfig.server", "src/config/streams.rs", "&config.server"),
     ("Alpn.http2", "src/http/filter/alpn.rs", "&config.http2"),
     (
         "Bootstrap.clusters",
@@ -49,6 +49,11 @@ const SHARED: &[(&str, &str, &str)] = &[
     ),
     ("Cluster.metadata", "src/http/filter/alpn.rs", ".metadata"),
     ("Cluster.name", "src/upstream/cluster.rs", "config.name"),
+    (
+        "ConfigSource.server",
+        "src/config/listeners.rs",
+        "source.server",
+    ),
     ("DownstreamTls.common", "src/tls/server.rs", "&config.common"),
     ("Endpoint.address", "src/upstream/endpoint.rs", "endpoint.address"),
     (
@@ -155,6 +160,8 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/http/router/retry.rs",
         "policy.retriable_status_codes",
     ),
+    ("GrpcServer.cluster", "src/config/streams.rs", "server.cluster"),
+    ("GrpcServer.metadata", "src/config/streams.rs", "server.metadata"),
     ("RestServer.cluster", "src/config/streams.rs", "&rest.cluster"),
     ("Route.action", "src/http/route_table.rs", "&config.action"),
     ("Route.headers", "src/http/route_table.rs", "&config.headers"),
