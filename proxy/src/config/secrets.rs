@@ -1,5 +1,7 @@
 //! Secrets by server and name, and the TLS contexts made of them. A context lives in a cell; a new secret rebuilds the cells that use it.
+mod context;
 mod files;
+mod key;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -7,35 +9,20 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use outrigger_model::bootstrap::ConfigServer;
-use outrigger_model::secret::{DataSource, Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
-use outrigger_model::tls::{CertificateSource, CommonTls, DownstreamTls, ValidationSource};
+use outrigger_model::secret::{Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
+use outrigger_model::tls::{CertificateSource, CommonTls, DownstreamTls};
 
+pub(super) use self::context::{Wanted, holds_key, want, want_each};
+pub(super) use self::key::SecretKey;
 pub(super) use self::watch::Watch;
 
+use self::context::{is_alike, names, shared_part, written};
 use self::files::{Loaded, OnDisk};
 use super::clusters::waited;
-use super::wishes::ByServer;
 use crate::listener::runtime::ServerTlsCell;
 use crate::time::Instant;
 use crate::tls::verify::combine;
 use crate::tls::{CertifiedMaterial, ClientMaterial, ClientSecrets, ContextError, PeerRules, ServerContext};
-
-/// Whose secret it is: two servers may each have one of the same name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SecretKey {
-    /// Who serves it; `None`: the bootstrap.
-    pub(super) server: Option<ConfigServer>,
-    pub(super) name: String,
-}
-
-impl SecretKey {
-    fn of(reference: &SecretRef) -> Self {
-        Self {
-            server: reference.source.as_ref().map(|source| source.server.clone()),
-            name: reference.name.clone(),
-        }
-    }
-}
 
 /// All secrets and the contexts that depend on them.
 #[derive(Debug, Default)]
@@ -401,103 +388,6 @@ impl Secrets {
     fn good(&self, kind: &SecretKind) -> Option<&Loaded> {
         let mut written = self.on_disk.iter().filter(|files| files.key.is_none());
         written.find(|files| files.kind == *kind)?.good.as_ref()
-    }
-}
-
-/// What clusters with the same secrets have in common: no names of peers, no ALPN, no suites.
-fn shared_part(common: &CommonTls) -> CommonTls {
-    let CommonTls {
-        min_version,
-        max_version,
-        cipher_suites: _,
-        groups: _,
-        alpn_protocols: _,
-        certificate,
-        validation,
-    } = common;
-    let validation = validation.as_ref().map(|validation| ValidationSource {
-        sds: validation.sds.clone(),
-        context: ValidationContext {
-            match_subject_alt_names: Vec::new(),
-            ..validation.context.clone()
-        },
-    });
-    CommonTls {
-        min_version: *min_version,
-        max_version: *max_version,
-        cipher_suites: Vec::new(),
-        groups: Vec::new(),
-        alpn_protocols: Vec::new(),
-        certificate: certificate.clone(),
-        validation,
-    }
-}
-
-/// `shared` is the shared part of `common`; allocates nothing, unlike making it.
-fn is_alike(shared: &CommonTls, common: &CommonTls) -> bool {
-    let is_alike = |one: &ValidationSource, other: &ValidationSource| {
-        let ValidationContext {
-            trusted_ca,
-            match_subject_alt_names: _,
-            crl,
-        } = &one.context;
-        one.sds == other.sds && *trusted_ca == other.context.trusted_ca && *crl == other.context.crl
-    };
-    shared.certificate == common.certificate
-        && match (&shared.validation, &common.validation) {
-            (None, None) => true,
-            (Some(one), Some(other)) => is_alike(one, other),
-            _ => false,
-        }
-}
-
-/// A private key is written in the TLS context itself.
-pub(super) fn holds_key(common: &CommonTls) -> bool {
-    let Some(CertificateSource::Inline(pair)) = &common.certificate else {
-        return false;
-    };
-    matches!(pair.key_pem, DataSource::Inline(_))
-}
-
-/// The secrets a TLS context refers to.
-fn names(common: &CommonTls) -> impl Iterator<Item = &SecretRef> {
-    let certificate = match &common.certificate {
-        Some(CertificateSource::Sds(secret)) => Some(secret),
-        _ => None,
-    };
-    let validation = common
-        .validation
-        .as_ref()
-        .and_then(|validation| validation.sds.as_ref());
-    certificate.into_iter().chain(validation)
-}
-
-/// What a TLS context has of its own.
-fn written(common: &CommonTls) -> impl Iterator<Item = SecretKind> {
-    let certificate = match &common.certificate {
-        Some(CertificateSource::Inline(pair)) => Some(SecretKind::Certificate(pair.clone())),
-        _ => None,
-    };
-    let validation = common.validation.as_ref();
-    let validation = validation.map(|validation| SecretKind::Validation(validation.context.clone()));
-    certificate.into_iter().chain(validation)
-}
-
-/// The secrets wanted from each server.
-pub(super) type Wanted = ByServer;
-
-/// Adds the secrets of a TLS context; those of the bootstrap are asked of nobody.
-pub(super) fn want(common: &CommonTls, wanted: &mut Wanted) {
-    want_each(names(common), wanted);
-}
-
-/// As [`want`].
-pub(super) fn want_each<'a>(names: impl Iterator<Item = &'a SecretRef>, wanted: &mut Wanted) {
-    for secret in names {
-        if let Some(source) = &secret.source {
-            let names = wanted.entry(source.server.clone()).or_default();
-            names.insert(secret.name.clone());
-        }
     }
 }
 
