@@ -12,6 +12,7 @@ pub mod access_log;
 pub mod address;
 mod any;
 pub mod bootstrap;
+mod cel;
 pub mod cluster;
 pub mod decode;
 pub mod document;

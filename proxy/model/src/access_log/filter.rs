@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::extensions::access_loggers::filters::cel::v3::Expres
 
 use super::{AccessLogFilter, AwaitedFilter, Comparison, Operator};
 use crate::any::{TypedConfig, types};
+use crate::cel;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::fraction::Fraction;
 use crate::matcher::HeaderMatcher;
@@ -175,7 +176,7 @@ impl AwaitedFilter {
     }
 }
 
-/// A CEL expression. That it is one is checked when something evaluates it.
+/// A CEL expression, checked to be one. Source: Envoy refuses a filter whose expression does not parse.
 fn extension(at: &FieldPath<'_>, proto: pb::ExtensionFilter) -> Result<String, Rejection> {
     verdicts!(at, proto => pb::ExtensionFilter {
         awaited "telemetry" { config_type }
@@ -192,5 +193,9 @@ fn extension(at: &FieldPath<'_>, proto: pb::ExtensionFilter) -> Result<String, R
         awaited "telemetry" { expression }
         unsupported { cel_config: "telemetry" }
     });
-    at.field("expression").not_empty(expression)
+    let at = at.field("expression");
+    match cel::check(&expression) {
+        Ok(()) => Ok(expression),
+        Err(error) => Err(at.reject(format!("is no CEL expression: {error}"))),
+    }
 }
