@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use envoy_types::pb::envoy::config::core::v3::{self as pb, address, socket_address};
+use envoy_types::pb::xds::core::v3 as xds;
 use ipnet::IpNet;
 
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -80,7 +81,8 @@ fn socket_address(at: &FieldPath<'_>, proto: pb::SocketAddress, names: Names) ->
     verdicts!(at, proto => pb::SocketAddress {
         supported { address, port_specifier }
         partly { protocol: "TCP only; UDP is refused" }
-        unsupported { resolver_name, ipv4_compat }
+        unsupported { ipv4_compat: "traffic" }
+        never { resolver_name: "resolver extensions do not exist here" }
         refused { network_namespace_filepath: "ignoring it would use another network namespace" }
     });
     choices!(socket_address::PortSpecifier {
@@ -128,7 +130,21 @@ pub(crate) fn ranges(at: FieldPath<'_>, protos: Vec<pb::CidrRange>) -> Result<Ve
         .collect()
 }
 
-fn range(at: &FieldPath<'_>, proto: pb::CidrRange) -> Result<IpNet, Rejection> {
+/// Converts address ranges of the other package.
+pub(crate) fn cidr_list(at: FieldPath<'_>, protos: Vec<xds::CidrRange>) -> Result<Vec<IpNet>, Rejection> {
+    let ranges = protos.into_iter().enumerate().map(|(index, proto)| {
+        verdicts!((), proto => xds::CidrRange { awaited "security" { address_prefix, prefix_len } });
+        let proto = pb::CidrRange {
+            address_prefix,
+            prefix_len,
+        };
+        range(&at.index(index), proto)
+    });
+    ranges.collect()
+}
+
+/// Converts one address range.
+pub(crate) fn range(at: &FieldPath<'_>, proto: pb::CidrRange) -> Result<IpNet, Rejection> {
     verdicts!(at, proto => pb::CidrRange { supported { address_prefix, prefix_len } });
     let reject = || {
         at.field("address_prefix")

@@ -7,6 +7,7 @@ use prost::Message;
 use prost_reflect::DynamicMessage;
 
 use crate::dump::Descriptors;
+use crate::extension::{self, Builder};
 use crate::field::{FieldPath, Rejection};
 
 /// Names of the types that `Any` fields may hold.
@@ -30,6 +31,17 @@ pub(crate) mod types {
     pub(crate) const HTTP_EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
     pub(crate) const NETWORK_RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
     pub(crate) const NETWORK_EXT_AUTHZ: &str = "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz";
+    pub(crate) const HTTP_RBAC_PER_ROUTE: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+    pub(crate) const JWT_AUTHN_PER_ROUTE: &str = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
+    pub(crate) const HTTP_EXT_AUTHZ_PER_ROUTE: &str =
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
+    pub(crate) const URI_TEMPLATE: &str =
+        "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
+    pub(crate) const PROXY_PROTOCOL: &str =
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
+    pub(crate) const ORIGINAL_SRC: &str = "envoy.extensions.filters.listener.original_src.v3.OriginalSrc";
+    pub(crate) const LISTENER_LOCAL_RATE_LIMIT: &str =
+        "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit";
     pub(crate) const MONGO_PROXY: &str = "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy";
     pub(crate) const PREVIOUS_PRIORITIES: &str =
         "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
@@ -179,7 +191,21 @@ impl TypedConfig {
         name: &str,
         valid: &[&'static str],
     ) -> Rejection {
-        let reason = format!("{what} {name:?} has the unknown type {:?}", self.type_name);
+        let type_name = &self.type_name;
+        match extension::builder(type_name) {
+            Some(Builder::Issue(issue)) => {
+                return at.reject(format!(
+                    "{what} {name:?} of type {type_name:?} has no behaviour here: the {issue} issue builds it"
+                ));
+            }
+            Some(Builder::Never(why)) => {
+                return at.reject(format!(
+                    "{what} {name:?} of type {type_name:?} has no behaviour here, and none is planned: {why}"
+                ));
+            }
+            None => {}
+        }
+        let reason = format!("{what} {name:?} has the unknown type {type_name:?}");
         at.reject_name(reason, &self.type_name, valid.iter().copied())
     }
 }

@@ -250,6 +250,7 @@ is_set_unless_default!(bool i32 u32 i64 u64 f64);
 /// - `partly { field: "what of it" }`: bound; the text says which values have behaviour and what happens to the others.
 /// - `inert { field: "why nobody could see the difference" }`: dropped.
 /// - `unsupported`: if set, listed as a [`Problem`]; `field: "traffic"` says which issue builds it, and the variable may be kept.
+/// - `never { field: "why" }`: as `unsupported`, and nothing will build it.
 /// - `refused { field: "what ignoring it would do" }`: if set, the resource is rejected (`return Err`).
 macro_rules! verdicts {
     ($at:expr, $proto:expr => $message:path {
@@ -258,6 +259,7 @@ macro_rules! verdicts {
         $(partly { $($partly:ident : $partly_text:literal),* $(,)? })?
         $(inert { $($inert:ident : $inert_text:literal),* $(,)? })?
         $(unsupported { $($unsupported:ident $(: $builder:literal)?),* $(,)? })?
+        $(never { $($never:ident : $never_text:literal),* $(,)? })?
         $(refused { $($refused:ident : $refused_text:literal),* $(,)? })?
     }) => {
         let $message {
@@ -266,12 +268,19 @@ macro_rules! verdicts {
             $($($partly,)*)?
             $($($inert: _,)*)?
             $($($unsupported,)*)?
+            $($($never,)*)?
             $($($refused,)*)?
         } = $proto;
         $($(
             if $crate::field::IsSet::is_set(&$unsupported) {
                 $at.field($crate::field::name(stringify!($unsupported)))
                     .problem(concat!("has no effect here" $(, ": the ", $builder, " issue builds it")?));
+            }
+        )*)?
+        $($(
+            if $crate::field::IsSet::is_set(&$never) {
+                $at.field($crate::field::name(stringify!($never)))
+                    .problem(concat!("has no effect here: ", $never_text));
             }
         )*)?
         $($(

@@ -1,10 +1,14 @@
 //! HTTP filters, one file each. Filters are positional: names repeat under Istio.
 pub mod alpn;
 pub mod cors;
+pub mod ext_authz;
 pub mod fault;
 pub mod grpc_stats;
+pub mod jwt_authn;
 pub mod local_ratelimit;
 pub mod peer_metadata;
+pub mod policy;
+pub mod rbac;
 pub mod route_config;
 pub mod router;
 pub mod stateful_session;
@@ -63,9 +67,6 @@ const HTTP_FILTERS: [&str; 10] = [
     types::ISTIO_STATS,
 ];
 
-/// Filters that keep requests out. Passing over one would let anybody in, so its listener is refused until the security issue builds it.
-const POLICY_FILTERS: [&str; 3] = [types::HTTP_RBAC, types::JWT_AUTHN, types::HTTP_EXT_AUTHZ];
-
 /// All filters before the router, and the router.
 ///
 /// # Errors
@@ -112,8 +113,8 @@ impl Filter {
         };
         let at = at.field("typed_config");
         let config = TypedConfig::open(&at, any)?;
-        if POLICY_FILTERS.contains(&config.type_name.as_str()) {
-            return Err(config.reject_policy(&at, "http filter", &name));
+        if policy::is_policy(&config.type_name) {
+            return Err(policy::refuse(&at, config, &name));
         }
         if is_optional && !HTTP_FILTERS.contains(&config.type_name.as_str()) {
             at.problem(format!(

@@ -1,6 +1,8 @@
 //! Listeners. Source: envoy/config/listener/v3/{listener,listener_components}.proto; what Istio sets: contract §1.3.
+mod awaited;
 mod from_proto;
 
+pub use awaited::{AwaitedFilter, PassThrough, ProxyProtocol};
 pub(crate) use from_proto::BUFFER_LIMIT_BYTES;
 use std::time::Duration;
 

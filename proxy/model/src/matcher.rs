@@ -1,5 +1,6 @@
 //! String and header matchers. Source: envoy/type/matcher/v3/string.proto, regex.proto; route_components.proto `HeaderMatcher`.
 mod from_proto;
+pub mod metadata;
 
 pub(crate) use from_proto::safe_regex;
 

@@ -70,7 +70,7 @@ impl Metadata {
         };
         verdicts!(at, proto => pb::Metadata {
             supported { filter_metadata }
-            unsupported { typed_filter_metadata }
+            never { typed_filter_metadata: "only extensions of Envoy read it; /config_dump shows it" }
         });
         let namespaces = filter_metadata.into_iter().map(|(namespace, fields)| {
             let fields = struct_from_proto(&at.field("filter_metadata").key(&namespace), fields)?;

@@ -20,6 +20,17 @@ pub struct GrpcTarget {
     pub metadata: Vec<(String, String)>,
 }
 
+/// Where something is asked for over HTTP. Awaits the security issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uri {
+    /// What is asked for.
+    pub uri: String,
+    /// Where.
+    pub cluster: ClusterName,
+    /// Of one call.
+    pub timeout: Duration,
+}
+
 /// Called over HTTP. Awaits the telemetry issue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpTarget {
@@ -45,15 +56,7 @@ impl GrpcTarget {
             refused { GoogleGrpc: "there is no second gRPC library here" }
         });
         let timeout = at.field("timeout").duration(timeout)?;
-        let metadata = initial_metadata.into_iter().enumerate().map(|(index, proto)| {
-            let at = at.field("initial_metadata").index(index);
-            verdicts!(at, proto => pb::HeaderValue {
-                awaited "telemetry" { key, value }
-                unsupported { raw_value: "telemetry" }
-            });
-            Ok((at.field("key").not_empty(key)?.to_ascii_lowercase(), value))
-        });
-        let metadata = metadata.collect::<Result<_, Rejection>>()?;
+        let metadata = header_values(at.field("initial_metadata"), initial_metadata)?;
         match target_specifier {
             Some(grpc_service::TargetSpecifier::EnvoyGrpc(proto)) => {
                 let at = at.field("envoy_grpc");
@@ -75,6 +78,47 @@ impl GrpcTarget {
                 .reject("is not supported; write envoy_grpc")),
             None => Err(at.field("envoy_grpc").reject("is missing")),
         }
+    }
+}
+
+/// Converts headers without commands.
+pub(crate) fn header_values(
+    at: FieldPath<'_>,
+    protos: Vec<pb::HeaderValue>,
+) -> Result<Vec<(String, String)>, Rejection> {
+    let pairs = protos.into_iter().enumerate().map(|(index, proto)| {
+        let at = at.index(index);
+        verdicts!(at, proto => pb::HeaderValue {
+            awaited "telemetry" { key, value }
+            unsupported { raw_value: "telemetry" }
+        });
+        Ok((at.field("key").not_empty(key)?.to_ascii_lowercase(), value))
+    });
+    pairs.collect()
+}
+
+/// Refuses any but V3. Source: Envoy, `Config::Utility::checkTransportVersion`.
+pub(crate) fn only_v3(at: &FieldPath<'_>, version: i32) -> Result<(), Rejection> {
+    match at.enumeration(version)? {
+        pb::ApiVersion::V3 => Ok(()),
+        pb::ApiVersion::Auto | pb::ApiVersion::V2 => Err(at.reject("only V3 is supported")),
+    }
+}
+
+impl Uri {
+    /// Converts a place that must be there.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: Option<pb::HttpUri>) -> Result<Self, Rejection> {
+        verdicts!(at, at.required(proto)? => pb::HttpUri {
+            awaited "security" { uri, timeout, http_upstream_type }
+        });
+        choices!(http_uri::HttpUpstreamType { awaited "security" { Cluster } });
+        let cluster = http_upstream_type.map(|http_uri::HttpUpstreamType::Cluster(name)| name);
+        let limit = at.field("timeout");
+        Ok(Self {
+            uri: at.field("uri").not_empty(uri)?,
+            cluster: at.field("cluster").not_empty(cluster.unwrap_or_default())?,
+            timeout: limit.required(limit.duration(timeout)?)?,
+        })
     }
 }
 

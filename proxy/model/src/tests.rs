@@ -9,6 +9,7 @@ mod corruption;
 mod coverage;
 mod mutation;
 mod mutator;
+mod policy;
 mod refusals;
 mod sources;
 mod verdict;
@@ -37,7 +38,11 @@ enum Model {
     Secret(Box<Secret>),
     NameTable(NameTable),
     Bootstrap(Box<Bootstrap>),
+    Awaited(Box<policy::Awaited>),
 }
+
+/// Holds something that is checked and then refused, see [`policy::convert_awaited`].
+const AWAITED_TYPE: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 const BOOTSTRAP_TYPE: &str = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap";
 
@@ -68,6 +73,9 @@ fn convert(type_url: &str, bytes: &[u8]) -> Result<(Model, Vec<Problem>), Reject
         BOOTSTRAP_TYPE => {
             let proto = pb::Bootstrap::decode(bytes).unwrap_or_default();
             decode::bootstrap(proto).map(|c| (Model::Bootstrap(Box::new(c.value)), c.problems))?
+        }
+        AWAITED_TYPE => {
+            policy::convert_awaited(bytes).map(|c| (Model::Awaited(Box::new(c.value)), c.problems))?
         }
         other => panic!("no conversion for {other}"),
     })

@@ -23,7 +23,7 @@ impl ConfigSource {
         verdicts!(at, at.required(proto)? => pb::ConfigSource {
             supported { initial_fetch_timeout, config_source_specifier }
             partly { resource_api_version: "V3 only; others are refused, as in Envoy" }
-            unsupported { authorities }
+            never { authorities: "for xdstp names, which Istio does not use" }
         });
         choices!(ConfigSourceSpecifier {
             supported { Ads, ApiConfigSource }
@@ -93,7 +93,10 @@ fn api_source(at: &FieldPath<'_>, proto: pb::ApiConfigSource) -> Result<ConfigSe
         supported { api_type, grpc_services, cluster_names, refresh_delay, request_timeout }
         partly { transport_api_version: "V3 only; others are refused, as in Envoy" }
         inert { set_node_on_first_message_only: "the first message of a stream, which identifies it, has the node either way" }
-        unsupported { rate_limit_settings, config_validators }
+        never {
+            rate_limit_settings: "requests follow answers one by one, so there is no flood to limit",
+            config_validators: "a hook for extensions of Envoy",
+        }
     });
     check_version(&at.field("transport_api_version"), transport_api_version)?;
     let kind = at.field("api_type").enumeration(api_type)?;
@@ -159,7 +162,10 @@ impl AdsConfig {
                 refresh_delay: "is for REST, which is refused here, as in Envoy",
                 request_timeout: "is for REST, which is refused here, as in Envoy",
             }
-            unsupported { rate_limit_settings, config_validators }
+            never {
+                rate_limit_settings: "requests follow answers one by one, so there is no flood to limit",
+                config_validators: "a hook for extensions of Envoy",
+            }
         });
         check_version(&at.field("transport_api_version"), transport_api_version)?;
         let mode = match at.field("api_type").enumeration(api_type)? {
@@ -189,7 +195,10 @@ fn grpc_server(at: &FieldPath<'_>, protos: Vec<pb::GrpcService>) -> Result<GrpcS
     let at = field.index(0);
     verdicts!(at, proto => pb::GrpcService {
         supported { target_specifier, initial_metadata }
-        unsupported { timeout, retry_policy }
+        never {
+            timeout: "a stream of configuration has no end",
+            retry_policy: "a stream that ends is opened again by the rule of docs/adr/0007-reconnect.md",
+        }
     });
     let metadata = metadata_of(at.field("initial_metadata"), initial_metadata)?;
     choices!(grpc_service::TargetSpecifier {
@@ -201,7 +210,11 @@ fn grpc_server(at: &FieldPath<'_>, protos: Vec<pb::GrpcService>) -> Result<GrpcS
             let at = at.field("envoy_grpc");
             verdicts!(at, proto => grpc_service::EnvoyGrpc {
                 supported { cluster_name }
-                unsupported { authority, retry_policy, max_receive_message_length, skip_envoy_headers }
+                unsupported { authority: "agent", max_receive_message_length: "agent" }
+                never {
+                    retry_policy: "a stream that ends is opened again by the rule of docs/adr/0007-reconnect.md",
+                    skip_envoy_headers: "none are sent",
+                }
             });
             Ok(GrpcServer {
                 cluster: at.field("cluster_name").not_empty(cluster_name)?,

@@ -38,12 +38,30 @@ impl Bootstrap {
                 perf_tracing_file_path: "is for a build of Envoy with tracing of itself",
             }
             unsupported {
-                node_context_params, hds_config, flags_path, stats_sinks, deferred_stat_options, watchdog, watchdogs,
-                tracing, overload_manager, enable_dispatcher_stats, header_prefix, stats_server_version_override,
-                use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config, bootstrap_extensions,
-                fatal_actions, config_sources, default_config_source, default_socket_interface,
-                certificate_provider_instances, default_regex_engine, xds_delegate_extension,
-                xds_config_tracker_extension, listener_manager, application_log_config, stats_eviction,
+                stats_sinks: "telemetry", tracing: "telemetry", overload_manager: "traffic",
+                stats_server_version_override: "telemetry", use_tcp_for_dns_lookups: "traffic",
+                dns_resolution_config: "traffic", typed_dns_resolver_config: "traffic",
+                application_log_config: "telemetry", stats_eviction: "telemetry",
+            }
+            never {
+                node_context_params: "parameters of xdstp names, which Istio does not use",
+                hds_config: "health discovery, which istiod does not serve",
+                flags_path: "there is no runtime whose flags could be in files",
+                deferred_stat_options: "clusters that nobody uses have no stats anyway",
+                watchdog: "no thread is killed for being slow; a process that hangs is for the kubelet",
+                watchdogs: "no thread is killed for being slow; a process that hangs is for the kubelet",
+                enable_dispatcher_stats: "the event loops that it measures do not exist here",
+                header_prefix: "Istio and its tools know these headers by their usual names",
+                bootstrap_extensions: "extensions of the process; the one that Istio has, internal_listener, serves HBONE, which sidecars leave off",
+                fatal_actions: "they run when Envoy crashes",
+                config_sources: "for xdstp names, which Istio does not use",
+                default_config_source: "for xdstp names, which Istio does not use",
+                default_socket_interface: "there is one",
+                certificate_provider_instances: "for extensions that Istio does not use",
+                default_regex_engine: "there is one, and its language is RE2",
+                xds_delegate_extension: "a hook for extensions of Envoy",
+                xds_config_tracker_extension: "a hook for extensions of Envoy",
+                listener_manager: "there is one",
             }
         });
         check_cluster_manager(&at.field("cluster_manager"), cluster_manager);
@@ -139,7 +157,10 @@ impl Dynamic {
         };
         verdicts!(at, proto => bootstrap::DynamicResources {
             supported { lds_config, cds_config, ads_config }
-            unsupported { lds_resources_locator, cds_resources_locator }
+            never {
+                lds_resources_locator: "xdstp names, which Istio does not use",
+                cds_resources_locator: "xdstp names, which Istio does not use",
+            }
         });
         let ads = ads_config
             .map(|proto| AdsConfig::from_proto(&at.field("ads_config"), proto))
@@ -176,7 +197,8 @@ fn check_cluster_manager(at: &FieldPath<'_>, proto: Option<pb::ClusterManager>) 
     let Some(proto) = proto else { return };
     verdicts!(at, proto => pb::ClusterManager {
         inert { enable_deferred_cluster_creation: "when a cluster's objects are made is invisible from outside" }
-        unsupported { local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config }
+        unsupported { local_cluster_name: "traffic", outlier_detection: "telemetry", upstream_bind_config: "traffic" }
+        never { load_stats_config: "load reports, which istiod does not ask for" }
     });
 }
 
@@ -223,7 +245,7 @@ fn admin_address(at: &FieldPath<'_>, proto: pb::Admin) -> Result<Option<SocketAd
             profile_path: "names a file for a profiler that does not exist here",
             ignore_global_conn_limit: "there is no global connection limit to ignore",
         }
-        unsupported { socket_options }
+        unsupported { socket_options: "traffic" }
         refused { allow_paths: "ignoring it would open the other paths" }
     });
     access_logs(&at.field("access_log"), access_log)?;

@@ -24,7 +24,7 @@ impl Stats {
         verdicts!(at, proto => pb::StatsConfig {
             supported { stats_tags, stats_matcher, histogram_bucket_settings }
             partly { use_all_default_tags: "false; true is listed as without effect" }
-            unsupported { allow_default_tag_overrides }
+            unsupported { allow_default_tag_overrides: "telemetry" }
         });
         if use_all_default_tags.is_some_and(|all| all.value) {
             at.field("use_all_default_tags")
@@ -89,7 +89,7 @@ impl HistogramBuckets {
     fn from_proto(at: &FieldPath<'_>, proto: pb::HistogramBucketSettings) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::HistogramBucketSettings {
             supported { r#match, buckets }
-            unsupported { bins }
+            unsupported { bins: "telemetry" }
         });
         if buckets.iter().any(|bound| !bound.is_finite() || *bound <= 0.0) {
             return Err(at.field("buckets").reject("must be numbers above 0"));

@@ -47,13 +47,18 @@ impl Cluster {
                 dns_jitter: "only spreads load on resolvers",
             }
             unsupported {
-                stats_matcher, per_connection_buffer_high_watermark_timeout, health_checks: "traffic",
-                dns_refresh_rate: "traffic", dns_failure_refresh_rate: "traffic", respect_dns_ttl: "traffic",
-                dns_lookup_family: "traffic", dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
-                dns_resolution_config: "traffic", typed_dns_resolver_config: "traffic", wait_for_warm_on_init: "traffic",
-                outlier_detection: "traffic", close_connections_on_host_health_failure: "traffic",
-                ignore_health_on_host_removal: "traffic", lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
-                track_cluster_stats, preconnect_policy, queuing_policies,
+                stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",
+                health_checks: "traffic", dns_refresh_rate: "traffic", dns_failure_refresh_rate: "traffic",
+                respect_dns_ttl: "traffic", dns_lookup_family: "traffic", dns_resolvers: "traffic",
+                use_tcp_for_dns_lookups: "traffic", dns_resolution_config: "traffic", typed_dns_resolver_config: "traffic",
+                wait_for_warm_on_init: "traffic", outlier_detection: "traffic",
+                close_connections_on_host_health_failure: "traffic", ignore_health_on_host_removal: "traffic",
+                track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry", preconnect_policy: "traffic",
+                queuing_policies: "traffic",
+            }
+            never {
+                lrs_server: "load reports, which istiod does not ask for",
+                lrs_report_endpoint_metrics: "load reports, which istiod does not ask for",
             }
             refused {
                 transport_socket_matcher: "ignoring it could send plaintext where TLS is asked for",
@@ -341,7 +346,7 @@ fn bind_source(at: &FieldPath<'_>, proto: Option<core::BindConfig>) -> Result<Op
         inert { validate_network_namespaces: "network namespaces are refused with the address that names one" }
         unsupported {
             freebind: "traffic", socket_options: "traffic", extra_source_addresses: "traffic",
-            additional_source_addresses: "traffic", local_address_selector,
+            additional_source_addresses: "traffic", local_address_selector: "traffic",
         }
     });
     source_address
@@ -426,7 +431,7 @@ fn metadata_exchange(
 fn tcp_keepalive(at: &FieldPath<'_>, proto: Option<pb::UpstreamConnectionOptions>) -> Option<TcpKeepalive> {
     verdicts!(at, proto? => pb::UpstreamConnectionOptions {
         supported { tcp_keepalive }
-        unsupported { set_local_interface_name_on_upstream_connections, happy_eyeballs_config: "traffic" }
+        unsupported { set_local_interface_name_on_upstream_connections: "telemetry", happy_eyeballs_config: "traffic" }
     });
     verdicts!(at, tcp_keepalive? => core::TcpKeepalive {
         supported { keepalive_probes, keepalive_time, keepalive_interval }

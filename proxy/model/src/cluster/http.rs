@@ -160,7 +160,7 @@ fn protocol(
             verdicts!(at, proto => options::UseDownstreamHttpConfig {
                 supported { http2_protocol_options }
                 partly { http_protocol_options: "read; its fields are listed as without effect" }
-                unsupported { http3_protocol_options }
+                never { http3_protocol_options: "HTTP/3, which Istio does not configure" }
             });
             http1(&at.field("http_protocol_options"), http_protocol_options);
             let http2 =

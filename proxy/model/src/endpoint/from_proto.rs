@@ -28,7 +28,7 @@ impl LoadAssignment {
         verdicts!(at, proto => pb::ClusterLoadAssignment {
             supported { endpoints, policy }
             partly { cluster_name: "must be there; the stream that brings the endpoints names them" }
-            unsupported { named_endpoints }
+            never { named_endpoints: "endpoints that policies name, which Istio does not use" }
         });
         debug_assert!(endpoints.is_empty(), "converted before");
         at.field("cluster_name").not_empty(cluster_name)?;
@@ -98,7 +98,8 @@ impl LocalityEndpoints {
         verdicts!(at, proto => pb::LocalityLbEndpoints {
             supported { locality, lb_endpoints, priority }
             awaited "traffic" { load_balancing_weight }
-            unsupported { metadata: "traffic", proximity }
+            unsupported { metadata: "traffic" }
+            never { proximity: "no balancer reads it, in Envoy neither" }
             refused { lb_config: "ignoring it would leave the locality without its endpoints" }
         });
         debug_assert!(lb_endpoints.is_empty(), "converted before");

@@ -10,9 +10,11 @@ use crate::address::ranges;
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::hcm::HttpConnectionManager;
+use crate::network_filter::ext_authz::ExtAuthz;
 use crate::network_filter::istio_stats::IstioStats;
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::network_filter::mongo_proxy::MongoProxy;
+use crate::network_filter::rbac::Rbac;
 use crate::network_filter::tcp_proxy::TcpProxy;
 use crate::scalar::Wrapped;
 use crate::tls::DownstreamTls;
@@ -231,6 +233,14 @@ fn is_stats(filter: &NetworkFilter) -> bool {
     matches!(filter, NetworkFilter::IstioStats(_))
 }
 
+/// Checks what a policy filter says.
+fn policy_filter(at: &FieldPath<'_>, config: TypedConfig) -> Result<(), Rejection> {
+    match config.type_name.as_str() {
+        types::NETWORK_RBAC => Rbac::from_proto(at, config.message(at)?).map(drop),
+        _ => ExtAuthz::from_proto(at, config.message(at)?).map(drop),
+    }
+}
+
 impl Filter {
     fn from_proto(at: &FieldPath<'_>, proto: pb::Filter) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::Filter {
@@ -274,7 +284,8 @@ impl Filter {
                 Self::Middle(NetworkFilter::MongoProxy(Box::new(mongo)))
             }
             policy if POLICY_FILTERS.contains(&policy) => {
-                return Err(config.reject_policy(&at, "network filter", &name));
+                let rejection = config.reject_policy(&at, "network filter", &name);
+                return Err(policy_filter(&at, config).err().unwrap_or(rejection));
             }
             _ => return Err(config.reject(&at, "network filter", &name, &NETWORK_FILTERS)),
         })

@@ -50,18 +50,17 @@ impl HttpConnectionManager {
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
             }
             unsupported {
-                add_user_agent: "traffic",
-                http1_safe_max_connection_duration: "traffic", http3_protocol_options,
+                add_user_agent: "traffic", http1_safe_max_connection_duration: "traffic",
                 scheme_header_transformation: "traffic", stream_flush_timeout: "traffic", drain_timeout_jitter: "traffic",
                 delayed_close_timeout: "traffic", access_log_flush_interval: "telemetry",
                 flush_access_log_on_new_request: "telemetry", access_log_options: "telemetry",
                 internal_address_config: "traffic", skip_xff_append: "traffic", via: "traffic",
-                always_set_request_id_in_response: "traffic",
-                represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "traffic", local_reply_config: "traffic",
-                stream_error_on_invalid_http_message: "traffic", proxy_status_config: "traffic",
-                append_x_forwarded_port: "traffic", append_local_overload: "traffic",
+                always_set_request_id_in_response: "traffic", represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "traffic",
+                local_reply_config: "traffic", stream_error_on_invalid_http_message: "traffic",
+                proxy_status_config: "traffic", append_x_forwarded_port: "traffic", append_local_overload: "traffic",
                 add_proxy_protocol_connection_state: "traffic", forward_proto_config: "traffic",
             }
+            never { http3_protocol_options: "HTTP/3, which Istio does not configure" }
             refused {
                 xff_num_trusted_hops: "ignoring it would trust another client address",
                 original_ip_detection_extensions: "ignoring it would trust another client address",

@@ -20,7 +20,7 @@ impl GrpcStats {
             supported { emit_filter_state }
             partly { per_method_stat_specifier: "counters without methods only; others are listed as without effect" }
             inert { replace_dots_in_grpc_service_name: "no name of a service stands in a counter" }
-            unsupported { enable_upstream_stats }
+            unsupported { enable_upstream_stats: "telemetry" }
         });
         choices!(PerMethodStatSpecifier {
             partly {

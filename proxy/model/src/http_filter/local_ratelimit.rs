@@ -80,7 +80,7 @@ impl LocalRateLimit {
                 always_consume_default_token_bucket, rate_limited_as_resource_exhausted, enable_retry_after_header,
             }
             inert { max_dynamic_descriptors: "counts the buckets of descriptors with wildcards, and there are none yet" }
-            unsupported { local_cluster_rate_limit, vh_rate_limits: "traffic", rate_limits: "traffic" }
+            unsupported { local_cluster_rate_limit: "traffic", vh_rate_limits: "traffic", rate_limits: "traffic" }
         });
         let code = status.map_or(0, |types::HttpStatus { code }| code);
         let headers = |field, protos: Vec<_>| {

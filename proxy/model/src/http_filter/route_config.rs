@@ -9,6 +9,7 @@ use envoy_types::pb::google::protobuf;
 use super::cors::CorsPolicy;
 use super::fault::Fault;
 use super::local_ratelimit::LocalRateLimit;
+use super::policy;
 use super::stateful_session::StatefulSession;
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, verdicts};
@@ -112,6 +113,9 @@ impl RouteFilter {
             types::STATEFUL_SESSION_PER_ROUTE => {
                 let session = StatefulSession::from_route(at, config.message(at)?)?;
                 Self::StatefulSession(session.map(Box::new))
+            }
+            policy if policy::is_settings(policy) => {
+                return Err(policy::refuse_settings(at, config, name));
             }
             _ => return Err(config.reject(at, "settings for the filter", name, &ROUTE_FILTERS)),
         })

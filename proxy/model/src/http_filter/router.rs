@@ -17,8 +17,8 @@ impl Router {
             supported { suppress_envoy_headers }
             inert { start_child_span: "without a tracing provider there is no span" }
             unsupported {
-                dynamic_stats, upstream_log: "telemetry", upstream_log_options: "telemetry",
-                respect_expected_rq_timeout: "traffic", suppress_grpc_request_failure_code_stats,
+                dynamic_stats: "telemetry", upstream_log: "telemetry", upstream_log_options: "telemetry",
+                respect_expected_rq_timeout: "traffic", suppress_grpc_request_failure_code_stats: "telemetry",
                 reject_connect_request_early_data: "traffic",
             }
             refused {

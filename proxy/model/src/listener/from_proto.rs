@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::extensions::filters::listener as filters;
 use envoy_types::pb::envoy::r#type::v3 as range;
 use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
 
+use super::awaited::{AWAITED_FILTERS, AwaitedFilter};
 use super::{Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TrafficDirection};
 use crate::access_log::AccessLog;
 use crate::address::{Address, Names};
@@ -20,13 +21,6 @@ const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `per_connection_buffer_limit_bytes` of listeners and clusters when unset.
 pub(crate) const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
-
-/// Listener filters that istiod and users of EnvoyFilter send and that may not be passed over: they say who the client is, or keep it out.
-const AWAITED_FILTERS: [&str; 3] = [
-    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
-    "envoy.extensions.filters.listener.original_src.v3.OriginalSrc",
-    "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit",
-];
 
 const LISTENER_FILTERS: [&str; 3] = [types::ORIGINAL_DST, types::TLS_INSPECTOR, types::HTTP_INSPECTOR];
 
@@ -51,10 +45,10 @@ impl Listener {
                 bypass_overload_manager: "there is no overload manager to bypass",
             }
             unsupported {
-                per_connection_buffer_limit_bytes: "traffic", stat_prefix: "telemetry", stats_matcher,
-                per_connection_buffer_high_watermark_timeout, drain_type: "traffic", freebind: "traffic",
-                socket_options: "traffic", tcp_fast_open_queue_length, tcp_backlog_size: "traffic", enable_mptcp,
-                tcp_keepalive: "traffic",
+                per_connection_buffer_limit_bytes: "traffic", stat_prefix: "telemetry", stats_matcher: "telemetry",
+                per_connection_buffer_high_watermark_timeout: "traffic", drain_type: "traffic", freebind: "traffic",
+                socket_options: "traffic", tcp_fast_open_queue_length: "traffic", tcp_backlog_size: "traffic",
+                enable_mptcp: "traffic", tcp_keepalive: "traffic",
             }
             refused {
                 fcds_config: "ignoring it would leave the listener without those filter chains",
@@ -115,7 +109,7 @@ fn more_addresses(at: FieldPath<'_>, protos: Vec<pb::AdditionalAddress>) -> Resu
         let at = at.index(index);
         verdicts!(at, proto => pb::AdditionalAddress {
             supported { address }
-            unsupported { socket_options, tcp_keepalive }
+            unsupported { socket_options: "traffic", tcp_keepalive: "traffic" }
         });
         ip(&at.field("address"), address)
     });
@@ -206,10 +200,15 @@ fn listener_filter_kind(
             });
             Ok(ListenerFilterKind::TlsInspector)
         }
-        known if AWAITED_FILTERS.contains(&known) => Err(at.reject(format!(
-            "listener filter {name:?} of type {known:?} has no behaviour here, and connections would be taken for others without it: \
-             the traffic issue builds it"
-        ))),
+        known if AWAITED_FILTERS.contains(&known) => {
+            let rejection = at.reject(format!(
+                "listener filter {name:?} of type {known:?} has no behaviour here, and connections would be taken for others without it: \
+                 the traffic issue builds it"
+            ));
+            Err(AwaitedFilter::from_config(at, config, name)
+                .err()
+                .unwrap_or(rejection))
+        }
         _ => Err(config.reject(at, "listener filter", name, &LISTENER_FILTERS)),
     }
 }

@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::r#type::v3 as types;
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterName, Percent};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::network_filter::tunnel;
 use crate::route::HashKey;
 use crate::scalar::Wrapped;
 
@@ -39,19 +40,23 @@ impl TcpProxy {
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::TcpProxy) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::TcpProxy {
             supported { stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts }
+            partly { tunneling_config: "checked, and then refused: ignoring it would send the bytes without the tunnel" }
             unsupported {
-                on_demand, downstream_idle_timeout: "traffic", upstream_idle_timeout: "traffic", backoff_options: "traffic",
+                downstream_idle_timeout: "traffic", upstream_idle_timeout: "traffic", backoff_options: "traffic",
                 hash_policy: "traffic", max_downstream_connection_duration: "traffic",
                 max_downstream_connection_duration_jitter_percentage: "traffic", access_log_flush_interval: "telemetry",
-                flush_access_log_on_connected: "telemetry", access_log_options: "telemetry", proxy_protocol_tlvs: "traffic",
-                proxy_protocol_tlv_merge_policy: "traffic", upstream_connect_mode: "traffic", max_early_data_bytes: "traffic",
-                check_drain_close: "traffic",
+                flush_access_log_on_connected: "telemetry", access_log_options: "telemetry",
+                proxy_protocol_tlvs: "traffic", proxy_protocol_tlv_merge_policy: "traffic",
+                upstream_connect_mode: "traffic", max_early_data_bytes: "traffic", check_drain_close: "traffic",
             }
+            never { on_demand: "discovery on demand, which istiod does not serve" }
             refused {
                 metadata_match: "ignoring it would use endpoints outside the subset",
-                tunneling_config: "ignoring it would send the bytes without the tunnel: the traffic issue builds it",
             }
         });
+        if let Some(proto) = tunneling_config {
+            return Err(tunnel::refuse(&at.field("tunneling_config"), proto));
+        }
         let attempts = max_connect_attempts.value().unwrap_or(1);
         Ok(Self {
             stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,

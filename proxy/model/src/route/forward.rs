@@ -28,11 +28,12 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier, upgrade_configs,
         }
         unsupported {
-            append_x_forwarded_host: "traffic", flush_timeout: "traffic", early_data_policy, retry_policy_typed_config,
+            append_x_forwarded_host: "traffic", flush_timeout: "traffic", retry_policy_typed_config: "traffic",
             request_mirror_policies: "traffic", priority: "traffic", include_vh_rate_limits: "traffic",
             hash_policy: "traffic", cors: "traffic", grpc_timeout_offset: "traffic", internal_redirect_policy: "traffic",
             internal_redirect_action: "traffic", max_internal_redirects: "traffic", hedge_policy: "traffic",
         }
+        never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
         refused {
             metadata_match: "ignoring it would use endpoints outside the subset",
             path_rewrite_policy: "ignoring it would ask for another path",
@@ -256,8 +257,8 @@ impl RetryPolicy {
                 retriable_status_codes, retry_back_off,
             }
             unsupported {
-                per_try_idle_timeout: "traffic", retry_priority: "traffic", retry_options_predicates,
-                rate_limited_retry_back_off: "traffic", retriable_headers: "traffic", refresh_cluster_on_retry,
+                per_try_idle_timeout: "traffic", retry_priority: "traffic", retry_options_predicates: "traffic",
+                rate_limited_retry_back_off: "traffic", retriable_headers: "traffic", refresh_cluster_on_retry: "traffic",
             }
             refused { retriable_request_headers: "ignoring it would retry requests that must not be retried" }
         });

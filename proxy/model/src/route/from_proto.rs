@@ -135,8 +135,8 @@ impl VirtualHost {
             }
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
-                virtual_clusters, cors: "traffic", include_attempt_count_in_response: "traffic", retry_policy_typed_config,
-                hedge_policy: "traffic", include_is_timeout_retry_header: "traffic",
+                virtual_clusters: "telemetry", cors: "traffic", include_attempt_count_in_response: "traffic",
+                retry_policy_typed_config: "traffic", hedge_policy: "traffic", include_is_timeout_retry_header: "traffic",
                 per_request_buffer_limit_bytes: "traffic", request_body_buffer_limit: "traffic",
                 request_mirror_policies: "traffic", typed_per_filter_config: "traffic",
             }
@@ -244,7 +244,8 @@ fn decorator_operation(at: &FieldPath<'_>, proto: pb::Decorator) -> Result<Strin
 }
 
 impl RouteMatch {
-    fn from_proto(at: &FieldPath<'_>, proto: pb::RouteMatch) -> Result<Self, Rejection> {
+    /// Converts a match; other filters have them too.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteMatch) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::RouteMatch {
             supported { case_sensitive, headers, query_parameters, path_specifier }
             refused {

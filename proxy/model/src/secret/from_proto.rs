@@ -59,7 +59,7 @@ impl TlsCertificate {
         verdicts!(at, proto => pb::TlsCertificate {
             supported { certificate_chain, private_key }
             inert { watched_directory: "every change is seen without it: the files are looked at once a second, through symbolic links" }
-            unsupported { ocsp_staple, signed_certificate_timestamp, tls_params }
+            unsupported { ocsp_staple: "security", signed_certificate_timestamp: "security", tls_params: "security" }
             refused {
                 pkcs12: "without it there is no key pair",
                 private_key_provider: "without it there is no private key",
@@ -87,8 +87,8 @@ impl ValidationContext {
             supported { trusted_ca, match_subject_alt_names, match_typed_subject_alt_names, crl }
             inert { watched_directory: "every change is seen without it: the files are looked at once a second, through symbolic links" }
             unsupported {
-                allow_expired_certificate, trust_chain_verification, only_verify_leaf_cert_crl,
-                suppress_client_ca_list,
+                allow_expired_certificate: "security", trust_chain_verification: "security",
+                only_verify_leaf_cert_crl: "security", suppress_client_ca_list: "security",
             }
             refused {
                 ca_certificate_provider_instance: "ignoring it would trust other roots",

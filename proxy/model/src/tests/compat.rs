@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::verdict::{self, Kind, Verdict};
 use super::{check_golden, repository};
 use crate::dump::Descriptors;
+use crate::extension::{Builder, EXTENSIONS};
 
 const HEAD: &str = "\
 # Configuration fields and what becomes of them
@@ -16,7 +17,9 @@ a field that a newer Envoy adds does not compile until it has a verdict. A messa
 - **partly**: some of its values do; the note says which.
 - **inert**: nobody could see a difference; the note says why.
 - *unsupported*: it has no effect. The resource is accepted, and the field, or the message that it is in, is listed among the problems
-  of the configuration. The note says what will build it.
+  of the configuration. The note says what will build it, or why nothing will.
+  Filters that keep requests or connections out (rbac, jwt_authn, ext_authz, local_ratelimit of listeners) or say who the client is
+  (proxy_protocol, original_src), and tunnels of tcp_proxy, are checked field by field and then refused as a whole.
 - *refused*: the resource is rejected when it is set; the note says what ignoring it would do.
 ";
 
@@ -24,6 +27,16 @@ a field that a newer Envoy adds does not compile until it has a verdict. A messa
 fn the_table_of_fields_is_what_the_code_says() {
     let verdicts = verdict::all(&Descriptors::full().unwrap());
     assert!(verdicts.len() > 500, "{} verdicts", verdicts.len());
+    let is_silent = |verdict: &&Verdict| verdict.kind == Kind::Unsupported && verdict.text.is_empty();
+    let silent: Vec<_> = verdicts
+        .iter()
+        .filter(is_silent)
+        .map(|each| (&each.message, &each.field))
+        .collect();
+    assert!(
+        silent.is_empty(),
+        "without effect, and nothing says what will build it: {silent:?}"
+    );
     let mut messages: BTreeMap<&str, BTreeMap<&str, Vec<&Verdict>>> = BTreeMap::new();
     for verdict in &verdicts {
         // The members of a oneof are judged where it is matched; they stand with the rest of their message.
@@ -64,7 +77,19 @@ fn the_table_of_fields_is_what_the_code_says() {
             }
         }
     }
+    extensions(&mut text);
     check_golden(&repository().join("docs/compat.md"), &text);
+}
+
+/// Those that are refused by name.
+fn extensions(text: &mut String) {
+    text.push_str("\n## Extensions that are refused by name\n\n| type | note |\n|---|---|\n");
+    for (name, builder) in EXTENSIONS {
+        match builder {
+            Builder::Issue(issue) => writeln!(text, "| {name} | the {issue} issue builds it |").unwrap(),
+            Builder::Never(why) => writeln!(text, "| {name} | never: {why} |").unwrap(),
+        }
+    }
 }
 
 fn row(verdict: &Verdict, text: &mut String) {
@@ -76,6 +101,7 @@ fn row(verdict: &Verdict, text: &mut String) {
         ..
     } = verdict;
     let note = match kind {
+        Kind::Unsupported if note.starts_with(verdict::NEVER) => note.clone(),
         Kind::Unsupported | Kind::Awaited if !note.is_empty() => format!("the {note} issue builds it"),
         _ => note.clone(),
     };

@@ -13,13 +13,15 @@ use prost_reflect::{
 };
 
 use super::verdict::{self, Kind, Verdict};
-use super::{BOOTSTRAP_TYPE, Model, captures, convert};
+use super::{AWAITED_TYPE, BOOTSTRAP_TYPE, Model, captures, convert};
 use crate::decode;
 use crate::dump::Descriptors;
 use crate::field::{Problem, Rejection};
 
 /// Fields that say what an extension is called, and so only show in rejections.
-const ONLY_IN_MESSAGES: [&str; 13] = [
+const ONLY_IN_MESSAGES: [&str; 14] = [
+    // `rules_mean_what_they_say` in policy.rs.
+    "envoy.config.rbac.v3.Permission.uri_template",
     "envoy.config.accesslog.v3.AccessLog.name",
     "envoy.config.accesslog.v3.ExtensionFilter.name",
     "envoy.config.core.v3.TypedExtensionConfig.name",
@@ -69,6 +71,7 @@ fn seeds(descriptors: &Descriptors) -> Vec<Seed> {
         (decode::SECRET_TYPE, include_str!("seeds/secrets.json")),
         (decode::NAME_TABLE_TYPE, include_str!("seeds/names.json")),
         (BOOTSTRAP_TYPE, include_str!("seeds/bootstraps.json")),
+        (AWAITED_TYPE, include_str!("seeds/policies.json")),
     ];
     let mut seeds: Vec<Seed> = Vec::new();
     for captured in captures::all() {
@@ -321,11 +324,12 @@ fn fields(message: &MessageDescriptor, name: &str) -> Vec<FieldDescriptor> {
 /// Which of the places that read a message reads it here.
 pub(super) fn applies(verdict: &Verdict, path: &str) -> bool {
     let manager = path.contains("HttpConnectionManager");
-    let exporter = path.contains("access_loggers") || path.contains("config.trace");
-    let metadata = path.contains("initial_metadata");
+    let authorizer = path.contains("ext_authz");
+    let exporter = path.contains("access_loggers") || path.contains("config.trace") || authorizer;
+    let metadata = path.contains("initial_metadata") || authorizer;
     if verdict.message == "envoy.config.core.v3.HeaderValue" {
         return match verdict.place.as_str() {
-            "GrpcTarget" => metadata && exporter,
+            "header_values" => metadata && exporter,
             "initial_metadata" => metadata && !exporter,
             _ => !metadata,
         };

@@ -75,6 +75,9 @@ const ISTIO: [(&str, &str); 14] = [
     ("", ""),
 ];
 
+/// In place of the issue that builds a field: nothing will.
+pub(super) const NEVER: &str = "never";
+
 /// All verdicts, by file and place.
 pub(super) fn all(descriptors: &Descriptors) -> Vec<Verdict> {
     let names: HashMap<String, String> = descriptors
@@ -208,7 +211,11 @@ impl Reader<'_> {
             for (kind, issue, items) in split_groups(groups) {
                 for item in split_top(items) {
                     let (name, text) = item.split_once(':').unwrap_or((item, issue));
-                    let text = text.trim().trim_matches('"').to_owned();
+                    let text = text.trim().trim_matches('"');
+                    let text = match issue {
+                        NEVER => format!("{NEVER}: {text}"),
+                        _ => text.to_owned(),
+                    };
                     let field = self.field(&message, name.trim());
                     let (message, place) = (message.full_name().to_owned(), place.clone());
                     verdicts.push(Verdict {
@@ -317,12 +324,15 @@ fn split_groups(text: &str) -> Vec<(Kind, &str, &str)> {
     let mut groups = Vec::new();
     let mut rest = text.trim();
     while let Some((word, after)) = rest.split_once('{') {
-        let (word, issue) = word.trim().split_once(' ').unwrap_or((word.trim(), ""));
+        let word = word.trim();
+        let named = if word == NEVER { NEVER } else { "" };
+        let (word, issue) = word.split_once(' ').unwrap_or((word, named));
         let kind = match word {
             "supported" => Kind::Supported,
             "partly" => Kind::Partly,
             "inert" => Kind::Inert,
             "unsupported" => Kind::Unsupported,
+            "never" => Kind::Unsupported,
             "refused" => Kind::Refused,
             "awaited" => Kind::Awaited,
             other => panic!("{other:?} is no verdict"),

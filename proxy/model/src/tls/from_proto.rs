@@ -18,8 +18,9 @@ impl DownstreamTls {
             supported { common_tls_context, require_client_certificate }
             partly { require_sni: "false only; true is refused: clients without SNI would be served" }
             unsupported {
-                disable_stateful_session_resumption, session_timeout, full_scan_certs_on_sni_mismatch,
-                prefer_client_ciphers, session_ticket_keys_type,
+                disable_stateful_session_resumption: "security", session_timeout: "security",
+                full_scan_certs_on_sni_mismatch: "security", prefer_client_ciphers: "security",
+                session_ticket_keys_type: "security",
             }
             refused { ocsp_staple_policy: "ignoring it would serve certificates without a staple" }
         });
@@ -44,7 +45,8 @@ impl UpstreamTls {
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::UpstreamTlsContext) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::UpstreamTlsContext {
             supported { common_tls_context, sni }
-            unsupported { allow_renegotiation, max_session_keys, enforce_rsa_key_usage }
+            unsupported { max_session_keys: "security", enforce_rsa_key_usage: "security" }
+            never { allow_renegotiation: "rustls has none, and TLS 1.3 neither" }
             refused {
                 auto_host_sni: "ignoring it would ask for another server",
                 auto_sni_san_validation: "ignoring it would not check the server's name",
@@ -77,7 +79,7 @@ impl CommonTls {
             supported {
                 tls_params, tls_certificates, tls_certificate_sds_secret_configs, alpn_protocols, validation_context_type,
             }
-            unsupported { key_log }
+            unsupported { key_log: "security" }
             refused {
                 tls_certificate_provider_instance: "without it there is no certificate",
                 custom_tls_certificate_selector: "ignoring it would show another certificate",
