@@ -10,3 +10,4 @@ mod paths;
 mod redirects;
 mod secret_files;
 mod underscores;
+mod waiting;

@@ -31,6 +31,19 @@ impl Alone {
     /// # Panics
     /// When it ends, or is not ready in time.
     pub fn start(kind: Kind, resources: &str, prepare: impl FnOnce(&Namespace, &Path)) -> Self {
+        let alone = Self::unready(kind, resources, prepare);
+        until(&format!("{kind:?} ready"), crate::mesh::PATIENCE, || {
+            let response = alone.admin("/ready").ok()?;
+            (response.status() == 200).then_some(())
+        });
+        alone
+    }
+
+    /// As [`Self::start`], for one that may never be ready: waits until its admin interface answers.
+    ///
+    /// # Panics
+    /// When it does not answer in time.
+    pub fn unready(kind: Kind, resources: &str, prepare: impl FnOnce(&Namespace, &Path)) -> Self {
         tools::require();
         let folder = tools::open_folder("outrigger-e2e-alone-");
         let namespace = Namespace::alone();
@@ -51,15 +64,14 @@ impl Alone {
             proxy,
             folder,
         };
-        until(&format!("{kind:?} ready"), crate::mesh::PATIENCE, || {
+        until(&format!("{kind:?} answers"), crate::mesh::PATIENCE, || {
             let ended = alone.proxy.ended();
             assert!(
                 ended.is_none(),
                 "{kind:?} ended: {ended:?}: {}",
                 alone.proxy.stderr()
             );
-            let response = alone.admin("/ready").ok()?;
-            (response.status() == 200).then_some(())
+            alone.admin("/ready").ok().map(drop)
         });
         alone
     }
