@@ -11,6 +11,7 @@ mod dead_hosts;
 mod manager_stats;
 mod metrics;
 mod rotation;
+mod snapshot;
 mod split;
 mod streams;
 mod updates;

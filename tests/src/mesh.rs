@@ -75,7 +75,8 @@ pub struct Pod {
     pub app: Option<Process>,
     version: &'static str,
     workers: u32,
-    folder: PathBuf,
+    /// Its files.
+    pub folder: PathBuf,
 }
 
 /// A mesh. Dropping it ends and removes everything.
@@ -238,10 +239,16 @@ impl Mesh {
 
     /// Starts the proxy of a pod.
     pub fn start_proxy(&mut self, name: &str) {
+        self.start_proxy_with(name, &[]);
+    }
+
+    /// As [`Self::start_proxy`], with more arguments.
+    pub fn start_proxy_with(&mut self, name: &str, arguments: &[&str]) {
         let pod = self.pod_mut(name);
-        let command = pod
+        let mut command = pod
             .kind
             .command(&pod.namespace, &pod.folder.join("bootstrap.yaml"), pod.workers);
+        command.args(arguments);
         pod.proxy = Some(Process::start(command, "proxy", &pod.folder));
     }
 
@@ -301,13 +308,24 @@ impl Mesh {
             .unwrap_or_else(|error| panic!("GET {target}: {error}"))
     }
 
-    /// `GET target` from the admin interface of a pod's proxy.
+    /// `GET target` from the admin interface of a pod's proxy, which may not run yet.
+    ///
+    /// # Errors
+    /// As [`http::send`].
+    pub fn try_admin(&self, pod: &str, target: &str) -> io::Result<Response> {
+        http::send(
+            &self.pod(pod).namespace,
+            ADMIN,
+            &Request::get("localhost", target),
+        )
+    }
+
+    /// As [`Self::try_admin`].
     ///
     /// # Panics
     /// When there is no response.
     pub fn admin(&self, pod: &str, target: &str) -> Response {
-        let request = Request::get("localhost", target);
-        let response = http::send(&self.pod(pod).namespace, ADMIN, &request);
+        let response = self.try_admin(pod, target);
         response.unwrap_or_else(|error| panic!("admin of {pod}: GET {target}: {error}"))
     }
 

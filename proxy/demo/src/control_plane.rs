@@ -359,26 +359,33 @@ impl State {
             let verdict = asked.error.clone().map_or(Verdict::Ack, Verdict::Nack);
             self.journal.answered(&asked.nonce, verdict);
         }
-        let type_url = asked.type_url.clone();
+        let (type_url, held) = (asked.type_url.clone(), asked.held);
         self.journal.note_received(Received {
             stream: id,
             node: node.clone(),
             type_url: asked.type_url,
             subscribe: asked.subscribe,
             unsubscribe: asked.unsubscribe,
-            initial_versions: asked.initial_versions,
+            initial_versions: held.len(),
             nonce: asked.nonce,
             error: asked.error,
             at: Instant::now(),
         });
         if let Some(node) = node {
-            for response in self.answers(&node, &type_url, wanted) {
+            for response in self.answers(&node, &type_url, wanted, &held) {
                 self.send(id, &node, response);
             }
         }
     }
 
-    fn answers(&mut self, node: &str, type_url: &str, wanted: Wanted) -> Vec<DeltaDiscoveryResponse> {
+    /// `held`: what the client has; what of it is no more is said, as istiod does.
+    fn answers(
+        &mut self,
+        node: &str,
+        type_url: &str,
+        wanted: Wanted,
+        held: &[String],
+    ) -> Vec<DeltaDiscoveryResponse> {
         let nonce = self.nonce();
         let Some(node) = self.nodes.get_mut(node) else {
             return Vec::new();
@@ -398,14 +405,19 @@ impl State {
             }
             return recorded;
         }
+        let mut gone = Vec::new();
         let resources = match wanted {
-            Wanted::Nothing | Wanted::All => node.snapshot.all(type_url).to_vec(),
+            Wanted::Nothing | Wanted::All => {
+                let is_gone = |name: &&String| node.snapshot.find(type_url, name).is_none();
+                gone.extend(held.iter().filter(is_gone).cloned());
+                node.snapshot.all(type_url).to_vec()
+            }
             Wanted::Names(names) => names
                 .iter()
                 .filter_map(|name| node.snapshot.answer(type_url, name))
                 .collect(),
         };
-        vec![stream::response(type_url, nonce, resources, Vec::new())]
+        vec![stream::response(type_url, nonce, resources, gone)]
     }
 
     fn send(&mut self, id: u64, name: &str, response: DeltaDiscoveryResponse) -> bool {

@@ -34,7 +34,8 @@ pub(super) struct Asked {
     /// Names to add; for state-of-the-world all names.
     pub(super) subscribe: Vec<String>,
     pub(super) unsubscribe: Vec<String>,
-    pub(super) initial_versions: usize,
+    /// Names of what the client has already.
+    pub(super) held: Vec<String>,
     pub(super) nonce: String,
     pub(super) error: Option<String>,
 }
@@ -46,7 +47,7 @@ impl From<DeltaDiscoveryRequest> for Asked {
             type_url: request.type_url,
             subscribe: request.resource_names_subscribe,
             unsubscribe: request.resource_names_unsubscribe,
-            initial_versions: request.initial_resource_versions.len(),
+            held: request.initial_resource_versions.into_keys().collect(),
             nonce: request.response_nonce,
             error: request.error_detail.map(|status| status.message),
         }
@@ -60,7 +61,7 @@ impl From<DiscoveryRequest> for Asked {
             type_url: request.type_url,
             subscribe: request.resource_names,
             unsubscribe: Vec::new(),
-            initial_versions: 0,
+            held: Vec::new(),
             nonce: request.response_nonce,
             error: request.error_detail.map(|status| status.message),
         }
@@ -226,7 +227,7 @@ mod tests {
             type_url: type_url.to_owned(),
             subscribe: owned(subscribe),
             unsubscribe: owned(unsubscribe),
-            initial_versions: 0,
+            held: Vec::new(),
             nonce: String::new(),
             error: None,
         }
