@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::bootstrap::Loaded;
 use self::state::ServerState;
 use self::workers::Workers;
+use crate::admin;
 use crate::admin::options::{Mode, Options};
-use crate::admin::{self, AdminView as _};
 use crate::config::build::Shared;
 use crate::config::control::Control;
 use crate::config::streams::Streams;
@@ -153,7 +153,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let clusters = shared.clusters.clone();
     let transport_of = Box::new(move |cluster: &str| transports.get(cluster, &clusters));
     Streams::start(&control, node, ads.as_ref(), transport_of, &registry);
-    worker::spawn(housekeeping(control.clone(), state.clone(), registry.clone()));
+    worker::spawn(housekeeping(control, registry.clone()));
     tracing::info!(concurrency = workers.count(), "started");
     until_stopped(&state, &shared.sinks).await?;
     tracing::info!("stopping");
@@ -177,14 +177,14 @@ fn tell_address(path: &Path, address: SocketAddr) {
     }
 }
 
-async fn housekeeping(control: Rc<RefCell<Control>>, state: Rc<ServerState>, registry: Arc<Registry>) {
+/// What follows the clock or the system is read when stats are shown, not here.
+async fn housekeeping(control: Rc<RefCell<Control>>, registry: Arc<Registry>) {
     let mut ticks = tokio::time::interval(TICK);
     let mut until_flush = 0;
     loop {
         ticks.tick().await;
         control.borrow_mut().tick();
         control.borrow().shared().sinks.flush_local();
-        state.refresh_stats();
         until_flush += 1;
         if until_flush * TICK.as_secs() >= STATS_FLUSH.as_secs() {
             until_flush = 0;

@@ -49,11 +49,7 @@ const SHARED: &[(&str, &str, &str)] = &[
     ),
     ("Cluster.metadata", "src/http/filter/alpn.rs", ".metadata"),
     ("Cluster.name", "src/upstream/cluster.rs", "config.name"),
-    (
-        "ConfigSource.server",
-        "src/config/listeners.rs",
-        "source.server",
-    ),
+    ("ConfigSource.server", "src/config/listeners.rs", "source.server"),
     ("DownstreamTls.common", "src/tls/server.rs", "&config.common"),
     ("Endpoint.address", "src/upstream/endpoint.rs", "endpoint.address"),
     (

@@ -16,8 +16,9 @@ use self::replaced::Replaced;
 use super::build::{self, Shared};
 use super::recipe::Encoded;
 use super::secrets::{self, ClientNeeds, Secrets, Wanted};
-use super::store::{Offered, Store};
+use super::store::{Changes, Offered, Store};
 use super::wishes::ByServer;
+use crate::stats::Registry;
 use crate::time::Instant;
 use crate::tls::ClientTls;
 use crate::upstream::cluster::Cluster;
@@ -60,7 +61,7 @@ pub(super) struct KeptEndpoints {
 const REMEMBERED_BYTES: usize = 8 << 10;
 
 /// All clusters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Clusters {
     /// CDS and the bootstrap's.
     pub(super) store: Store<Kept>,
@@ -75,6 +76,17 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
+    /// None yet.
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            replaced: Replaced::default(),
+            store: Store::new(Changes::new(registry, "cluster_manager.cluster")),
+            endpoints: Store::default(),
+            warming: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+        }
+    }
+
     /// A cluster of a CDS response.
     ///
     /// # Errors

@@ -17,14 +17,14 @@ use xds_client::{Rejection, Update};
 use super::build::Shared;
 use super::clusters::Clusters;
 use super::connections::Connections;
-use super::counters::{ControlStats, DiscoveryStats, ListenerChanges};
+use super::counters::{ControlStats, DiscoveryStats};
 use super::history::{Difference, History, Limits, Summary, UnknownVersion};
 use super::listeners::Listeners;
 use super::names::{self, Names};
 use super::restore::Restore;
 use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
-use super::store::{Changes, Store};
+use super::store::Store;
 use super::wishes::Wishes;
 use crate::worker::WorkerHandle;
 
@@ -56,6 +56,7 @@ pub(crate) struct Control {
     /// The first CDS and LDS responses came.
     answered: (bool, bool),
     initialized: bool,
+    started: Instant,
 }
 
 impl Control {
@@ -69,12 +70,10 @@ impl Control {
         shared: Arc<Shared>,
         workers: Vec<WorkerHandle>,
     ) -> Result<Self, String> {
+        let started = Instant::now();
         let registry = &shared.registry;
         let (stats, connections) = (ControlStats::new(registry), Connections::new(registry));
-        let (mut clusters, mut listeners) = (Clusters::default(), Listeners::default());
-        clusters.store.changes = Some(Changes::new(registry, "cluster_manager.cluster"));
-        listeners.store.changes = Some(Changes::new(registry, "listener_manager.listener"));
-        listeners.changes = Some(ListenerChanges::new(registry));
+        let (clusters, listeners) = (Clusters::new(registry), Listeners::new(registry));
         let mut control = Self {
             shared,
             workers,
@@ -96,6 +95,7 @@ impl Control {
             restore: None,
             answered: (false, false),
             initialized: false,
+            started,
         };
         if bootstrap.ads.is_some() && bootstrap.node.captures_dns() {
             control.wishes.set(NAME_TABLE_TYPE, names::wanted());
@@ -137,7 +137,9 @@ impl Control {
         // Listeners go before others come, as in Envoy: those may want their addresses. Clusters go last.
         let is_listener = *type_url == *LISTENER_TYPE;
         if is_listener {
-            removed.iter().for_each(|name| self.remove(server, &type_url, name));
+            removed
+                .iter()
+                .for_each(|name| self.remove(server, &type_url, name));
         }
         let mut rejections = Vec::new();
         for resource in added {
@@ -155,7 +157,9 @@ impl Control {
             }
         }
         if !is_listener {
-            removed.iter().for_each(|name| self.remove(server, &type_url, name));
+            removed
+                .iter()
+                .for_each(|name| self.remove(server, &type_url, name));
         }
         let accepted = rejections.is_empty();
         self.answered(&type_url, &version);
@@ -365,7 +369,10 @@ impl Control {
             self.listeners
                 .publish_warm(&mut self.secrets, &self.shared, &self.workers);
             let listeners_ready = !self.dynamic.1 || self.answered.1;
-            self.initialized |= clusters_ready && listeners_ready && self.listeners.warming.is_empty();
+            if !self.initialized && clusters_ready && listeners_ready && self.listeners.warming.is_empty() {
+                self.initialized = true;
+                self.stats.initialized(self.started.elapsed());
+            }
         }
         let count = |number: usize| number as u64;
         self.stats.active_clusters.set(count(self.shared.clusters.len()));
@@ -402,10 +409,7 @@ impl Control {
     /// Counts what drains still, and what the connections to control planes did.
     pub(crate) fn refresh_stats(&mut self) {
         self.connections.refresh();
-        self.listeners
-            .changes
-            .iter_mut()
-            .for_each(ListenerChanges::refresh);
+        self.listeners.changes.refresh();
     }
 
     /// How long the certificate of ours that ends first is still valid; `None`: there is none.

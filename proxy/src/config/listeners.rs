@@ -20,18 +20,19 @@ use super::clusters::waited;
 use super::counters::ListenerChanges;
 use super::scopes::{self, RouteParts};
 use super::secrets::{self, Secrets, Wanted};
-use super::store::{Offered, Pending, Store};
+use super::store::{Changes, Offered, Pending, Store};
 use super::wishes::ByServer;
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::http::scoped_routes::ScopeCell;
 use crate::listener::accept;
 use crate::listener::runtime::ListenerCell;
 use crate::listener::table::ListenerTable;
+use crate::stats::Registry;
 use crate::time::Instant;
 use crate::worker::{self, WorkerHandle};
 
 /// All listeners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listeners {
     /// LDS and the bootstrap's.
     pub(super) store: Store<ListenerConfig>,
@@ -50,7 +51,7 @@ pub(super) struct Listeners {
     replacements: u64,
     addresses: Addresses,
     /// Where changes of what is in use are counted.
-    pub(super) changes: Option<ListenerChanges>,
+    pub(super) changes: ListenerChanges,
 }
 
 /// A listener that waits.
@@ -78,6 +79,22 @@ impl Active {
 }
 
 impl Listeners {
+    /// None yet.
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            parts: RouteParts::default(),
+            replacements: 0,
+            addresses: Addresses::default(),
+            store: Store::new(Changes::new(registry, "listener_manager.listener")),
+            routes: Store::default(),
+            warming: BTreeMap::new(),
+            active: BTreeMap::new(),
+            table: Arc::default(),
+            route_cells: BTreeMap::new(),
+            changes: ListenerChanges::new(registry),
+        }
+    }
+
     /// A listener of an LDS response.
     ///
     /// # Errors
@@ -184,9 +201,7 @@ impl Listeners {
             if let Some(active) = self.active.remove(name) {
                 active.cell.close(None);
                 self.addresses.close(&active.bound);
-                if let Some(changes) = &mut self.changes {
-                    changes.stopped(&active.cell.load());
-                }
+                self.changes.stopped(&active.cell.load());
                 self.update_table();
             }
         }
@@ -346,7 +361,7 @@ impl Listeners {
             Ok(listener) => Arc::new(listener),
             Err(error) => {
                 tracing::error!(listener = name, %error, "accepted, but cannot be put in use; the last working one stays");
-                self.changes.iter().for_each(ListenerChanges::not_created);
+                self.changes.not_created();
                 return;
             }
         };
@@ -359,19 +374,15 @@ impl Listeners {
         match self.active.get(name) {
             Some(active) if same_sockets(active) => {
                 let old = active.cell.set(listener.clone());
-                if let Some(changes) = &mut self.changes {
-                    changes.updated(&old, &listener, workers.len());
-                }
+                self.changes.updated(&old, &listener, workers.len());
             }
             _ => {
                 if let Err(error) = warming.sockets.iter().try_for_each(Sockets::listen) {
                     tracing::error!(listener = name, %error, "cannot listen any more; the last working one stays");
-                    self.changes.iter().for_each(ListenerChanges::not_created);
+                    self.changes.not_created();
                     return;
                 }
-                if let Some(changes) = &mut self.changes {
-                    changes.created(workers.len());
-                }
+                self.changes.created(workers.len());
                 let cell = ListenerCell::new(listener.clone());
                 let bound = warming.sockets.iter().map(|sockets| sockets.bound).collect();
                 for sockets in warming.sockets {
@@ -380,9 +391,7 @@ impl Listeners {
                 if let Some(old) = self.active.insert(name.to_owned(), Active { cell, bound }) {
                     old.cell.close(Some(&listener));
                     self.addresses.close(&old.bound);
-                    if let Some(changes) = &mut self.changes {
-                        changes.stopped(&old.cell.load());
-                    }
+                    self.changes.stopped(&old.cell.load());
                 }
             }
         }

@@ -85,7 +85,11 @@ impl RouteParts {
 
     /// A scope that is gone.
     pub(super) fn remove_scope(&mut self, server: &ConfigServer, name: &str) {
-        if self.scopes.get_mut(server).is_some_and(|store| store.remove(name)) {
+        if self
+            .scopes
+            .get_mut(server)
+            .is_some_and(|store| store.remove(name))
+        {
             self.has_new_scopes = true;
             self.generation += 1;
         }

@@ -52,8 +52,8 @@ pub(super) struct Store<T> {
     pub(super) refused: BTreeMap<Arc<str>, Refused>,
     /// Version of the last response that was applied.
     pub(super) version: String,
-    /// Where changes are counted, if they are.
-    pub(super) changes: Option<Changes>,
+    /// Where changes are counted.
+    changes: Changes,
     /// Goes up with everything that is in force or no more.
     generation: u64,
     /// What changed since [`Self::take_journal`]; `None`: nobody asks.
@@ -90,15 +90,31 @@ impl Changes {
             removed: counter("removed"),
         }
     }
+
+    /// For what nobody counts.
+    fn none() -> Self {
+        Self {
+            added: Counter::none(),
+            modified: Counter::none(),
+            removed: Counter::none(),
+        }
+    }
 }
 
 impl<T> Default for Store<T> {
     fn default() -> Self {
+        Self::new(Changes::none())
+    }
+}
+
+impl<T> Store<T> {
+    /// An empty one.
+    pub(super) fn new(changes: Changes) -> Self {
         Self {
             accepted: HashMap::new(),
             refused: BTreeMap::new(),
             version: String::new(),
-            changes: None,
+            changes,
             generation: 0,
             journal: None,
             problems: HashSet::new(),
@@ -230,13 +246,12 @@ impl<T> Store<T> {
         // The names of the journal, and those here, are the same strings.
         self.accepted.insert(name.clone(), accepted);
         self.note(name, before);
-        if let Some(changes) = &self.changes {
-            if is_new {
-                changes.added.inc();
-            } else {
-                changes.modified.inc();
-            }
-        }
+        let change = if is_new {
+            &self.changes.added
+        } else {
+            &self.changes.modified
+        };
+        change.inc();
     }
 
     /// The list itself if it is new, else the one there is. A thousand resources that look alike have the same problems.
@@ -280,9 +295,7 @@ impl<T> Store<T> {
         if let Some((name, accepted)) = removed {
             self.generation += 1;
             self.note(name, Some(accepted.bytes));
-        }
-        if let Some(changes) = self.changes.as_ref().filter(|_| was_there) {
-            changes.removed.inc();
+            self.changes.removed.inc();
         }
         was_there
     }
@@ -344,10 +357,7 @@ mod tests {
     #[test]
     fn what_is_new_changed_and_gone_is_counted() {
         let registry = Registry::new(TagRules::new(&[], false).expect("no rule"));
-        let mut store = Store::<String> {
-            changes: Some(Changes::new(&registry, "cluster_manager.cluster")),
-            ..Store::default()
-        };
+        let mut store = Store::<String>::new(Changes::new(&registry, "cluster_manager.cluster"));
         let decode = |bytes: &[u8]| {
             Ok(Converted {
                 value: String::from_utf8_lossy(bytes).into_owned(),

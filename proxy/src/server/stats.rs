@@ -1,15 +1,15 @@
 //! `server.*`: what the process is and uses. Source: Envoy docs, "Statistics", server; contract §2.5 for what Istio reads.
-use std::cell::Cell;
 use std::time::Duration;
 
 use crate::admin::Lifecycle;
-use crate::stats::{Gauge, Histogram, Registry};
+use crate::stats::{Gauge, Registry};
 
 const KIBIBYTE: u64 = 1024;
 /// What Envoy shows when no certificate is loaded.
 const NO_CERTIFICATE: u64 = u32::MAX as u64;
 
-/// Gauges that Istio's readiness probe and dashboards read. `server.total_connections` is counted by the listeners.
+/// Gauges that Istio's readiness probe and dashboards read. `server.total_connections` is counted by the listeners,
+/// `server.initialization_time_ms` by the control.
 pub(super) struct ServerStats {
     state: Gauge,
     live: Gauge,
@@ -18,8 +18,6 @@ pub(super) struct ServerStats {
     memory_heap_size: Gauge,
     memory_physical_size: Gauge,
     days_until_first_cert_expiring: Gauge,
-    initialization_time_ms: Histogram,
-    was_live: Cell<bool>,
 }
 
 impl ServerStats {
@@ -39,8 +37,6 @@ impl ServerStats {
             memory_heap_size: gauge("memory_heap_size"),
             memory_physical_size: gauge("memory_physical_size"),
             days_until_first_cert_expiring: gauge("days_until_first_cert_expiring"),
-            initialization_time_ms: registry.histogram("server.initialization_time_ms"),
-            was_live: Cell::new(false),
         }
     }
 
@@ -49,10 +45,6 @@ impl ServerStats {
         self.state.set(u64::from(lifecycle.number()));
         self.live.set(u64::from(lifecycle == Lifecycle::Live));
         self.uptime.set(uptime.as_secs());
-        if lifecycle == Lifecycle::Live && !self.was_live.replace(true) {
-            self.initialization_time_ms
-                .record(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX));
-        }
         let days = first_expiry.map_or(NO_CERTIFICATE, |left| left.as_secs() / (24 * 60 * 60));
         self.days_until_first_cert_expiring.set(days);
         if let Some(memory) = Memory::now() {

@@ -183,7 +183,11 @@ async fn a_request_brings_the_name_that_is_sent_and_asked_for() {
         let (served, called) = scene.run().await;
         assert_eq!(called.is_ok(), expected.is_ok(), "{sent:?} {required:?}");
         if let Ok(expected) = expected {
-            assert_eq!(served.unwrap().server_name.as_deref(), expected, "{sent:?} {required:?}");
+            assert_eq!(
+                served.unwrap().server_name.as_deref(),
+                expected,
+                "{sent:?} {required:?}"
+            );
         }
     };
     check(None, None, Ok(Some(BILL_SNI))).await;
