@@ -14,7 +14,7 @@ use xds_client::{
 struct Printer;
 
 impl Handler for Printer {
-    fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
         println!("{} {}", update.type_url, update.version);
         for resource in &update.added {
             println!("  + {} ({} bytes)", resource.name, resource.any.value.len());

@@ -5,10 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
-use crate::Subscriptions;
+use crate::{Any, Subscriptions};
 
 /// One resource as the control plane sent it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +17,7 @@ pub struct Resource {
     /// Opaque; often empty (istiod sends no version with clusters, listeners, routes and endpoints).
     /// In the state-of-the-world protocol: the version of the whole response.
     pub version: String,
-    /// The bytes, untouched. Its `type_url` equals the update's.
+    /// The bytes, untouched, and a part of the response: copy what is to stay. Its `type_url` equals the update's.
     pub any: Any,
 }
 
@@ -93,7 +92,8 @@ pub trait Handler {
     ///
     /// # Errors
     /// The rejected resources. They, and only they, are named in the NACK. An empty list counts as `Ok`.
-    fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>>;
+    fn on_update(&mut self, update: &Update, subscriptions: &mut Subscriptions)
+    -> Result<(), Vec<Rejection>>;
 
     /// Told of each connect and disconnect.
     fn on_connection(&mut self, event: ConnectionEvent) {
@@ -112,7 +112,11 @@ pub trait Handler {
 }
 
 impl<H: Handler + ?Sized> Handler for &mut H {
-    fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(
+        &mut self,
+        update: &Update,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), Vec<Rejection>> {
         (**self).on_update(update, subscriptions)
     }
 
@@ -134,7 +138,7 @@ struct Named {
 
 /// The name of a resource of Envoy's: field 1, a string that is not empty. For owners that name some types themselves.
 pub fn first_string_field(any: &Any) -> Option<String> {
-    let named = Named::decode(any.value.as_slice()).ok()?;
+    let named = Named::decode(&*any.value).ok()?;
     (!named.name.is_empty()).then_some(named.name)
 }
 
@@ -147,7 +151,7 @@ mod tests {
         let check = |value: &[u8], expected: Option<&str>| {
             let any = Any {
                 type_url: "t".into(),
-                value: value.to_vec(),
+                value: value.to_vec().into(),
             };
             assert_eq!(first_string_field(&any).as_deref(), expected, "{value:?}");
         };

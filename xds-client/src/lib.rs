@@ -23,6 +23,7 @@
 //! - **Streams that end.** The next one says the node, what is held and what is wanted; nonces of the last one are forgotten. Waits
 //!   between attempts grow, with full jitter.
 //! - **Time to live.** Resources that have one are removed when it is over, connected or not, and heartbeats prolong it.
+//! - **Bytes.** A response is not copied: resources are parts of what came. An owner that keeps one copies it.
 //! - **Bounds.** Nothing is read while too many answers wait; a response is at most as large as
 //!   [`Transport::with_max_message_bytes`] says.
 //!
@@ -41,7 +42,7 @@
 //! struct Owner;
 //!
 //! impl Handler for Owner {
-//!     fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+//!     fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
 //!         let bad = update.added.iter().filter(|r| r.any.value.is_empty());
 //!         let rejections: Vec<_> =
 //!             bad.map(|r| Rejection { resource: r.name.clone(), reason: "empty".into() }).collect();
@@ -90,6 +91,7 @@ mod connect;
 mod counters;
 mod handler;
 mod protocol;
+mod response;
 pub mod session;
 mod subscriptions;
 mod token;
@@ -103,9 +105,9 @@ pub use connect::{Connect, Connecting, Connection, Plain};
 pub use counters::Counters;
 pub use envoy_types::pb::envoy::config::core::v3::Node;
 pub use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-pub use envoy_types::pb::google::protobuf::Any;
 pub use handler::{ConnectionEvent, Handler, Rejection, Report, Resource, Update, first_string_field};
 pub use protocol::{FileSource, Method, Protocol, ReadFile, Rest, RestCodec};
+pub use response::{Any, DeltaResource, DeltaResponse, Name, SotwResponse};
 pub use session::Session;
 pub use session::delta::DeltaSession;
 pub use session::sotw::SotwSession;

@@ -1,7 +1,7 @@
 //! The protocol itself, as machines without I/O and without a clock.
 //!
 //! A machine is told of streams and responses and asked for requests; the subscriptions it owns may change at any
-//! time. It knows names and [`Any`](envoy_types::pb::google::protobuf::Any)s only.
+//! time. It knows names and [`Any`](crate::Any)s only.
 //! Source: the xDS protocol document of Envoy; istiod's reading of it (pilot/pkg/xds/delta.go, pkg/xds/server.go).
 
 pub mod delta;

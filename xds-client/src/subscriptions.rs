@@ -24,6 +24,8 @@ pub(crate) struct Interest {
     /// Dropped since the session last looked. A name that is wanted again by then must be asked for anew, because
     /// the owner may have thrown its copy away.
     pub(crate) forgotten: BTreeSet<String>,
+    /// Goes up with each change of `names`.
+    pub(crate) revision: u64,
     /// Whether the session should compare `names` with what it asked for.
     pub(crate) changed: bool,
 }
@@ -45,6 +47,7 @@ impl Subscriptions {
                 changed: !names.is_empty(),
                 names,
                 forgotten: BTreeSet::new(),
+                revision: 0,
             });
             return;
         };
@@ -54,6 +57,7 @@ impl Subscriptions {
         let dropped = interest.names.difference(&names).cloned();
         interest.forgotten.extend(dropped);
         interest.names = names;
+        interest.revision += 1;
         interest.changed = true;
     }
 

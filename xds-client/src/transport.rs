@@ -3,6 +3,9 @@
 //! Knows connections and calls, not what is said over them. Settings as Istio's agent uses them:
 //! pilot/pkg/grpc/grpc.go (windows, message size), pkg/keepalive/options.go (pings).
 
+mod call;
+mod messages;
+
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -11,19 +14,17 @@ use std::task::{self, Poll};
 use std::time::Duration;
 use std::{fmt, io};
 
-use futures_util::{Stream, TryStreamExt, stream};
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
-use tonic::client::Grpc;
 use tonic::codegen::{Service, http};
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::{Code, Status};
 
+use crate::Address;
 use crate::connect::{Connect, Counted, Plain, Traffic};
 use crate::token::TokenFile;
-use crate::{Address, Method};
+
+pub(crate) use self::call::Responses;
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,9 +114,6 @@ pub struct Transport {
     max_message_bytes: usize,
     connect_timeout: Duration,
 }
-
-/// Messages of a stream; the first poll starts the call.
-pub(crate) type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Transport {
     /// Prepares; nothing is connected yet. Connect timeout 10 s.
@@ -257,34 +255,6 @@ impl Transport {
         self.max_message_bytes
     }
 
-    /// Begins a call; `requests` are what it sends.
-    pub(crate) fn call<Q, R>(
-        &self,
-        method: &Method,
-        channel: Channel,
-        requests: mpsc::Receiver<Q>,
-    ) -> Responses<R>
-    where
-        Q: prost::Message + Send + 'static,
-        R: prost::Message + Default + Send + 'static,
-    {
-        let request = self.request(requests);
-        let path = method.0.clone();
-        let mut client = Grpc::new(channel).max_decoding_message_size(self.max_message_bytes);
-        let call = async move {
-            client
-                .ready()
-                .await
-                .map_err(|error| Status::unavailable(causes(&error)))?;
-            client
-                .streaming(request, path, ProstCodec::<Q, R>::default())
-                .await
-        };
-        // A control plane may send response headers with its first message only, so waiting for them before sending
-        // requests would wait for ever: the call is a stream from its very start.
-        Box::pin(stream::once(async move { call.await.map(tonic::Response::into_inner) }).try_flatten())
-    }
-
     /// The headers of a call that begins now.
     pub(crate) fn metadata(&self) -> MetadataMap {
         let mut metadata = self.metadata.clone();
@@ -292,15 +262,6 @@ impl Transport {
             metadata.insert("authorization", token);
         }
         metadata
-    }
-
-    fn request<T: Send + 'static>(
-        &self,
-        mut messages: mpsc::Receiver<T>,
-    ) -> Request<impl Stream<Item = T> + Send + 'static> {
-        let mut request = Request::new(stream::poll_fn(move |context| messages.poll_recv(context)));
-        *request.metadata_mut() = self.metadata();
-        request
     }
 
     pub(crate) fn stream_error(&self, status: &Status) -> TransportError {

@@ -46,10 +46,10 @@ enum Told {
 struct Owner(mpsc::Sender<Told>);
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
-        let added: Vec<_> = update.added.into_iter().map(|r| r.name).collect();
+    fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+        let added: Vec<_> = update.added.iter().map(|r| r.name.as_str()).collect();
         self.0
-            .try_send(Told::Update(added.join(" "), update.removed))
+            .try_send(Told::Update(added.join(" "), update.removed.clone()))
             .unwrap();
         Ok(())
     }

@@ -123,12 +123,12 @@ enum Told {
 struct Owner(mpsc::Sender<Told>);
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
         let bad = update.added.iter().find(|r| r.name == "bad").map(|r| Rejection {
             resource: r.name.clone(),
             reason: "bad".into(),
         });
-        let _ = self.0.try_send(Told::Update(update));
+        let _ = self.0.try_send(Told::Update(update.clone()));
         bad.map_or(Ok(()), |bad| Err(vec![bad]))
     }
 

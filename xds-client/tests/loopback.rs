@@ -214,8 +214,8 @@ struct Owner {
 }
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
-        self.updates.try_send(update).unwrap();
+    fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+        self.updates.try_send(update.clone()).unwrap();
         Ok(())
     }
 

@@ -95,7 +95,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<String> {
 struct Owner(mpsc::Sender<String>);
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
         let names: Vec<_> = update.added.iter().map(|r| r.name.as_str()).collect();
         let told = format!("+{} -{}", names.join(","), update.removed.join(","));
         self.0.try_send(told).unwrap();

@@ -39,7 +39,11 @@ struct Proxy {
 }
 
 impl Handler for Proxy {
-    fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(
+        &mut self,
+        update: &Update,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), Vec<Rejection>> {
         self.updates += 1;
         match &*update.type_url {
             CLUSTER => {
@@ -48,7 +52,7 @@ impl Handler for Proxy {
                     self.clusters.remove(name);
                     self.endpoints.remove(name);
                 }
-                self.removed_clusters.extend(update.removed);
+                self.removed_clusters.extend(update.removed.iter().cloned());
                 let outbound = self
                     .clusters
                     .iter()
@@ -61,7 +65,7 @@ impl Handler for Proxy {
                 let routes = ["8080", "9999"].map(str::to_owned);
                 subscriptions.set_names(ROUTES, routes.into());
             }
-            ENDPOINTS => self.endpoints.extend(update.added.into_iter().map(|r| r.name)),
+            ENDPOINTS => self.endpoints.extend(update.added.iter().map(|r| r.name.clone())),
             _ => {}
         }
         Ok(())
@@ -85,7 +89,7 @@ fn the_recorded_cutover_is_taken_whole_and_late_endpoints_are_dropped() {
     let mut unsubscribed = Vec::new();
     for response in responses {
         let (type_url, nonce) = (response.type_url.clone(), response.nonce.clone());
-        session.on_response(response, &mut proxy);
+        session.on_response(response.into(), &mut proxy);
         let requests = drain(&mut session);
         let (answer, changes) = requests.split_first().unwrap();
         assert_eq!((&answer.type_url, &answer.response_nonce), (&type_url, &nonce));

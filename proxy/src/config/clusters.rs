@@ -95,21 +95,24 @@ impl Clusters {
         &mut self,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
         secrets: &mut Secrets,
     ) -> Result<(), String> {
+        let Offered::Changed(pending) = self
+            .store
+            .offer(name, version, bytes, |bytes| decode::cluster(bytes))?
+        else {
+            return Ok(());
+        };
         if self.store.accepted.get(name).is_some_and(|known| known.is_static) {
             let reason =
                 format!("cluster {name:?} is one of the bootstrap; dynamic clusters need other names");
             self.store.refuse(name, version, bytes, &reason);
             return Err(reason);
         }
-        let Offered::Changed(pending) = self.store.offer(name, version, bytes, decode::cluster)? else {
-            return Ok(());
-        };
         if let Some(error) = tls_of(&pending.model).find_map(|tls| ClientTls::check(tls).err()) {
             let reason = format!("cluster {name:?}: transport_socket: {error}");
-            self.store.refuse(name, version, pending.bytes().clone(), &reason);
+            self.store.refuse(name, version, pending.bytes(), &reason);
             return Err(reason);
         }
         let kept = Kept::of(&pending.model, secrets);
@@ -162,20 +165,20 @@ impl Clusters {
         &mut self,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
         shared: &Shared,
         workers: &[WorkerHandle],
     ) -> Result<(), String> {
-        let before = self.endpoints.get(name).cloned();
+        let is_large = bytes.len() >= REMEMBERED_BYTES;
+        let before = self.endpoints.get(name).filter(|_| is_large).cloned();
         let mut remembered = None;
-        let encoded = bytes.clone();
-        let decode = |bytes: &[u8]| {
-            if bytes.len() < REMEMBERED_BYTES {
+        let decode = |bytes: &Bytes| {
+            if !is_large {
                 return decode::load_assignment(bytes);
             }
             let nothing = Remembered::default();
             let before = before.as_ref().and_then(|before| before.remembered.as_ref());
-            let (converted, now) = before.unwrap_or(&nothing).load_assignment(&encoded)?;
+            let (converted, now) = before.unwrap_or(&nothing).load_assignment(bytes)?;
             remembered = Some(now);
             Ok(converted)
         };
@@ -187,7 +190,7 @@ impl Clusters {
             let Some(slot) = shared.clusters.cell(cluster).slot() else {
                 continue;
             };
-            let mut used = slot.set_endpoints(&encoded, &pending.model, members);
+            let mut used = slot.set_endpoints(pending.bytes(), &pending.model, members);
             if members.total > MANY_HOSTS && used.is_none() {
                 used = slot.get();
             }

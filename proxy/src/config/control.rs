@@ -124,7 +124,7 @@ impl Control {
     ///
     /// # Errors
     /// The resources that were rejected; all others are in force.
-    pub(crate) fn apply(&mut self, server: &ConfigServer, update: Update) -> Result<(), Vec<Rejection>> {
+    pub(crate) fn apply(&mut self, server: &ConfigServer, update: &Update) -> Result<(), Vec<Rejection>> {
         let since = Instant::now();
         let Update {
             type_url,
@@ -133,25 +133,24 @@ impl Control {
             removed,
             ..
         } = update;
-        self.replace_restored(&type_url);
+        self.replace_restored(type_url);
         // Listeners go before others come, as in Envoy: those may want their addresses. Clusters go last.
-        let is_listener = *type_url == *LISTENER_TYPE;
+        let is_listener = **type_url == *LISTENER_TYPE;
         if is_listener {
             removed
                 .iter()
-                .for_each(|name| self.remove(server, &type_url, name));
+                .for_each(|name| self.remove(server, type_url, name));
         }
         let mut rejections = Vec::new();
         for resource in added {
-            let bytes = Bytes::from(resource.any.value);
-            if let Err(reason) = self.offer(server, &type_url, &resource.name, &version, bytes) {
+            if let Err(reason) = self.offer(server, type_url, &resource.name, version, &resource.any.value) {
                 tracing::warn!(
                     resource = resource.name,
                     reason,
                     "configuration rejected; the last good one stays"
                 );
                 rejections.push(Rejection {
-                    resource: resource.name,
+                    resource: resource.name.clone(),
                     reason,
                 });
             }
@@ -159,17 +158,17 @@ impl Control {
         if !is_listener {
             removed
                 .iter()
-                .for_each(|name| self.remove(server, &type_url, name));
+                .for_each(|name| self.remove(server, type_url, name));
         }
         let accepted = rejections.is_empty();
-        self.answered(&type_url, &version);
-        self.listeners.parts.answered(server, &type_url);
-        self.record(&type_url, &version);
+        self.answered(type_url, version);
+        self.listeners.parts.answered(server, type_url);
+        self.record(type_url, version);
         self.settle();
         self.wish();
-        if let Some(stats) = self.stats_of(&type_url) {
+        if let Some(stats) = self.stats_of(type_url) {
             if accepted {
-                stats.accepted(&version, since)
+                stats.accepted(version, since)
             } else {
                 stats.rejected()
             }
@@ -270,7 +269,7 @@ impl Control {
         type_url: &str,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
     ) -> Result<(), String> {
         match type_url {
             CLUSTER_TYPE => self.clusters.offer(name, version, bytes, &mut self.secrets),
@@ -323,7 +322,7 @@ impl Control {
         type_url: &str,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
     ) -> Result<(), String> {
         self.offer(&ConfigServer::Ads, type_url, name, version, bytes)
     }

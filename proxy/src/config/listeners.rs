@@ -103,10 +103,12 @@ impl Listeners {
         &mut self,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
         workers: usize,
     ) -> Result<(), String> {
-        let Offered::Changed(pending) = self.store.offer(name, version, bytes.clone(), decode::listener)?
+        let Offered::Changed(pending) = self
+            .store
+            .offer(name, version, bytes, |bytes| decode::listener(bytes))?
         else {
             return Ok(());
         };
@@ -215,12 +217,12 @@ impl Listeners {
         &mut self,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
         shared: &Shared,
     ) -> Result<(), String> {
-        let Offered::Changed(pending) =
-            self.routes
-                .offer(name, version, bytes.clone(), decode::route_table)?
+        let Offered::Changed(pending) = self
+            .routes
+            .offer(name, version, bytes, |bytes| decode::route_table(bytes))?
         else {
             return Ok(());
         };

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::decode;
 use outrigger_model::nds::NameTable;
@@ -26,8 +25,8 @@ impl Names {
     ///
     /// # Errors
     /// Why it is rejected; the one before stays.
-    pub(super) fn offer(&mut self, version: &str, bytes: Bytes) -> Result<(), String> {
-        if let Offered::Changed(pending) = self.store.offer(NAME, version, bytes, decode::name_table)? {
+    pub(super) fn offer(&mut self, version: &str, bytes: &[u8]) -> Result<(), String> {
+        if let Offered::Changed(pending) = self.store.offer(NAME, version, bytes, |bytes| decode::name_table(bytes))? {
             self.store.accept(NAME, pending);
         }
         Ok(())

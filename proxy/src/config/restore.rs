@@ -123,7 +123,7 @@ impl Control {
             return;
         };
         for (name, bytes) in resources {
-            if let Err(reason) = self.offer_restored(type_url, &name, &version, bytes) {
+            if let Err(reason) = self.offer_restored(type_url, &name, &version, &bytes) {
                 tracing::warn!(
                     resource = name,
                     reason,

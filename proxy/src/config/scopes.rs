@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
 use outrigger_model::decode;
 use outrigger_model::route::{RouteTableConfig, VirtualHost};
@@ -53,10 +52,10 @@ impl RouteParts {
         server: &ConfigServer,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
     ) -> Result<(), String> {
         let store = self.scopes.entry(server.clone()).or_default();
-        if let Offered::Changed(pending) = store.offer(name, version, bytes, decode::scope)? {
+        if let Offered::Changed(pending) = store.offer(name, version, bytes, |bytes| decode::scope(bytes))? {
             store.accept(name, pending);
             self.has_new_scopes = true;
             self.generation += 1;
@@ -73,10 +72,10 @@ impl RouteParts {
         server: &ConfigServer,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
     ) -> Result<(), String> {
         let store = self.hosts.entry(server.clone()).or_default();
-        if let Offered::Changed(pending) = store.offer(name, version, bytes, decode::virtual_host)? {
+        if let Offered::Changed(pending) = store.offer(name, version, bytes, |bytes| decode::virtual_host(bytes))? {
             store.accept(name, pending);
             self.changed_tables.extend(table_of(name).map(str::to_owned));
         }

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::decode;
 use outrigger_model::document::{DocumentError, FileSecret, read_secrets};
@@ -76,7 +75,7 @@ impl Control {
         server: &ConfigServer,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
     ) -> Result<(), String> {
         let taken = self.take_secret(server, name, version, bytes);
         self.count_secret(
@@ -162,9 +161,7 @@ impl Control {
         for name in names {
             let found = secrets.iter().find(|secret| secret.name == *name);
             let taken = match found {
-                Some(secret) => {
-                    self.take_secret(&server, name, &secret.version, Bytes::from(secret.bytes.clone()))
-                }
+                Some(secret) => self.take_secret(&server, name, &secret.version, &secret.bytes),
                 None => Err(not_there(name, &secrets)),
             };
             faults.extend(taken.err());
@@ -183,11 +180,11 @@ impl Control {
         server: &ConfigServer,
         name: &str,
         version: &str,
-        bytes: Bytes,
+        bytes: &[u8],
     ) -> Result<(), String> {
         let store = self.secret_stores.entry(server.clone()).or_default();
         let was_refused = store.refused.contains_key(name);
-        let pending = match store.offer(name, version, bytes.clone(), decode::secret)? {
+        let pending = match store.offer(name, version, bytes, |bytes| decode::secret(bytes))? {
             Offered::Changed(pending) => pending,
             Offered::Unchanged => {
                 // What was refused may have left its files to be watched.
@@ -217,7 +214,7 @@ impl Control {
         if let Some(refused) = refused.and_then(|store| store.refused.get(key.name.as_str())) {
             let (version, bytes) = (refused.version.clone(), refused.bytes.clone());
             // Good a moment ago; if it no longer is, the next look says so.
-            let _ = self.take_secret(server, &key.name, &version, bytes);
+            let _ = self.take_secret(server, &key.name, &version, &bytes);
         }
     }
 

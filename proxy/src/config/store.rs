@@ -1,7 +1,7 @@
 //! What was received of one resource type, by name: the accepted bytes and the last rejection.
 //!
-//! Bytes are compared with those in force before anything is decoded: what is the same costs that comparison and nothing else. Of the
-//! decoded value only what its owner needs is kept; the bytes are kept anyway, for `/config_dump`.
+//! Bytes are compared with those in force before anything is decoded: what is the same costs that comparison and nothing else. What is
+//! kept is copied, because what comes is a part of a whole response, which is not to stay in memory for its sake. Of the decoded value only what its owner needs is kept; the bytes are kept anyway, for `/config_dump`.
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -172,8 +172,8 @@ impl<T> Store<T> {
         &mut self,
         name: &str,
         version: &str,
-        bytes: Bytes,
-        decode: impl FnOnce(&[u8]) -> Result<Converted<M>, Rejection>,
+        bytes: &[u8],
+        decode: impl FnOnce(&Bytes) -> Result<Converted<M>, Rejection>,
     ) -> Result<Offered<M>, String> {
         if *self.last_version != *version {
             self.last_version = version.into();
@@ -181,10 +181,13 @@ impl<T> Store<T> {
         if let Some(known) = self.accepted.get_mut(name)
             && known.bytes == bytes
         {
-            known.version = self.last_version.clone();
+            if !Arc::ptr_eq(&known.version, &self.last_version) {
+                known.version = self.last_version.clone();
+            }
             self.refused.remove(name);
             return Ok(Offered::Unchanged);
         }
+        let bytes = Bytes::copy_from_slice(bytes);
         match decode(&bytes) {
             Ok(Converted { value, problems }) => Ok(Offered::Changed(Pending {
                 model: value,
@@ -194,7 +197,7 @@ impl<T> Store<T> {
             })),
             Err(rejection) => {
                 let reason = rejection.to_string();
-                self.refuse(name, version, bytes, &reason);
+                self.refuse(name, version, &bytes, &reason);
                 Err(reason)
             }
         }
@@ -271,11 +274,11 @@ impl<T> Store<T> {
     }
 
     /// Remembers a refusal; what was in force stays.
-    pub(super) fn refuse(&mut self, name: &str, version: &str, bytes: Bytes, reason: &str) {
+    pub(super) fn refuse(&mut self, name: &str, version: &str, bytes: &[u8], reason: &str) {
         let now = SystemTime::now();
         let before = self.refused.get(name).filter(|before| before.reason == reason);
         let refused = Refused {
-            bytes,
+            bytes: Bytes::copy_from_slice(bytes),
             version: version.into(),
             updated: now,
             since: before.map_or(now, |before| before.since),
@@ -358,14 +361,14 @@ mod tests {
     fn what_is_new_changed_and_gone_is_counted() {
         let registry = Registry::new(TagRules::new(&[], false).expect("no rule"));
         let mut store = Store::<String>::new(Changes::new(&registry, "cluster_manager.cluster"));
-        let decode = |bytes: &[u8]| {
+        let decode = |bytes: &Bytes| {
             Ok(Converted {
                 value: String::from_utf8_lossy(bytes).into_owned(),
                 problems: Vec::new(),
             })
         };
         for bytes in ["a", "a", "b", "c"] {
-            if let Ok(Offered::Changed(pending)) = store.offer("x", "1", Bytes::from(bytes), decode) {
+            if let Ok(Offered::Changed(pending)) = store.offer("x", "1", bytes.as_bytes(), decode) {
                 store.accept("x", pending);
             }
         }

@@ -347,7 +347,11 @@ struct ServerHandler {
 }
 
 impl Handler for ServerHandler {
-    fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(
+        &mut self,
+        update: &Update,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), Vec<Rejection>> {
         let Some(control) = self.streams.control.upgrade() else {
             return Ok(());
         };

@@ -15,7 +15,7 @@ use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
 use outrigger_model::document::{UnknownFields, parse_bootstrap, response_from_json};
 use outrigger_model::route::ClusterSpec;
 use serde_json::{Value, json};
-use xds_client::{Rejection, Resource, Update};
+use xds_client::{Any, Rejection, Resource, Update};
 
 use super::build::Shared;
 use super::control::Control;
@@ -71,7 +71,10 @@ fn resources(documents: &[Value]) -> BTreeMap<String, Resource> {
         let resource = Resource {
             name: name.clone(),
             version: String::new(),
-            any,
+            any: Any {
+                type_url: any.type_url,
+                value: any.value.into(),
+            },
         };
         (name, resource)
     });
@@ -92,7 +95,7 @@ fn apply(
         removed: removed.iter().map(|name| (*name).to_owned()).collect(),
         full_state: false,
     };
-    control.apply(&ConfigServer::Ads, update)
+    control.apply(&ConfigServer::Ads, &update)
 }
 
 /// The names of this type that are asked for.

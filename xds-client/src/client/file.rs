@@ -67,7 +67,7 @@ impl FileReader {
                     handler.on_connection(ConnectionEvent::Connected);
                     handler.on_connection(ConnectionEvent::Answered);
                 }
-                session.on_response(response, handler);
+                session.on_response(response.into(), handler);
                 info!(file = %self.source.path.display(), "configuration of a file was read");
             }
             Err(reason) => {

@@ -64,7 +64,7 @@ impl Poller {
                         self.upkeep.answered(self.transport.address(), handler);
                     }
                     if let Some(response) = response {
-                        session.on_response(response, handler);
+                        session.on_response(response.into(), handler);
                     }
                 }
                 Err(error) => {

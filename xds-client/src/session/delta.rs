@@ -12,9 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as PbResource, ResourceName,
-};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::google::rpc::Status;
 
 use super::intake::{Intake, Offer, Outcome};
@@ -22,7 +20,7 @@ use super::machine::{Held, Machine, PerType};
 use super::ttl::Expiries;
 use super::{Session, error_detail};
 use crate::subscriptions::Interest;
-use crate::{Counters, Handler, Rejection, Report, Subscriptions};
+use crate::{Counters, DeltaResource, DeltaResponse, Handler, Name, Rejection, Report, Subscriptions};
 
 /// The machine; see [`Session`].
 #[derive(Debug)]
@@ -50,8 +48,7 @@ impl DeltaSession {
         }
     }
 
-    fn answer(&mut self, type_url: String, nonce: String, outcome: Option<&Outcome>) {
-        let rejections = outcome.map(|o| o.rejections.as_slice()).unwrap_or_default();
+    fn answer(&mut self, type_url: String, nonce: String, rejections: &[Rejection]) {
         let request = DeltaDiscoveryRequest {
             type_url: type_url.clone(),
             response_nonce: nonce,
@@ -64,7 +61,7 @@ impl DeltaSession {
 
 impl Session for DeltaSession {
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
+    type Response = DeltaResponse;
 
     fn subscriptions_mut(&mut self) -> &mut Subscriptions {
         &mut self.machine.subscriptions
@@ -87,15 +84,14 @@ impl Session for DeltaSession {
         self.machine.next_request()
     }
 
-    fn on_response<H: Handler + ?Sized>(&mut self, response: DeltaDiscoveryResponse, handler: &mut H) {
-        let DeltaDiscoveryResponse {
+    fn on_response<H: Handler + ?Sized>(&mut self, response: DeltaResponse, handler: &mut H) {
+        let DeltaResponse {
             system_version_info,
             resources,
             type_url,
             removed_resources,
             removed_resource_names,
             nonce,
-            control_plane: _,
             resource_errors,
         } = response;
         let machine = &mut self.machine;
@@ -109,7 +105,7 @@ impl Session for DeltaSession {
         else {
             machine.counters.unrequested_types += 1;
             machine.counters.updates_accepted += 1;
-            return self.answer(type_url, nonce, None);
+            return self.answer(type_url, nonce, &[]);
         };
         let state = machine.types.entry(interest.type_url.clone()).or_default();
         let removed = removed_resources
@@ -130,30 +126,32 @@ impl Session for DeltaSession {
         );
         state.confirm(interest, &mut intake);
 
-        let (added, removed) = intake.names();
+        let revision = interest.revision;
         let mut rejections = intake.rejections;
-        let nothing_left = added.is_empty() && removed.is_empty();
+        let update = &intake.update;
+        let nothing_left = update.added.is_empty() && update.removed.is_empty();
         // An empty response to a wildcard says "there are none", which ends an initial fetch.
         if !nothing_left || interest.is_wildcard() {
             rejections.extend(
                 handler
-                    .on_update(intake.update, &mut machine.subscriptions)
+                    .on_update(update, &mut machine.subscriptions)
                     .err()
                     .unwrap_or_default(),
             );
         }
         let outcome = Outcome {
-            added,
-            removed,
+            added: &update.added,
+            removed: &update.removed,
             rejections,
             ttls: intake.ttls,
         };
         if let Some(interest) = machine.subscriptions.find(&type_url) {
-            state.record(interest, &outcome);
+            let is_wanted = |name: &str| interest.revision == revision || interest.holds(name);
+            state.record(is_wanted, &outcome);
             state.held.live(&outcome, machine.now);
         }
         outcome.count(&mut machine.counters);
-        self.answer(type_url, nonce, Some(&outcome));
+        self.answer(type_url, nonce, &outcome.rejections);
     }
 
     fn hold(&mut self, type_url: &str, names: BTreeSet<String>) {
@@ -305,9 +303,14 @@ impl TypeState {
         intake.update.removed.extend(gone);
     }
 
-    fn record(&mut self, interest: &Interest, outcome: &Outcome) {
+    /// Remembers what is there now, but for what the owner dropped from its wishes meanwhile.
+    fn record(&mut self, is_wanted: impl Fn(&str) -> bool, outcome: &Outcome<'_>) {
         let rejected = outcome.rejected();
-        for (name, version) in outcome.added.iter().filter(|(name, _)| interest.holds(name)) {
+        let added = outcome
+            .added
+            .iter()
+            .map(|resource| (&resource.name, &resource.version));
+        for (name, version) in added.filter(|(name, _)| is_wanted(name)) {
             let version = (!rejected.contains(name.as_str())).then_some(version);
             match self.held.known.get_mut(name) {
                 // A push of the same copies nothing.
@@ -327,22 +330,16 @@ impl TypeState {
 }
 
 /// Control planes send what is the only one of its type without a name (istiod: name tables); the owner may give it one.
-fn offer<H: Handler + ?Sized>(resource: PbResource, handler: &H) -> Offer {
-    let PbResource {
+fn offer<H: Handler + ?Sized>(resource: DeltaResource, handler: &H) -> Offer {
+    let DeltaResource {
         name,
         resource_name,
-        aliases: _,
         version,
         resource,
         ttl,
-        cache_control: _,
-        metadata: _,
     } = resource;
     let name = match resource_name {
-        Some(ResourceName {
-            name,
-            dynamic_parameter_constraints: _,
-        }) if !name.is_empty() => name,
+        Some(Name { name }) if !name.is_empty() => name,
         _ if !name.is_empty() => name,
         _ => resource
             .as_ref()

@@ -5,10 +5,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use envoy_types::pb::google::protobuf::Any;
-
 use crate::subscriptions::Interest;
-use crate::{Counters, Rejection, Resource, Update};
+use crate::{Any, Counters, Rejection, Resource, Update};
 
 /// A resource as it stands in a response, before anybody looked at it.
 pub(super) struct Offer {
@@ -29,10 +27,10 @@ pub(super) struct Intake {
     pub(super) nameless: bool,
 }
 
-/// What is left of the update once the owner has it: enough to remember what was accepted.
-pub(super) struct Outcome {
-    pub(super) added: Vec<(String, String)>,
-    pub(super) removed: Vec<String>,
+/// The update and what the owner said to it.
+pub(super) struct Outcome<'a> {
+    pub(super) added: &'a [Resource],
+    pub(super) removed: &'a [String],
     pub(super) rejections: Vec<Rejection>,
     pub(super) ttls: Vec<(String, Duration)>,
 }
@@ -126,18 +124,6 @@ impl Intake {
     fn reject(&mut self, resource: String, reason: String) {
         self.rejections.push(Rejection { resource, reason });
     }
-
-    /// The names of the update, for the time after the owner took it.
-    pub(super) fn names(&self) -> (Vec<(String, String)>, Vec<String>) {
-        let Update { added, removed, .. } = &self.update;
-        (
-            added
-                .iter()
-                .map(|r| (r.name.clone(), r.version.clone()))
-                .collect(),
-            removed.clone(),
-        )
-    }
 }
 
 /// Names that occur more than once, or are removed as well; true once that was said. Nothing is copied for a name that occurs once.
@@ -148,7 +134,7 @@ fn repeated(removed: &BTreeSet<String>, offers: &[Offer]) -> HashMap<String, boo
     again.map(|offer| (offer.name.clone(), false)).collect()
 }
 
-impl Outcome {
+impl Outcome<'_> {
     /// The names that were rejected.
     pub(super) fn rejected(&self) -> BTreeSet<&str> {
         self.rejections.iter().map(|r| r.resource.as_str()).collect()

@@ -2,7 +2,7 @@
 //!
 //! A protocol brings its state of one type ([`PerType`]) and reads its own responses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,15 +193,15 @@ impl<T: PerType> Machine<T> {
                 type_url: type_url.clone(),
                 version: String::new(),
                 added: Vec::new(),
-                removed: names.clone(),
+                removed: names,
                 full_state: false,
             };
             let refused = handler
-                .on_update(update, &mut self.subscriptions)
+                .on_update(&update, &mut self.subscriptions)
                 .err()
                 .unwrap_or_default();
             if let Some(state) = self.types.get_mut(&type_url) {
-                state.expire(&names, &refused);
+                state.expire(&update.removed, &refused);
             }
         }
     }
@@ -245,7 +245,7 @@ impl<T: PerType> Machine<T> {
 #[derive(Debug)]
 pub(super) struct Held<V> {
     /// Every resource that the owner was shown and that is not gone, with what the protocol knows of it.
-    pub(super) known: BTreeMap<String, V>,
+    pub(super) known: HashMap<String, V>,
     /// What this stream asked for; `None` before the first request of the type.
     pub(super) asked: Option<BTreeSet<String>>,
     /// Asked for, dropped and wanted again: to be taken back and then asked for once more, which makes every control plane send it again
@@ -257,7 +257,7 @@ pub(super) struct Held<V> {
 impl<V> Default for Held<V> {
     fn default() -> Self {
         Self {
-            known: BTreeMap::new(),
+            known: HashMap::new(),
             asked: None,
             renewing: BTreeSet::new(),
             expiries: Expiries::default(),
@@ -295,8 +295,8 @@ impl<V> Held<V> {
     }
 
     /// Forgets what is gone, unless the owner refused to let it go.
-    pub(super) fn remove_gone(&mut self, outcome: &Outcome) {
-        self.remove(&outcome.removed, &outcome.rejections);
+    pub(super) fn remove_gone(&mut self, outcome: &Outcome<'_>) {
+        self.remove(outcome.removed, &outcome.rejections);
     }
 
     pub(super) fn remove(&mut self, names: &[String], refused: &[Rejection]) {
@@ -308,14 +308,14 @@ impl<V> Held<V> {
     }
 
     /// Notes until when the accepted resources live; a heartbeat of what is not there means nothing.
-    pub(super) fn live(&mut self, outcome: &Outcome, now: Duration) {
+    pub(super) fn live(&mut self, outcome: &Outcome<'_>, now: Duration) {
         if self.expiries.next().is_none() && outcome.ttls.is_empty() {
             return;
         }
         let rejected = outcome.rejected();
         let accepted = |name: &str| self.known.contains_key(name) && !rejected.contains(name);
-        for (name, _) in outcome.added.iter().filter(|(name, _)| accepted(name)) {
-            self.expiries.set(name, None);
+        for resource in outcome.added.iter().filter(|resource| accepted(&resource.name)) {
+            self.expiries.set(&resource.name, None);
         }
         for (name, ttl) in outcome.ttls.iter().filter(|(name, _)| accepted(name)) {
             self.expiries.set(name, Some(now.saturating_add(*ttl)));

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use envoy_types::pb::google::rpc::Status;
 
 use self::wrapper::offer;
@@ -26,7 +26,7 @@ use super::machine::{Held, Machine, PerType};
 use super::ttl::Expiries;
 use super::{Session, error_detail};
 use crate::subscriptions::{Interest, WILDCARD};
-use crate::{Counters, Handler, Rejection, Report, Subscriptions};
+use crate::{Counters, Handler, Rejection, Report, SotwResponse, Subscriptions};
 
 /// A name that the control plane does not have looks like a renewal that was ignored: so do not try forever.
 const MAX_RENEWALS: u8 = 8;
@@ -87,7 +87,7 @@ impl SotwSession {
 
 impl Session for SotwSession {
     type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
+    type Response = SotwResponse;
 
     fn subscriptions_mut(&mut self) -> &mut Subscriptions {
         &mut self.machine.subscriptions
@@ -109,14 +109,12 @@ impl Session for SotwSession {
         self.machine.next_request()
     }
 
-    fn on_response<H: Handler + ?Sized>(&mut self, response: DiscoveryResponse, handler: &mut H) {
-        let DiscoveryResponse {
+    fn on_response<H: Handler + ?Sized>(&mut self, response: SotwResponse, handler: &mut H) {
+        let SotwResponse {
             version_info,
             resources,
-            canary: _,
             type_url,
             nonce,
-            control_plane: _,
             resource_errors,
         } = response;
         let machine = &mut self.machine;
@@ -162,34 +160,33 @@ impl Session for SotwSession {
             intake.update.full_state = !keeps;
             // A resource without a name could be any of those that seem to be absent: keep them.
             if !intake.nameless && !keeps {
-                intake.update.removed = state
-                    .held
-                    .known
-                    .keys()
-                    .filter(|n| !present.contains(*n))
-                    .cloned()
-                    .collect();
+                let known = state.held.known.keys();
+                let mut removed: Vec<_> = known.filter(|n| !present.contains(*n)).cloned().collect();
+                removed.sort_unstable();
+                intake.update.removed = removed;
             }
         }
 
-        let (added, removed) = intake.names();
+        let revision = interest.revision;
         let mut rejections: Vec<Rejection> = intake.rejections;
-        if is_wildcard || !added.is_empty() {
+        let update = &intake.update;
+        if is_wildcard || !update.added.is_empty() {
             rejections.extend(
                 handler
-                    .on_update(intake.update, &mut machine.subscriptions)
+                    .on_update(update, &mut machine.subscriptions)
                     .err()
                     .unwrap_or_default(),
             );
         }
         let outcome = Outcome {
-            added,
-            removed,
+            added: &update.added,
+            removed: &update.removed,
             rejections,
             ttls: intake.ttls,
         };
         if let Some(interest) = machine.subscriptions.find(&type_url) {
-            state.record(interest, &outcome);
+            let is_wanted = |name: &str| interest.revision == revision || interest.holds(name);
+            state.record(is_wanted, &outcome);
             state.held.live(&outcome, machine.now);
         }
         outcome.count(&mut machine.counters);
@@ -355,9 +352,11 @@ impl TypeState {
         !self.awaited.is_empty()
     }
 
-    fn record(&mut self, interest: &Interest, outcome: &Outcome) {
+    /// Remembers what is there now, but for what the owner dropped from its wishes meanwhile.
+    fn record(&mut self, is_wanted: impl Fn(&str) -> bool, outcome: &Outcome<'_>) {
         let rejected = outcome.rejected();
-        for (name, _) in outcome.added.iter().filter(|(name, _)| interest.holds(name)) {
+        let added = outcome.added.iter().map(|resource| &resource.name);
+        for name in added.filter(|name| is_wanted(name)) {
             let is_accepted = !rejected.contains(name.as_str());
             match self.held.known.get_mut(name) {
                 Some(accepted) => *accepted |= is_accepted,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as PbResource,
 };
-use xds_client::{DeltaSession, Subscriptions};
+use xds_client::{DeltaResponse, DeltaSession, Subscriptions};
 
 use super::owner::Owner;
 use super::world::{self, World};
@@ -163,7 +163,7 @@ impl Plane for DeltaPlane {
         types.iter().for_each(|type_url| self.speak(type_url, world));
     }
 
-    fn deliver(&mut self, random: &mut fastrand::Rng) -> Option<DeltaDiscoveryResponse> {
+    fn deliver(&mut self, random: &mut fastrand::Rng) -> Option<DeltaResponse> {
         let mut waiting: Vec<_> = self
             .types
             .values_mut()
@@ -173,10 +173,10 @@ impl Plane for DeltaPlane {
             return None;
         }
         let chosen = random.usize(..waiting.len());
-        waiting[chosen].under_way.pop_front()
+        waiting[chosen].under_way.pop_front().map(DeltaResponse::from)
     }
 
-    fn announce(response: &DeltaDiscoveryResponse, owner: &mut Owner) {
+    fn announce(response: &DeltaResponse, owner: &mut Owner) {
         owner.removable = Some(response.removed_resources.iter().cloned().collect());
     }
 

@@ -37,7 +37,11 @@ impl Owner {
 }
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(
+        &mut self,
+        update: &Update,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), Vec<Rejection>> {
         let wanted = subscriptions.names(&update.type_url).unwrap().clone();
         let held = self.held.entry(update.type_url.to_string()).or_default();
         for name in &update.removed {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use xds_client::{SotwSession, Subscriptions};
+use xds_client::{SotwResponse, SotwSession, Subscriptions};
 
 use super::owner::Owner;
 use super::world::{self, CLUSTERS, World};
@@ -120,7 +120,7 @@ impl Plane for SotwPlane {
             .for_each(|type_url| self.speak(type_url, world, false));
     }
 
-    fn deliver(&mut self, random: &mut fastrand::Rng) -> Option<DiscoveryResponse> {
+    fn deliver(&mut self, random: &mut fastrand::Rng) -> Option<SotwResponse> {
         let mut waiting: Vec<_> = self
             .types
             .values_mut()
@@ -130,10 +130,10 @@ impl Plane for SotwPlane {
             return None;
         }
         let chosen = random.usize(..waiting.len());
-        waiting[chosen].under_way.pop_front()
+        waiting[chosen].under_way.pop_front().map(SotwResponse::from)
     }
 
-    fn announce(_: &DiscoveryResponse, owner: &mut Owner) {
+    fn announce(_: &SotwResponse, owner: &mut Owner) {
         owner.removable = None;
     }
 

@@ -81,10 +81,8 @@ pub(crate) fn encode(type_url: &str, name: &str, value: u64) -> Any {
     }
 }
 
-pub(crate) fn decode(any: &Any) -> u64 {
-    <Body as prost::Message>::decode(any.value.as_slice())
-        .unwrap()
-        .value
+pub(crate) fn decode(any: &xds_client::Any) -> u64 {
+    <Body as prost::Message>::decode(&*any.value).unwrap().value
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -54,7 +54,7 @@ fn broken(name: &str) -> Resource {
 fn resource(name: &str, value: Vec<u8>) -> Resource {
     let any = Any {
         type_url: CLUSTER_TYPE.to_owned(),
-        value,
+        value: value.into(),
     };
     Resource {
         name: name.to_owned(),
@@ -71,7 +71,7 @@ fn apply(control: &mut Control, version: &str, added: Vec<Resource>) -> Result<(
         removed: Vec::new(),
         full_state: false,
     };
-    control.apply(&ConfigServer::Ads, update)
+    control.apply(&ConfigServer::Ads, &update)
 }
 
 fn names(control: &Control) -> Vec<String> {

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use envoy_types::pb::google::protobuf::{Any, Duration};
+use envoy_types::pb::google::protobuf::Duration;
 
 use super::*;
-use crate::{Rejection, Update};
+use crate::{Any, Rejection, Update};
 
 const CDS: &str = "cds";
 const EDS: &str = "eds";
@@ -20,7 +20,11 @@ struct Owner {
 }
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(
+        &mut self,
+        update: &Update,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), Vec<Rejection>> {
         let bad: Vec<_> = update
             .added
             .iter()
@@ -33,7 +37,7 @@ impl Handler for Owner {
                 reason: "bad".into(),
             })
             .collect();
-        self.updates.push(update);
+        self.updates.push(update.clone());
         if let Some((type_url, names)) = self.then_names.take() {
             subscriptions.set_names(type_url, set(&names));
         }
@@ -65,30 +69,30 @@ fn session(wishes: &[(&str, &[&str])]) -> DeltaSession {
     session
 }
 
-fn resource(type_url: &str, name: &str, version: &str) -> PbResource {
-    PbResource {
+fn resource(type_url: &str, name: &str, version: &str) -> DeltaResource {
+    DeltaResource {
         name: name.into(),
         version: version.into(),
         resource: Some(Any {
             type_url: type_url.into(),
-            value: vec![1],
+            value: vec![1].into(),
         }),
-        ..PbResource::default()
+        ..DeltaResource::default()
     }
 }
 
 /// A response; a name may carry a version as `name@version`.
-fn response(type_url: &str, nonce: &str, added: &[&str], removed: &[&str]) -> DeltaDiscoveryResponse {
+fn response(type_url: &str, nonce: &str, added: &[&str], removed: &[&str]) -> DeltaResponse {
     let split = |n: &&str| {
         let (name, version) = n.split_once('@').unwrap_or((n, ""));
         resource(type_url, name, version)
     };
-    DeltaDiscoveryResponse {
+    DeltaResponse {
         type_url: type_url.into(),
         nonce: nonce.into(),
         resources: added.iter().map(split).collect(),
         removed_resources: removed.iter().map(|n| (*n).to_owned()).collect(),
-        ..DeltaDiscoveryResponse::default()
+        ..DeltaResponse::default()
     }
 }
 
@@ -266,7 +270,7 @@ fn unsound_resources_are_rejected_before_the_owner_sees_them() {
     let mut response = response(CDS, "1", &["ok", "twice", "twice", "both"], &["both"]);
     response.resources.push(resource("other", "wrong-type", ""));
     response.resources.push(resource(CDS, "", ""));
-    response.resources.push(PbResource {
+    response.resources.push(DeltaResource {
         resource: None,
         ..resource(CDS, "hollow", "")
     });
@@ -296,7 +300,7 @@ fn a_heartbeat_changes_nothing() {
     drain(&mut session);
     let mut response = response(EDS, "1", &[], &[]);
     let ttl = Some(Duration { seconds: 5, nanos: 0 });
-    response.resources.push(PbResource {
+    response.resources.push(DeltaResource {
         resource: None,
         ttl,
         ..resource(EDS, "a", "1")
@@ -368,9 +372,9 @@ fn nothing_is_sent_without_a_stream() {
 }
 
 /// Names with a time to live in seconds.
-fn living(nonce: &str, resources: &[(&str, Option<i64>)]) -> DeltaDiscoveryResponse {
+fn living(nonce: &str, resources: &[(&str, Option<i64>)]) -> DeltaResponse {
     let mut response = response(EDS, nonce, &[], &[]);
-    let made = resources.iter().map(|(name, ttl)| PbResource {
+    let made = resources.iter().map(|(name, ttl)| DeltaResource {
         ttl: ttl.map(|seconds| Duration { seconds, nanos: 0 }),
         ..resource(EDS, name, "1")
     });
@@ -378,7 +382,7 @@ fn living(nonce: &str, resources: &[(&str, Option<i64>)]) -> DeltaDiscoveryRespo
     response
 }
 
-fn heartbeat(nonce: &str, name: &str, seconds: i64) -> DeltaDiscoveryResponse {
+fn heartbeat(nonce: &str, name: &str, seconds: i64) -> DeltaResponse {
     let mut response = living(nonce, &[(name, Some(seconds))]);
     response.resources[0].resource = None;
     response
@@ -447,8 +451,8 @@ fn what_is_dropped_does_not_expire() {
 fn the_owner_names_what_travels_without_a_name() {
     struct Names(Vec<String>);
     impl Handler for Names {
-        fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
-            self.0.extend(update.added.into_iter().map(|r| r.name));
+        fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+            self.0.extend(update.added.iter().map(|r| r.name.clone()));
             Ok(())
         }
 

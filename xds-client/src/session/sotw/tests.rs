@@ -1,13 +1,11 @@
 //! One test a rule of the state-of-the-world protocol.
 #![allow(clippy::unwrap_used)]
 
-use envoy_types::pb::envoy::service::discovery::v3::Resource as PbResource;
-use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
 use super::wrapper::WRAPPER_TYPE;
 use super::*;
-use crate::Update;
+use crate::{Any, DeltaResource, Update};
 
 const CDS: &str = "cds";
 const SDS: &str = "sds";
@@ -20,7 +18,11 @@ struct Owner {
 }
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, subscriptions: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+    fn on_update(
+        &mut self,
+        update: &Update,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), Vec<Rejection>> {
         let bad: Vec<_> = update
             .added
             .iter()
@@ -33,7 +35,7 @@ impl Handler for Owner {
                 reason: "bad".into(),
             })
             .collect();
-        self.updates.push(update);
+        self.updates.push(update.clone());
         if let Some((type_url, names)) = self.then_names.take() {
             subscriptions.set_names(type_url, set(&names));
         }
@@ -45,7 +47,7 @@ impl Handler for Owner {
     }
 
     fn resource_name(&self, any: &Any) -> Option<String> {
-        String::from_utf8(any.value.clone())
+        String::from_utf8(any.value.to_vec())
             .ok()
             .filter(|name| !name.is_empty())
     }
@@ -72,17 +74,17 @@ fn session(wishes: &[(&str, &[&str])]) -> SotwSession {
 }
 
 /// `version` is also the nonce, with an `n` before it.
-fn response(type_url: &str, version: &str, names: &[&str]) -> DiscoveryResponse {
+fn response(type_url: &str, version: &str, names: &[&str]) -> SotwResponse {
     let any = |name: &&str| Any {
         type_url: type_url.into(),
-        value: name.as_bytes().to_vec(),
+        value: name.as_bytes().to_vec().into(),
     };
-    DiscoveryResponse {
+    SotwResponse {
         version_info: version.into(),
         nonce: format!("n{version}"),
         type_url: type_url.into(),
         resources: names.iter().map(any).collect(),
-        ..DiscoveryResponse::default()
+        ..SotwResponse::default()
     }
 }
 
@@ -274,17 +276,17 @@ fn a_wrapped_resource_is_unwrapped() {
     let mut session = session(&[(SDS, &["a"])]);
     let inner = Any {
         type_url: SDS.into(),
-        value: b"x".to_vec(),
+        value: b"x".to_vec().into(),
     };
-    let wrapped = PbResource {
+    let wrapped = DeltaResource {
         name: "a".into(),
         resource: Some(inner.clone()),
-        ..PbResource::default()
+        ..DeltaResource::default()
     };
     let mut response = response(SDS, "1", &[]);
     response.resources.push(Any {
         type_url: WRAPPER_TYPE.into(),
-        value: wrapped.encode_to_vec(),
+        value: wrapped.encode_to_vec().into(),
     });
     let mut owner = Owner::default();
     session.on_response(response, &mut owner);
@@ -350,16 +352,17 @@ fn a_wrapped_resource_expires_and_the_next_stream_asks_for_all() {
     let mut owner = Owner::default();
     let wrapped = |body: Option<&str>| Any {
         type_url: WRAPPER_TYPE.into(),
-        value: PbResource {
+        value: DeltaResource {
             name: "a".into(),
             ttl: Some(envoy_types::pb::google::protobuf::Duration { seconds: 5, nanos: 0 }),
             resource: body.map(|name| Any {
                 type_url: CDS.into(),
-                value: name.as_bytes().to_vec(),
+                value: name.as_bytes().to_vec().into(),
             }),
-            ..PbResource::default()
+            ..DeltaResource::default()
         }
-        .encode_to_vec(),
+        .encode_to_vec()
+        .into(),
     };
     let mut first = response(CDS, "1", &["b"]);
     first.resources.push(wrapped(Some("a")));
