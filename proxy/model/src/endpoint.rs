@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::metadata::Metadata;
 use crate::node::Locality;
 
-pub use remembered::Remembered;
+pub use remembered::{Layout, Remembered};
 
 /// All endpoints of one cluster (`ClusterLoadAssignment`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -171,7 +171,7 @@ impl Clusters {
     ) -> Result<(), String> {
         let is_large = bytes.len() >= REMEMBERED_BYTES;
         let before = self.endpoints.get(name).filter(|_| is_large).cloned();
-        let mut remembered = None;
+        let mut layout = None;
         let decode = |bytes: &Bytes| {
             if !is_large {
                 return decode::load_assignment(bytes);
@@ -179,7 +179,7 @@ impl Clusters {
             let nothing = Remembered::default();
             let before = before.as_ref().and_then(|before| before.remembered.as_ref());
             let (converted, now) = before.unwrap_or(&nothing).load_assignment(bytes)?;
-            remembered = Some(now);
+            layout = Some(now);
             Ok(converted)
         };
         let Offered::Changed(pending) = self.endpoints.offer(name, version, bytes, decode)? else {
@@ -198,8 +198,11 @@ impl Clusters {
                 drop_gone_hosts(&cluster, workers);
             }
         }
-        self.endpoints
-            .accept(name, pending.keep(|_| KeptEndpoints { members, remembered }));
+        let kept = |assignment| KeptEndpoints {
+            members,
+            remembered: layout.map(|layout| layout.remember(assignment)),
+        };
+        self.endpoints.accept(name, pending.keep(kept));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Hosts of a cluster and how they are grouped for balancing.
-use std::collections::HashMap;
+mod places;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -9,6 +10,8 @@ use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::Metadata;
 use outrigger_model::node::Locality;
 
+pub(super) use self::places::AddressSet;
+use self::places::Places;
 use crate::telemetry::workload::Workload;
 
 /// One upstream host. Immutable but for its counters, which survive endpoint updates that keep the address.
@@ -83,38 +86,6 @@ pub(crate) struct HostSet {
     places: Places,
 }
 
-/// Where the host of an address is; a few are looked through, many are indexed.
-#[derive(Debug, Default)]
-struct Places(HashMap<SocketAddr, u32>);
-
-/// Up to so many hosts are compared one by one.
-const FEW: usize = 16;
-
-impl Places {
-    fn find<'a>(&self, all: &'a [Arc<Host>], address: SocketAddr) -> Option<&'a Arc<Host>> {
-        if all.len() <= FEW {
-            return all.iter().find(|host| host.address == address);
-        }
-        all.get(*self.0.get(&address)? as usize)
-    }
-
-    /// Adds `host` unless its address is there.
-    fn push(&mut self, all: &mut Vec<Arc<Host>>, host: Arc<Host>) {
-        if self.find(all, host.address).is_some() {
-            return;
-        }
-        if all.len() == FEW {
-            let places = all.iter().map(|host| host.address).zip(0..);
-            self.0.extend(places);
-        }
-        if all.len() >= FEW {
-            self.0
-                .insert(host.address, u32::try_from(all.len()).unwrap_or(u32::MAX));
-        }
-        all.push(host);
-    }
-}
-
 /// The hosts of one priority.
 #[derive(Debug, Default)]
 pub(crate) struct Tier {
@@ -161,40 +132,42 @@ impl HostSet {
             .map(|group| group.endpoints.len())
             .sum();
         let mut all: Vec<Arc<Host>> = Vec::with_capacity(count);
-        let mut places = Places::default();
-        if count > FEW {
-            places.0.reserve(count);
-        }
+        let mut places = Places::with_capacity(count);
         // Where a host of the same configuration stood before, if the order is that of before.
         let mut place = 0;
         for group in &assignment.localities {
-            let mut locality = None;
+            let mut locality: Option<Arc<Locality>> = None;
             for endpoint in &group.endpoints {
                 let Address::Socket(address) = endpoint.address else {
                     continue;
                 };
                 let before = previous.hosts.near(&mut place, endpoint, address);
-                let is_there =
-                    |host: &&Arc<Host>| host.priority == group.priority && *host.locality == group.locality;
-                let host = match before.filter(is_there) {
+                let is_in_group = |host: &&Arc<Host>| {
+                    let is_here = match &locality {
+                        // Of the same object, most often.
+                        Some(locality) => host.locality == *locality,
+                        None => *host.locality == group.locality,
+                    };
+                    is_here && host.priority == group.priority
+                };
+                let same_place = before.filter(is_in_group);
+                let locality = locality.get_or_insert_with(|| match same_place {
+                    Some(host) => host.locality.clone(),
+                    None => Arc::new(group.locality.clone()),
+                });
+                let host = match same_place {
                     Some(host) if previous.is_own && Arc::ptr_eq(&host.config, endpoint) => host.clone(),
-                    same_place => {
-                        let known = || same_place.map(|host| host.locality.clone());
-                        let locality = locality.get_or_insert_with(|| {
-                            known().unwrap_or_else(|| Arc::new(group.locality.clone()))
-                        });
-                        Arc::new(Host {
-                            address,
-                            weight: endpoint.weight.max(1),
-                            health: endpoint.health,
-                            priority: group.priority,
-                            locality: locality.clone(),
-                            workload: workload(&endpoint.metadata),
-                            transport: transport_of(&endpoint.metadata),
-                            counters: before.map(|host| host.counters.clone()).unwrap_or_default(),
-                            config: endpoint.clone(),
-                        })
-                    }
+                    _ => Arc::new(Host {
+                        address,
+                        weight: endpoint.weight.max(1),
+                        health: endpoint.health,
+                        priority: group.priority,
+                        locality: locality.clone(),
+                        workload: workload(&endpoint.metadata),
+                        transport: transport_of(&endpoint.metadata),
+                        counters: before.map(|host| host.counters.clone()).unwrap_or_default(),
+                        config: endpoint.clone(),
+                    }),
                 };
                 // Envoy keeps the first of endpoints with the same address.
                 places.push(&mut all, host);
@@ -214,14 +187,15 @@ impl HostSet {
             .max()
             .unwrap_or(0);
         let mut totals = vec![0_usize; priorities];
-        let mut healthy = vec![Vec::new(); priorities];
         for host in &all {
-            let priority = host.priority as usize;
-            if let (Some(total), Some(tier)) = (totals.get_mut(priority), healthy.get_mut(priority)) {
+            if let Some(total) = totals.get_mut(host.priority as usize) {
                 *total += 1;
-                if host.is_healthy() {
-                    tier.push(host.clone());
-                }
+            }
+        }
+        let mut healthy: Vec<_> = totals.iter().map(|total| Vec::with_capacity(*total)).collect();
+        for host in all.iter().filter(|host| host.is_healthy()) {
+            if let Some(tier) = healthy.get_mut(host.priority as usize) {
+                tier.push(host.clone());
             }
         }
         let counts: Vec<_> = healthy.iter().map(Vec::len).zip(totals.iter().copied()).collect();

@@ -4,7 +4,6 @@
 //! tens of kilobytes; the bytes it is made of are kept anyway, for `/config_dump`. So the first load makes it, on the thread that needs
 //! it and once for all workers: about a tenth of a millisecond, 2 µs more for each endpoint. The configuration was judged when it came;
 //! nothing new can be wrong with it here. See docs/adr/0010-cold-clusters.md.
-use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,7 +13,7 @@ use outrigger_model::address::Address;
 use outrigger_model::endpoint::LoadAssignment;
 
 use super::cluster::Cluster;
-use super::endpoint::{has_endpoints, is_healthy};
+use super::endpoint::{AddressSet, has_endpoints, is_healthy};
 use super::stats;
 use crate::stats::Show;
 
@@ -45,7 +44,8 @@ pub(crate) struct Members {
 impl Members {
     /// Those of `assignment`.
     pub(crate) fn of(assignment: &LoadAssignment) -> Self {
-        let mut known = HashSet::new();
+        let count = assignment.localities.iter().map(|group| group.endpoints.len());
+        let mut known = AddressSet::with_capacity_and_hasher(count.sum(), Default::default());
         let mut members = Self::default();
         for endpoint in assignment.localities.iter().flat_map(|group| &group.endpoints) {
             // As the host set: one host an address.

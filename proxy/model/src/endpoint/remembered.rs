@@ -1,12 +1,13 @@
 //! An assignment that is much like the one before it: only endpoints whose bytes are new are decoded.
 //!
-//! EDS sends a service whole whenever one of its endpoints changes. Here the encoded message is cut into endpoints without being decoded,
-//! and each is compared with the one that stood at its place before; what is equal is the endpoint that there was. What the result means
-//! does not depend on what is remembered.
+//! EDS sends a service whole whenever one of its endpoints changes. Here the encoded message is walked through without being decoded, and
+//! each endpoint is compared with the one that stood at its place before; what is equal is the endpoint that there was. What the result
+//! means does not depend on what is remembered.
+use std::ops::Range;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
-use prost::bytes::{Buf as _, Bytes};
+use prost::bytes::Bytes;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{DecodeError, Message as _};
 
@@ -20,103 +21,230 @@ const LOCALITIES: u32 = 2;
 /// `LocalityLbEndpoints.lb_endpoints`. Source: endpoint_components.proto.
 const ENDPOINTS: u32 = 2;
 
-/// The endpoints of an assignment by their bytes, each locality in order. Holds on to the bytes.
+/// An assignment and where its endpoints lie in its bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Remembered {
-    localities: Vec<Vec<(Bytes, Arc<Endpoint>)>>,
+    layout: Layout,
+    assignment: LoadAssignment,
+}
+
+/// Where the endpoints of an assignment lie in its bytes, which this holds on to.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    bytes: Bytes,
+    /// Of each locality, in order.
+    localities: Vec<Vec<Field>>,
     /// Something is to be listed about an endpoint, so all have to be looked at each time.
     has_problems: bool,
 }
 
+/// The bytes of one endpoint, with the key and the length before them.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    begin: u32,
+    end: u32,
+}
+
+impl Layout {
+    /// With what it is the layout of.
+    #[must_use]
+    pub fn remember(self, assignment: LoadAssignment) -> Remembered {
+        Remembered {
+            layout: self,
+            assignment,
+        }
+    }
+}
+
 impl Remembered {
-    /// Converts what EDS sends, as [`crate::decode::load_assignment`], and remembers it.
+    /// Converts what EDS sends, as [`crate::decode::load_assignment`]; its layout, to be remembered with it.
     ///
     /// # Errors
     /// As there.
-    pub fn load_assignment(&self, bytes: &Bytes) -> Result<(Converted<LoadAssignment>, Self), Rejection> {
+    pub fn load_assignment(&self, bytes: &Bytes) -> Result<(Converted<LoadAssignment>, Layout), Rejection> {
         let unnamed = Context::new(KIND, "");
-        let malformed = |error: String| unnamed.root().reject(format!("malformed {KIND}: {error}"));
-        let refused = |error: DecodeError| malformed(error.to_string());
-        let (localities, rest) = cut(bytes, LOCALITIES).map_err(malformed)?;
-        let proto = pb::ClusterLoadAssignment::decode(&*rest).map_err(refused)?;
+        let malformed = |error: DecodeError| unnamed.root().reject(format!("malformed {KIND}: {error}"));
+        let cut = cut(bytes, 0..bytes.len(), LOCALITIES).map_err(malformed)?;
+        let proto = pb::ClusterLoadAssignment::decode(&*cut.rest).map_err(malformed)?;
         let context = Context::new(KIND, &proto.cluster_name);
         let root = context.root();
-        let mut remembered = Self::default();
-        let mut converted = Vec::with_capacity(localities.len());
-        for (index, bytes) in localities.iter().enumerate() {
+        let mut layout = Layout {
+            bytes: bytes.clone(),
+            ..Layout::default()
+        };
+        let mut converted = Vec::with_capacity(cut.taken.len());
+        for (index, place) in cut.taken.into_iter().enumerate() {
             let at = root.field("endpoints").index(index);
-            let (endpoints, rest) = cut(bytes, ENDPOINTS).map_err(malformed)?;
-            let proto = pb::LocalityLbEndpoints::decode(&*rest).map_err(refused)?;
-            let known = self.localities.get(index).filter(|_| !self.has_problems);
-            let known = known.map_or(&[][..], Vec::as_slice);
-            let endpoints = convert(&at, endpoints, known)?;
-            let shared = endpoints.iter().map(|(_, endpoint)| endpoint.clone()).collect();
-            converted.push(LocalityEndpoints::with_endpoints(&at, proto, shared)?);
-            remembered.localities.push(endpoints);
+            let walked = self.locality(index).walk(bytes, place).map_err(malformed)?;
+            let proto = pb::LocalityLbEndpoints::decode(&*walked.rest).map_err(malformed)?;
+            let endpoints = convert(&at, bytes, walked.endpoints)?;
+            converted.push(LocalityEndpoints::with_endpoints(&at, proto, endpoints)?);
+            layout.localities.push(walked.fields);
         }
         let value = LoadAssignment::with_localities(&root, proto, converted)?;
         let converted = context.finish(value);
-        remembered.has_problems = !converted.problems.is_empty();
-        Ok((converted, remembered))
+        layout.has_problems = !converted.problems.is_empty();
+        Ok((converted, layout))
+    }
+
+    fn locality(&self, index: usize) -> Known<'_> {
+        let layout = &self.layout;
+        let locality = (layout.localities.get(index)).zip(self.assignment.localities.get(index));
+        let (fields, endpoints) = locality.filter(|_| !layout.has_problems).map_or_else(
+            || (&[][..], &[][..]),
+            |(fields, locality)| (fields.as_slice(), locality.endpoints.as_slice()),
+        );
+        Known {
+            bytes: &layout.bytes,
+            fields,
+            endpoints,
+        }
     }
 }
 
-/// Endpoints with their bytes, from `known` where that has the same.
+/// The endpoints that a locality had before.
+struct Known<'a> {
+    bytes: &'a [u8],
+    fields: &'a [Field],
+    endpoints: &'a [Arc<Endpoint>],
+}
+
+/// A locality, walked through.
+#[derive(Default)]
+struct Walked {
+    fields: Vec<Field>,
+    endpoints: Vec<Found>,
+    /// What is not an endpoint.
+    rest: Vec<u8>,
+}
+
+enum Found {
+    /// The same as before.
+    Known(Arc<Endpoint>),
+    /// To be decoded.
+    New(Range<usize>),
+}
+
+impl Known<'_> {
+    /// The endpoint at this place, and how many bytes it takes, if `message` begins with it.
+    fn at(&self, place: usize, message: &[u8]) -> Option<(&Arc<Endpoint>, usize)> {
+        let field = self.fields.get(place)?;
+        let bytes = self.bytes.get(field.begin as usize..field.end as usize)?;
+        // The length is part of it, so nothing longer begins with it.
+        message.starts_with(bytes).then_some(())?;
+        Some((self.endpoints.get(place)?, bytes.len()))
+    }
+
+    /// Walks through the locality at `range` of `message`.
+    fn walk(&self, message: &[u8], range: Range<usize>) -> Result<Walked, DecodeError> {
+        let mut walked = Walked::default();
+        walked.fields.reserve(self.fields.len());
+        walked.endpoints.reserve(self.fields.len());
+        let (mut begin, end) = (range.start, range.end);
+        // Where the next one stood before.
+        let mut place = 0;
+        while begin < end {
+            let left = message.get(begin..end).unwrap_or_default();
+            // If it is the next but one, the one between is gone.
+            let known = (place..=place + 1).find_map(|place| Some((place, self.at(place, left)?)));
+            if let Some((known_place, (endpoint, length))) = known {
+                walked.push(begin, length, Found::Known(endpoint.clone()));
+                begin += length;
+                place = known_place + 1;
+                continue;
+            }
+            let (number, value, after) = field(left)?;
+            let length = left.len() - after.len();
+            match value.filter(|_| number == ENDPOINTS) {
+                Some(value) => {
+                    let value = begin + length - value.len()..begin + length;
+                    walked.push(begin, length, Found::New(value));
+                    // If the next one is the one expected here, this is one more; else it stands for another.
+                    place += usize::from(self.at(place, after).is_none());
+                }
+                None => walked
+                    .rest
+                    .extend_from_slice(left.get(..length).unwrap_or_default()),
+            }
+            begin += length;
+        }
+        Ok(walked)
+    }
+}
+
+impl Walked {
+    fn push(&mut self, begin: usize, length: usize, found: Found) {
+        // Responses are shorter than 4 GiB; one that were not is found nowhere the next time.
+        let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        self.fields.push(Field {
+            begin: number(begin),
+            end: number(begin + length),
+        });
+        self.endpoints.push(found);
+    }
+}
+
 fn convert(
     at: &FieldPath<'_>,
-    endpoints: Vec<Bytes>,
-    known: &[(Bytes, Arc<Endpoint>)],
-) -> Result<Vec<(Bytes, Arc<Endpoint>)>, Rejection> {
-    let mut converted = Vec::with_capacity(endpoints.len());
-    // Where the next one stood before.
-    let mut place = 0;
-    let mut endpoints = endpoints.into_iter().enumerate().peekable();
-    while let Some((index, bytes)) = endpoints.next() {
-        let is_at = |place: usize, bytes: &Bytes| known.get(place).filter(|(known, _)| known == bytes);
-        if let Some((_, endpoint)) = is_at(place, &bytes) {
-            converted.push((bytes, endpoint.clone()));
-            place += 1;
-        } else if let Some((_, endpoint)) = is_at(place + 1, &bytes) {
-            // The one between is gone.
-            converted.push((bytes, endpoint.clone()));
-            place += 2;
-        } else {
-            let at = at.field("lb_endpoints").index(index);
-            let proto = pb::LbEndpoint::decode(&*bytes)
-                .map_err(|error| at.reject(format!("malformed endpoint: {error}")))?;
-            let endpoint = Endpoint::from_proto(&at, proto, Names::Refused)?;
-            converted.push((bytes, Arc::new(endpoint)));
-            // If the next one is the one expected here, this is one more; else it stands for another.
-            let is_more = endpoints
-                .peek()
-                .is_some_and(|(_, next)| is_at(place, next).is_some());
-            place += usize::from(!is_more);
-        }
-    }
-    Ok(converted)
+    message: &[u8],
+    endpoints: Vec<Found>,
+) -> Result<Vec<Arc<Endpoint>>, Rejection> {
+    let convert = |(index, found): (usize, Found)| {
+        let value = match found {
+            Found::Known(endpoint) => return Ok(endpoint),
+            Found::New(value) => message.get(value).unwrap_or_default(),
+        };
+        let at = at.field("lb_endpoints").index(index);
+        let proto = pb::LbEndpoint::decode(value)
+            .map_err(|error| at.reject(format!("malformed endpoint: {error}")))?;
+        Endpoint::from_proto(&at, proto, Names::Refused).map(Arc::new)
+    };
+    endpoints.into_iter().enumerate().map(convert).collect()
 }
 
-/// Takes the values of the repeated message `field` out of an encoded message; what is left is the rest of it.
-fn cut(message: &Bytes, field: u32) -> Result<(Vec<Bytes>, Vec<u8>), String> {
-    let text = |error: DecodeError| error.to_string();
-    let (mut taken, mut rest) = (Vec::new(), Vec::new());
-    let mut buffer = message.clone();
-    while buffer.has_remaining() {
-        let before = buffer.clone();
-        let (number, wire_type) = decode_key(&mut buffer).map_err(text)?;
-        if number == field && wire_type == WireType::LengthDelimited {
-            let length = usize::try_from(decode_varint(&mut buffer).map_err(text)?).unwrap_or(usize::MAX);
-            if length > buffer.remaining() {
-                return Err("an endpoint ends too late".to_owned());
-            }
-            taken.push(buffer.split_to(length));
-        } else {
-            skip_field(wire_type, number, &mut buffer, DecodeContext::default()).map_err(text)?;
-            let length = before.remaining() - buffer.remaining();
-            rest.extend_from_slice(before.get(..length).unwrap_or_default());
+/// A message without the values of a repeated message field.
+#[derive(Default)]
+struct Cut {
+    /// Where they lie.
+    taken: Vec<Range<usize>>,
+    rest: Vec<u8>,
+}
+
+/// Cuts the values of the repeated message `wanted` out of the message at `range`.
+fn cut(message: &[u8], range: Range<usize>, wanted: u32) -> Result<Cut, DecodeError> {
+    let mut cut = Cut::default();
+    let (mut begin, end) = (range.start, range.end);
+    while begin < end {
+        let left = message.get(begin..end).unwrap_or_default();
+        let (number, value, after) = field(left)?;
+        let length = left.len() - after.len();
+        match value.filter(|_| number == wanted) {
+            Some(value) => cut.taken.push(begin + length - value.len()..begin + length),
+            None => cut.rest.extend_from_slice(left.get(..length).unwrap_or_default()),
+        }
+        begin += length;
+    }
+    Ok(cut)
+}
+
+/// The first field of an encoded message: its number, its value if it has a length, and what follows it.
+fn field(message: &[u8]) -> Result<(u32, Option<&[u8]>, &[u8]), DecodeError> {
+    let mut left = message;
+    let (number, wire_type) = decode_key(&mut left)?;
+    if wire_type != WireType::LengthDelimited {
+        skip_field(wire_type, number, &mut left, DecodeContext::default())?;
+        return Ok((number, None, left));
+    }
+    let mut value = left;
+    let length = usize::try_from(decode_varint(&mut value)?).unwrap_or(usize::MAX);
+    match value.split_at_checked(length) {
+        Some((value, after)) => Ok((number, Some(value), after)),
+        // It ends too late: said in prost's words.
+        None => {
+            skip_field(wire_type, number, &mut left, DecodeContext::default())?;
+            Ok((number, None, left))
         }
     }
-    Ok((taken, rest))
 }
 
 #[cfg(test)]
@@ -159,9 +287,10 @@ mod tests {
 
     /// How many endpoints of `after` are those of `before`; the meaning must be that of a conversion that remembers nothing.
     fn check(before: &[&[u8]], after: &[&[u8]], expected: usize) {
-        let (first, remembered) = Remembered::default()
+        let (first, layout) = Remembered::default()
             .load_assignment(&encoded(before))
             .expect("valid");
+        let remembered = layout.remember(first.value.clone());
         let (second, _) = remembered.load_assignment(&encoded(after)).expect("valid");
         assert_eq!(second, decode::load_assignment(&encoded(after)).expect("valid"));
         let of = |assignment: &LoadAssignment| {
@@ -194,7 +323,8 @@ mod tests {
     #[test]
     fn damaged_bytes_are_judged_as_if_nothing_was_remembered() {
         let valid = encoded(&[&[1, 2], &[3]]);
-        let (_, remembered) = Remembered::default().load_assignment(&valid).expect("valid");
+        let (first, layout) = Remembered::default().load_assignment(&valid).expect("valid");
+        let remembered = layout.remember(first.value);
         let mut seed = 7_u32;
         for round in 0..3000 {
             let mut bytes = valid.to_vec();
