@@ -146,10 +146,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .filter(|cell| cell.faults.iter().any(|fault| fault.starts_with("not measured")))
         .collect();
     anyhow::ensure!(
-        failed.is_empty(),
-        "{} of {} workloads were not measured",
+        failed.is_empty() && run.scale_fault.is_none(),
+        "not measured: {} of {} workloads{}",
         failed.len(),
-        run.cells.len()
+        run.cells.len(),
+        if run.scale_fault.is_some() {
+            ", and the mesh of a thousand services"
+        } else {
+            ""
+        }
     );
     Ok(())
 }
@@ -196,7 +201,10 @@ fn measure(
             } else {
                 scale::Extent::FULL
             };
-            run.scale = scale::run(setup, extent).context("scale")?;
+            match cells::caught(|| scale::run(setup, extent)) {
+                Ok(rows) => run.scale = rows,
+                Err(error) => run.scale_fault = Some(format!("{error:#}")),
+            }
         }
         _ => run.counts = counts::run(setup, if arguments.quick { 500 } else { 1000 }).context("counts")?,
     }

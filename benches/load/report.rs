@@ -230,7 +230,7 @@ pub fn others(run: &Run) -> String {
             row.proxy, row.instructions, row.syscalls, row.requests
         );
     }
-    text.push_str(&scale::table(&run.scale));
+    text.push_str(&scale::table(&run.scale, run.scale_fault.as_deref()));
     text
 }
 
@@ -288,8 +288,9 @@ pub fn document(run: &Run, samples: &dyn Fn(&str) -> Vec<Sample>) -> String {
 
 const HEAD: &str = "# Performance
 
-Written by `make bench`; do not edit. It takes about twelve minutes, wants the machine for itself, and needs root for the
-bill mesh. `make bench ARGS='--quick hop'` prints one table in under a minute and writes nothing here.
+Written by `make bench`; do not edit. It takes about fifteen minutes, wants the machine for itself, and needs root for the
+bill mesh and the mesh of a thousand services. `make bench ARGS='--quick hop'` prints one table in under a minute and writes
+nothing here.
 
 How to read it:
 

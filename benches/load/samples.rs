@@ -106,6 +106,9 @@ pub struct Run {
     /// The mesh of a thousand services, if it was measured.
     #[serde(default)]
     pub scale: Vec<ScaleRow>,
+    /// Why it was not, if it should have been.
+    #[serde(default)]
+    pub scale_fault: Option<String>,
 }
 
 /// A workload.
@@ -206,6 +209,12 @@ pub struct ScaleRow {
     pub quiet_p99_us: Vec<f64>,
     /// Response times while an endpoint changes every 100 ms.
     pub changing_p99_us: Vec<f64>,
+    /// How many changes there were, and requests beside them. One that failed would have ended the measurement.
+    #[serde(default)]
+    pub changes: u32,
+    /// See there.
+    #[serde(default)]
+    pub changing_requests: usize,
     /// Failed requests and refused configuration.
     pub faults: Vec<String>,
 }
