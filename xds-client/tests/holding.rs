@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryResponse, DiscoveryResponse, Resource as PbResource,
+use xds_client::{
+    Any, DeltaResource, DeltaResponse, DeltaSession, Handler, Node, Rejection, Session, SotwResponse,
+    SotwSession, Subscriptions, Update,
 };
-use xds_client::{Any, DeltaSession, Handler, Node, Rejection, Session, SotwSession, Subscriptions, Update};
 
 const TYPE: &str = "type.googleapis.com/t";
 
@@ -15,14 +15,18 @@ const TYPE: &str = "type.googleapis.com/t";
 struct Owner(Vec<(Vec<String>, Vec<String>)>);
 
 impl Handler for Owner {
-    fn on_update(&mut self, update: Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
-        let added = update.added.into_iter().map(|resource| resource.name).collect();
-        self.0.push((added, update.removed));
+    fn on_update(&mut self, update: &Update, _: &mut Subscriptions) -> Result<(), Vec<Rejection>> {
+        let added = update
+            .added
+            .iter()
+            .map(|resource| resource.name.clone())
+            .collect();
+        self.0.push((added, update.removed.clone()));
         Ok(())
     }
 
     fn resource_name(&self, any: &Any) -> Option<String> {
-        String::from_utf8(any.value.clone()).ok()
+        String::from_utf8(any.value.to_vec()).ok()
     }
 }
 
@@ -39,22 +43,22 @@ fn wildcard() -> Subscriptions {
 fn any(name: &str) -> Any {
     Any {
         type_url: TYPE.to_owned(),
-        value: name.as_bytes().to_vec(),
+        value: name.as_bytes().to_vec().into(),
     }
 }
 
 /// A part of the set, and what is gone.
-fn delta(added: &[&str], removed: &[&str]) -> DeltaDiscoveryResponse {
-    let resource = |name: &&str| PbResource {
+fn delta(added: &[&str], removed: &[&str]) -> DeltaResponse {
+    let resource = |name: &&str| DeltaResource {
         name: (*name).to_owned(),
         resource: Some(any(name)),
-        ..PbResource::default()
+        ..DeltaResource::default()
     };
-    DeltaDiscoveryResponse {
+    DeltaResponse {
         type_url: TYPE.to_owned(),
         resources: added.iter().map(resource).collect(),
         removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
-        ..DeltaDiscoveryResponse::default()
+        ..DeltaResponse::default()
     }
 }
 
@@ -98,10 +102,10 @@ fn a_whole_set_says_by_itself_what_is_gone() {
     assert!(session.next_request().is_some());
     session.hold(TYPE, names(&["a", "b"]));
     assert!(!session.wants_new_stream());
-    let response = DiscoveryResponse {
+    let response = SotwResponse {
         type_url: TYPE.to_owned(),
         resources: vec![any("a")],
-        ..DiscoveryResponse::default()
+        ..SotwResponse::default()
     };
     session.on_response(response, &mut owner);
     assert_eq!(owner.0, [(vec!["a".to_owned()], vec!["b".to_owned()])]);

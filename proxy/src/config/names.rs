@@ -26,7 +26,10 @@ impl Names {
     /// # Errors
     /// Why it is rejected; the one before stays.
     pub(super) fn offer(&mut self, version: &str, bytes: &[u8]) -> Result<(), String> {
-        if let Offered::Changed(pending) = self.store.offer(NAME, version, bytes, |bytes| decode::name_table(bytes))? {
+        if let Offered::Changed(pending) = self
+            .store
+            .offer(NAME, version, bytes, |bytes| decode::name_table(bytes))?
+        {
             self.store.accept(NAME, pending);
         }
         Ok(())

@@ -75,7 +75,9 @@ impl RouteParts {
         bytes: &[u8],
     ) -> Result<(), String> {
         let store = self.hosts.entry(server.clone()).or_default();
-        if let Offered::Changed(pending) = store.offer(name, version, bytes, |bytes| decode::virtual_host(bytes))? {
+        if let Offered::Changed(pending) =
+            store.offer(name, version, bytes, |bytes| decode::virtual_host(bytes))?
+        {
             store.accept(name, pending);
             self.changed_tables.extend(table_of(name).map(str::to_owned));
         }
