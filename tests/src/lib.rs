@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alone;
+pub mod beside;
 pub mod http;
 pub mod load;
 pub mod mesh;
