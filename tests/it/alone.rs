@@ -2,10 +2,18 @@
 
 mod clusters;
 mod config_files;
+mod cors;
 mod dump;
 mod edge;
+mod fault;
+mod grpc_stats;
+mod hash;
+mod headers;
 mod http1;
 mod limits;
+mod local_ratelimit;
+mod matchers;
+mod mirror;
 mod paths;
 mod redirects;
 mod secret_files;

@@ -1,7 +1,7 @@
 //! Access logs. Source: envoy/config/accesslog/v3/accesslog.proto, envoy/extensions/access_loggers/{file,grpc,open_telemetry}/v3.
 mod export;
 mod filter;
-mod format;
+pub(crate) mod format;
 mod from_proto;
 
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::access_log::AccessLog;
 use crate::bootstrap::ConfigSource;
 use crate::cluster::Http2Options;
-use crate::http_filter::HttpFilter;
+use crate::http_filter::PlacedFilter;
 use crate::http_filter::router::Router;
 use crate::route::RouteTableConfig;
 use crate::scoped_routes::ScopedRoutes;
@@ -22,7 +22,7 @@ pub struct HttpConnectionManager {
     /// Where routes come from.
     pub routes: RouteSource,
     /// Filters before the router, in order.
-    pub filters: Vec<HttpFilter>,
+    pub filters: Vec<PlacedFilter>,
     /// The router.
     pub router: Router,
     /// Logged once per stream.

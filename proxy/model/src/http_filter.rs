@@ -8,6 +8,7 @@ pub mod jwt_authn;
 pub mod local_ratelimit;
 pub mod peer_metadata;
 pub mod policy;
+pub mod rate_limit;
 pub mod rbac;
 pub mod route_config;
 pub mod router;
@@ -34,7 +35,7 @@ pub enum HttpFilter {
     Alpn(alpn::Alpn),
     /// Fault injection.
     Fault(Box<fault::Fault>),
-    /// CORS; the policy comes per route.
+    /// CORS; the policies are the routes'.
     Cors(cors::Cors),
     /// At most so many requests.
     LocalRateLimit(Box<local_ratelimit::LocalRateLimit>),
@@ -46,11 +47,22 @@ pub enum HttpFilter {
     IstioStats(IstioStats),
 }
 
+/// A filter at its place in the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedFilter {
+    /// What settings for routes call it.
+    pub filter_name: String,
+    /// Off, but for routes that have settings for it.
+    pub starts_disabled: bool,
+    /// What it does.
+    pub filter: HttpFilter,
+}
+
 /// What a place in the list of HTTP filters holds.
 enum Filter {
-    Middle(HttpFilter),
+    Middle(Box<PlacedFilter>),
     Router(Router),
-    /// `disabled`, or unknown and `is_optional`.
+    /// Unknown and `is_optional`.
     Off,
 }
 
@@ -74,7 +86,7 @@ const HTTP_FILTERS: [&str; 10] = [
 pub(crate) fn list(
     at: FieldPath<'_>,
     protos: Vec<pb::HttpFilter>,
-) -> Result<(Vec<HttpFilter>, Router), Rejection> {
+) -> Result<(Vec<PlacedFilter>, Router), Rejection> {
     let mut filters = Vec::with_capacity(protos.len());
     let last = protos.len().saturating_sub(1);
     for (index, proto) in protos.into_iter().enumerate() {
@@ -82,7 +94,7 @@ pub(crate) fn list(
         match Filter::from_proto(&at, proto)? {
             Filter::Router(router) if index == last => return Ok((filters, router)),
             Filter::Router(_) => return Err(at.reject("is the router, but filters follow it")),
-            Filter::Middle(filter) => filters.push(filter),
+            Filter::Middle(filter) => filters.push(*filter),
             Filter::Off => (),
         }
     }
@@ -92,9 +104,8 @@ pub(crate) fn list(
 impl Filter {
     fn from_proto(at: &FieldPath<'_>, proto: pb::HttpFilter) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::HttpFilter {
-            supported { disabled, config_type }
+            supported { disabled, config_type, name }
             partly {
-                name: "in rejections; what a filter does is in the type of its config, and there are no per-route settings",
                 is_optional: "an unknown filter is left out and listed",
             }
         });
@@ -123,17 +134,20 @@ impl Filter {
             ));
             return Ok(Self::Off);
         }
-        let filter = Self::known(&at, config, &name)?;
-        Ok(if disabled && !matches!(filter, Self::Router(_)) {
-            Self::Off
-        } else {
-            filter
-        })
+        if config.type_name == types::ROUTER {
+            return Ok(Self::Router(Router::from_proto(&at, config.message(&at)?)?));
+        }
+        Ok(Self::Middle(Box::new(PlacedFilter {
+            filter: HttpFilter::known(&at, config, &name)?,
+            filter_name: name,
+            starts_disabled: disabled,
+        })))
     }
+}
 
+impl HttpFilter {
     fn known(at: &FieldPath<'_>, config: TypedConfig, name: &str) -> Result<Self, Rejection> {
-        Ok(Self::Middle(match config.type_name.as_str() {
-            types::ROUTER => return Ok(Self::Router(Router::from_proto(at, config.message(at)?)?)),
+        Ok(match config.type_name.as_str() {
             types::PEER_METADATA => HttpFilter::PeerMetadata(peer_metadata::PeerMetadata::from_proto(
                 at,
                 config.message_or_json(at)?,
@@ -142,18 +156,10 @@ impl Filter {
                 HttpFilter::GrpcStats(grpc_stats::GrpcStats::from_proto(at, config.message(at)?)?)
             }
             types::ALPN => HttpFilter::Alpn(alpn::Alpn::from_proto(at, config.message(at)?)?),
-            types::FAULT => {
-                let fault = fault::Fault::from_proto(at, config.message(at)?)?;
-                if fault.has_rules() {
-                    at.problem("its rules have no effect here: the traffic issue builds them");
-                }
-                HttpFilter::Fault(Box::new(fault))
-            }
-            types::LOCAL_RATE_LIMIT => {
-                let limit = local_ratelimit::LocalRateLimit::from_proto(at, config.message(at)?)?;
-                at.problem("has no effect here: the traffic issue builds it");
-                HttpFilter::LocalRateLimit(Box::new(limit))
-            }
+            types::FAULT => HttpFilter::Fault(Box::new(fault::Fault::from_proto(at, config.message(at)?)?)),
+            types::LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Box::new(
+                local_ratelimit::LocalRateLimit::from_proto(at, config.message(at)?)?,
+            )),
             types::CORS => HttpFilter::Cors(cors::Cors::from_proto(config.message(at)?)),
             types::STATEFUL_SESSION => {
                 let session = stateful_session::StatefulSession::from_proto(at, config.message(at)?)?;
@@ -171,6 +177,6 @@ impl Filter {
             }
             types::ISTIO_STATS => HttpFilter::IstioStats(IstioStats::from_proto(at, config.message(at)?)?),
             _ => return Err(config.reject(at, "http filter", name, &HTTP_FILTERS)),
-        }))
+        })
     }
 }

@@ -9,10 +9,13 @@ pub(crate) use headers::additions as header_additions;
 
 use std::time::Duration;
 
+use crate::access_log::FormatPart;
 use crate::bootstrap::ConfigSource;
 use crate::cluster::ClusterName;
 use crate::fraction::Fraction;
 use crate::hcm::Upgrade;
+use crate::http_filter::cors::CorsPolicy;
+use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher};
 
@@ -25,13 +28,19 @@ pub struct RouteTableConfig {
     pub vhds: Option<ConfigSource>,
     /// `:authority`'s port is not part of the domain match.
     pub ignore_port_in_host_matching: bool,
+    /// What follows the first `;` of a path is not part of the path match.
+    pub ignore_path_parameters: bool,
+    /// The domain is this header's value; empty: `:authority`.
+    pub vhost_header: String,
     /// Largest body of a direct response, bytes; Envoy's default 4096.
     pub max_direct_response_body_bytes: u32,
     /// Header changes for every route.
     pub headers: HeaderMutations,
-    /// Settings of filters for every route. Awaits the traffic issue.
+    /// Header changes are made table first and route last, so that the route's stay; Envoy's default the other way round.
+    pub most_specific_headers_win: bool,
+    /// Settings of filters for every route.
     pub filter_settings: Vec<FilterSettings>,
-    /// Copies of requests, for routes that have none of their own. Awaits the traffic issue.
+    /// Copies of requests, for routes that have none of their own.
     pub mirrors: Vec<MirrorPolicy>,
 }
 
@@ -50,9 +59,13 @@ pub struct VirtualHost {
     pub headers: HeaderMutations,
     /// Used by routes that have none.
     pub retry_policy: Option<RetryPolicy>,
-    /// Settings of filters for its routes. Awaits the traffic issue.
+    /// What requests are to rate limits.
+    pub rate_limits: Vec<RateLimit>,
+    /// For CORS filters without settings.
+    pub cors: Option<CorsPolicy>,
+    /// Settings of filters for its routes.
     pub filter_settings: Vec<FilterSettings>,
-    /// Copies of requests, for routes that have none of their own. Awaits the traffic issue.
+    /// Copies of requests, for routes that have none of their own.
     pub mirrors: Vec<MirrorPolicy>,
 }
 
@@ -69,7 +82,7 @@ pub struct Route {
     pub decorator_operation: Option<String>,
     /// Header changes.
     pub headers: HeaderMutations,
-    /// Settings of filters. Awaits the traffic issue.
+    /// Settings of filters.
     pub filter_settings: Vec<FilterSettings>,
 }
 
@@ -83,7 +96,37 @@ pub struct RouteMatch {
     /// All must match.
     pub headers: Vec<HeaderMatcher>,
     /// All must match.
-    pub query_parameters: Vec<(String, Option<StringMatcher>)>,
+    pub query_parameters: Vec<(String, QueryMatch)>,
+    /// All must match.
+    pub cookies: Vec<CookieMatcher>,
+    /// Only gRPC requests.
+    pub only_grpc: bool,
+    /// Of requests that match otherwise.
+    pub runtime_share: Fraction,
+    /// The client showed a certificate, or did not; `None`: either.
+    pub certificate_presented: Option<bool>,
+    /// That was verified, or was not; `None`: either.
+    pub certificate_validated: Option<bool>,
+}
+
+/// How a query parameter is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryMatch {
+    /// It is there, or is not.
+    Present(bool),
+    /// Its first value matches.
+    Value(StringMatcher),
+}
+
+/// Matches one cookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieMatcher {
+    /// Its name.
+    pub cookie: String,
+    /// Its value.
+    pub test: StringMatcher,
+    /// The result is negated.
+    pub invert: bool,
 }
 
 /// Path judgements.
@@ -177,16 +220,37 @@ pub struct Forward {
     /// Replaces what matches in the path.
     pub regex_rewrite: Option<RegexRewrite>,
     /// Replaces `:authority`.
-    pub host_rewrite: Option<String>,
+    pub host_rewrite: Option<HostRewrite>,
+    /// What `:authority` was before goes upstream as `x-forwarded-host`.
+    pub appends_forwarded_host: bool,
+    /// What requests are to rate limits; the virtual host's too, if `includes_host_limits`.
+    pub rate_limits: Vec<RateLimit>,
+    /// See `rate_limits`.
+    pub includes_host_limits: bool,
+    /// For CORS filters without settings; goes before the virtual host's.
+    pub cors: Option<CorsPolicy>,
     /// Protocols that may, or may not, be changed to here; others as the connection manager says.
     pub upgrades: Vec<Upgrade>,
-    /// What consistent hashing hashes; the first that is there counts, more are mixed in. Awaits the traffic issue.
+    /// What consistent hashing hashes; the first that is there counts, more are mixed in.
     pub hash_policies: Vec<HashPolicy>,
-    /// Copies of requests; empty: the virtual host's, else the table's. Awaits the traffic issue.
+    /// Copies of requests; empty: the virtual host's, else the table's.
     pub mirrors: Vec<MirrorPolicy>,
 }
 
-/// One part of a request's hash. Awaits the traffic issue.
+/// What becomes of `:authority`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRewrite {
+    /// This takes its place.
+    Literal(String),
+    /// The name of the endpoint does, if it has one.
+    Endpoint,
+    /// The value of this header does, if it is there; lower case.
+    Header(String),
+    /// What an expression makes of the path does.
+    PathRegex(RegexRewrite),
+}
+
+/// One part of a request's hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashPolicy {
     /// What is hashed.
@@ -220,11 +284,11 @@ pub enum HashKey {
     SourceIp(bool),
     /// A query parameter's value.
     QueryParameter(String),
-    /// An object of filter state.
+    /// An object of filter state; routes refuse it.
     FilterState(String),
 }
 
-/// A copy of a request whose response nobody sees. Awaits the traffic issue.
+/// A copy of a request whose response nobody sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorPolicy {
     /// Where to; empty: what `cluster_header` says.
@@ -233,8 +297,6 @@ pub struct MirrorPolicy {
     pub cluster_header: String,
     /// Of requests; Envoy's default all.
     pub share: Fraction,
-    /// Whether the copy has a span; `None`: as the request.
-    pub is_traced: Option<bool>,
     /// `-shadow` is not added to the host.
     pub keeps_host: bool,
     /// Replaces `:authority`; empty: it stays.
@@ -247,21 +309,41 @@ pub enum ClusterSpec {
     /// One cluster.
     Single(ClusterName),
     /// One of several by weight; the sum of weights is 1..=u32::MAX.
-    Weighted(Vec<WeightedCluster>),
+    Weighted {
+        /// The shares.
+        shares: Vec<WeightedCluster>,
+        /// Which.
+        by: ShareChoice,
+    },
+    /// What this header says, lower case; not found without it.
+    Header(String),
+}
+
+/// What chooses among shares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShareChoice {
+    /// Chance.
+    Random,
+    /// The number in this header, lower case; chance for requests without.
+    Header(String),
+    /// The hash of the hash policies; chance for requests without.
+    Hash,
 }
 
 /// One share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightedCluster {
-    /// Its cluster.
+    /// Its cluster; empty: what `cluster_header` says.
     pub name: ClusterName,
+    /// Lower-case name of the header that names the cluster.
+    pub cluster_header: String,
     /// Its weight; 0: gets nothing.
     pub weight: u32,
     /// Header changes.
     pub headers: HeaderMutations,
     /// Replaces `:authority`.
     pub host_rewrite: Option<String>,
-    /// Settings of filters. Awaits the traffic issue.
+    /// Settings of filters.
     pub filter_settings: Vec<FilterSettings>,
 }
 
@@ -308,7 +390,7 @@ pub struct RetryOn {
     pub grpc_unavailable: bool,
 }
 
-/// Header additions and removals, applied in this order: add, then remove (Envoy's HeaderParser: removals first for responses? see http::head).
+/// Header removals and additions, applied in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeaderMutations {
     /// Added to the request.
@@ -326,8 +408,10 @@ pub struct HeaderMutations {
 pub struct HeaderAddition {
     /// Lower-case name.
     pub name: String,
-    /// Literal value (values with `%…%` commands are rejected in this slice, naming the traffic issue).
-    pub value: String,
+    /// Literal text and commands; a header whose value comes out empty is not added, unless `keeps_empty`.
+    pub value: Vec<FormatPart>,
+    /// An empty value is one.
+    pub keeps_empty: bool,
     /// What happens when it is there.
     pub action: AppendAction,
 }

@@ -3,6 +3,7 @@
 //! [`BodyObserver`]s see bytes pass, trailers, the end, an error or an early drop: that is how byte counts, access logs and timeouts
 //! follow a body without another layer. A body has at most a few: its
 //! connection's, and its stream's.
+mod pace;
 mod replay;
 
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
 
+use pace::Pace;
 use replay::Replay;
 pub(crate) use replay::ReplaySource;
 
@@ -38,6 +40,7 @@ enum Source {
     H2(::h2::RecvStream, Option<TrailerCheck>),
     Replay(Replay),
     Tunnel(Box<Tunnel>),
+    Paced(Box<Pace>),
 }
 
 /// What is held against the trailers of a request.
@@ -196,6 +199,14 @@ impl Body {
         watchdogs.cloned().collect()
     }
 
+    /// The same bytes, at most so many a second.
+    pub(crate) fn paced(self, bytes_per_second: u64) -> Self {
+        if self.is_empty() {
+            return self;
+        }
+        Self::new(Source::Paced(Box::new(Pace::new(self, bytes_per_second))))
+    }
+
     /// Next frame, `None` at the end.
     pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(self), cx)).await
@@ -213,6 +224,7 @@ impl Body {
             Source::H2(stream, check) => poll_h2(stream, check.as_ref(), cx),
             Source::Replay(replay) => replay.poll(cx),
             Source::Tunnel(tunnel) => tunnel.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
+            Source::Paced(pace) => pace.poll(cx),
         }
     }
 }
@@ -322,6 +334,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty | Source::Full(None) => true,
             Source::Incoming(incoming) => self.finished || incoming.ended,
+            Source::Paced(pace) => self.finished || pace.is_end_stream(),
             Source::Full(Some(_))
             | Source::H1(_)
             | Source::H2(..)
@@ -335,9 +348,11 @@ impl http_body::Body for Body {
             Source::Empty | Source::Full(None) => SizeHint::with_exact(0),
             Source::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Source::H1(incoming) => incoming.size_hint(),
-            Source::H2(..) | Source::Replay(_) | Source::Incoming(_) | Source::Tunnel(_) => {
-                SizeHint::default()
-            }
+            Source::H2(..)
+            | Source::Replay(_)
+            | Source::Incoming(_)
+            | Source::Tunnel(_)
+            | Source::Paced(_) => SizeHint::default(),
         }
     }
 }
@@ -353,6 +368,7 @@ impl Drop for Body {
             Source::H1(incoming) => http_body::Body::is_end_stream(incoming),
             Source::H2(stream, _) => stream.is_end_stream(),
             Source::Incoming(incoming) => incoming.ended,
+            Source::Paced(pace) => pace.is_end_stream(),
             Source::Full(Some(_)) | Source::Replay(_) | Source::Tunnel(_) => false,
         };
         for observer in &self.observers {

@@ -54,7 +54,7 @@ pub(super) enum BuildError {
     #[error("access_log: {0}")]
     AccessLog(#[from] AccessLogError),
     /// A pattern that the model let pass.
-    #[error("route_config: {0}")]
+    #[error("http_connection_manager: {0}")]
     Regex(#[from] Box<regex::Error>),
     /// Not an IP address.
     #[error(
@@ -194,15 +194,16 @@ impl Builder<'_> {
     fn manager(&mut self, config: &HttpConnectionManager) -> Result<ConnectionManager, BuildError> {
         let routes = match &config.routes {
             RouteSource::Rds { name, .. } => Routes::Table(self.cells.table(name)),
-            RouteSource::Inline(table) => Routes::Table(RouteCell::new(
-                RouteTable::new(table, &self.shared.clusters).map_err(Box::new)?,
-            )),
+            RouteSource::Inline(table) => {
+                let table = RouteTable::new(table, &self.shared.clusters, &self.shared.registry);
+                Routes::Table(RouteCell::new(table.map_err(Box::new)?))
+            }
             RouteSource::Scoped(routes) => Routes::Scoped {
                 key: routes.key_parts.clone(),
                 scopes: match &routes.scopes {
                     ScopeSource::Discovered(source) => self.cells.scopes(&source.server),
                     ScopeSource::Inline(scopes) => {
-                        inline_scopes(scopes, &self.shared.clusters, |name| self.cells.table(name))
+                        inline_scopes(scopes, self.shared, |name| self.cells.table(name))
                     }
                 },
             },
@@ -215,6 +216,6 @@ impl Builder<'_> {
             istio: &self.shared.istio,
             registry: &self.shared.registry,
         };
-        Ok(ConnectionManager::new(config.clone(), parts))
+        Ok(ConnectionManager::new(config.clone(), parts).map_err(Box::new)?)
     }
 }

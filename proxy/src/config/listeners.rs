@@ -227,7 +227,8 @@ impl Listeners {
             return Ok(());
         };
         let whole = self.parts.completed(name, &pending.model);
-        let table = RouteTable::new(whole.as_ref().unwrap_or(&pending.model), &shared.clusters);
+        let model = whole.as_ref().unwrap_or(&pending.model);
+        let table = RouteTable::new(model, &shared.clusters, &shared.registry);
         let table = table.map_err(|error| error.to_string());
         let table = table.inspect_err(|reason| self.routes.refuse(name, version, bytes, reason))?;
         self.parts.take_table(name, &pending.model);
@@ -302,14 +303,14 @@ impl Listeners {
     /// Puts scopes, and tables whose virtual hosts have changed, in use.
     pub(super) fn publish_routes(&mut self, shared: &Shared) {
         for (name, table) in self.parts.take_changed_tables() {
-            let compiled = RouteTable::new(&table, &shared.clusters);
+            let compiled = RouteTable::new(&table, &shared.clusters, &shared.registry);
             match (self.route_cells.get(&name), compiled) {
                 (Some(cell), Ok(table)) => cell.set(table),
                 (None, _) => {}
                 (_, Err(error)) => tracing::error!(table = name, %error, "cannot be put in use"),
             }
         }
-        self.parts.publish_scopes(&mut self.route_cells, &shared.clusters);
+        self.parts.publish_scopes(&mut self.route_cells, shared);
     }
 
     /// The secrets of all listeners, by server.
@@ -368,7 +369,7 @@ impl Listeners {
             }
         };
         // Scopes that nobody had asked for are there before the first request.
-        self.parts.publish_scopes(&mut self.route_cells, &shared.clusters);
+        self.parts.publish_scopes(&mut self.route_cells, shared);
         let same_sockets = |active: &Active| {
             let before = active.cell.load();
             before.addresses == listener.addresses && before.config.bind_to_port == config.bind_to_port

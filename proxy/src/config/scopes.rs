@@ -11,11 +11,11 @@ use outrigger_model::route::{RouteTableConfig, VirtualHost};
 use outrigger_model::scoped_routes::{Scope, ScopeSource, ScopeTable, ScopedRoutes};
 use xds_client::WILDCARD;
 
+use super::build::Shared;
 use super::store::{Offered, Store};
 use super::wishes::ByServer;
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::http::scoped_routes::{ScopeCell, Scopes, joined};
-use crate::upstream::cluster_table::ClusterTable;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -176,11 +176,7 @@ impl RouteParts {
     }
 
     /// Puts scopes in use. One whose table has not come keeps the table that its key had.
-    pub(super) fn publish_scopes(
-        &mut self,
-        tables: &mut BTreeMap<String, Arc<RouteCell>>,
-        clusters: &ClusterTable,
-    ) {
+    pub(super) fn publish_scopes(&mut self, tables: &mut BTreeMap<String, Arc<RouteCell>>, shared: &Shared) {
         if !std::mem::take(&mut self.has_new_scopes) {
             return;
         }
@@ -189,8 +185,7 @@ impl RouteParts {
             let stored = self.scopes.get(server).into_iter();
             let scopes = stored.flat_map(|store| store.accepted.values());
             let scopes = scopes.filter_map(|accepted| {
-                let (key, table) =
-                    table_of_scope(&accepted.model, clusters, |name| tables.get(name).cloned())?;
+                let (key, table) = table_of_scope(&accepted.model, shared, |name| tables.get(name).cloned())?;
                 let table = table.or_else(|| before.get(&key).cloned())?;
                 Some((key, table))
             });
@@ -212,12 +207,14 @@ impl RouteParts {
 /// The key of a scope, and its table if that is there. `None`: it cannot be compiled, which the model does not let pass.
 fn table_of_scope(
     scope: &Scope,
-    clusters: &ClusterTable,
+    shared: &Shared,
     named: impl FnOnce(&str) -> Option<Arc<RouteCell>>,
 ) -> Option<(String, Option<Arc<RouteCell>>)> {
     let table = match &scope.scope_table {
         ScopeTable::Named(name) => named(name),
-        ScopeTable::Inline(table) => Some(RouteCell::new(RouteTable::new(table, clusters).ok()?)),
+        ScopeTable::Inline(table) => Some(RouteCell::new(
+            RouteTable::new(table, &shared.clusters, &shared.registry).ok()?,
+        )),
     };
     Some((joined(scope.key_values.iter().map(String::as_str)), table))
 }
@@ -225,11 +222,11 @@ fn table_of_scope(
 /// The scopes that a listener writes out.
 pub(super) fn inline_scopes(
     scopes: &[Scope],
-    clusters: &ClusterTable,
+    shared: &Shared,
     mut named: impl FnMut(&str) -> Arc<RouteCell>,
 ) -> Arc<ScopeCell> {
     let tables = scopes.iter().filter_map(|scope| {
-        let (key, table) = table_of_scope(scope, clusters, |name| Some(named(name)))?;
+        let (key, table) = table_of_scope(scope, shared, |name| Some(named(name)))?;
         Some((key, table?))
     });
     let cell = ScopeCell::default();

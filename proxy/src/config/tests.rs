@@ -20,13 +20,14 @@ use xds_client::{Any, Rejection, Resource, Update};
 use super::build::Shared;
 use super::control::Control;
 use crate::codec::RequestHead;
-use crate::http::route_table::Action;
+use crate::http::route_table::{Action, Asked};
 use crate::listener::runtime::Terminal;
 use crate::stats::{Registry, TagRules};
 use crate::telemetry::access_log::LogSinks;
 use crate::telemetry::istio_stats::IstioMetrics;
 use crate::telemetry::peer::LocalPeers;
 use crate::upstream::cluster::{Cluster, TransportSocket};
+use crate::upstream::lb::Wish;
 
 const DYNAMIC: &str = "node: { id: one, cluster: c }
 dynamic_resources:
@@ -160,7 +161,9 @@ fn ask(control: &Control, listener: &str) -> Result<Served, Unserved> {
         is_upgrade: false,
     };
     let table = manager.routes.load(&head).ok_or(Unserved::NoRoute)?;
-    let route = table.route(&head).ok_or(Unserved::NoRoute)?;
+    let mut random = fastrand::Rng::with_seed(1);
+    let asked = Asked::new(&head, false, &mut random);
+    let route = table.route(&asked).ok_or(Unserved::NoRoute)?;
     let Action::Forward(forward) = &route.action else {
         panic!("no forward")
     };
@@ -169,11 +172,14 @@ fn ask(control: &Control, listener: &str) -> Result<Served, Unserved> {
         panic!("several clusters")
     };
     let name = name.clone();
-    let cluster = target.cluster.load().ok_or_else(|| Unserved::NoCluster {
-        route: route.name.to_string(),
-        cluster: name.clone(),
-    })?;
-    let host = cluster.choose(&Default::default(), &mut fastrand::Rng::with_seed(1));
+    let (_, found) = target.cluster.find(&head).unwrap();
+    let cluster = found
+        .and_then(|cell| cell.load())
+        .ok_or_else(|| Unserved::NoCluster {
+            route: route.name.to_string(),
+            cluster: name.clone(),
+        })?;
+    let host = cluster.choose(&Wish::default(), &mut random);
     Ok(Served {
         tls: chain.tls.is_some(),
         route: route.name.to_string(),

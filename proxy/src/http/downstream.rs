@@ -2,6 +2,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::filter::ConnectionLimits;
 use crate::telemetry::stream_info::ConnectionInfo;
 use crate::tls::info::TlsInfo;
 
@@ -12,4 +13,17 @@ pub(crate) struct Downstream {
     pub(crate) info: Arc<ConnectionInfo>,
     /// TLS facts, when TLS was terminated here.
     pub(crate) tls: Option<Rc<TlsInfo>>,
+    /// Tokens of limits that are per connection.
+    pub(super) limits: ConnectionLimits,
+}
+
+impl Downstream {
+    /// Of a connection that begins now.
+    pub(crate) fn new(info: Arc<ConnectionInfo>, tls: Option<Rc<TlsInfo>>) -> Self {
+        Self {
+            info,
+            tls,
+            limits: ConnectionLimits::default(),
+        }
+    }
 }

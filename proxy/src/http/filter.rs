@@ -1,29 +1,128 @@
 //! HTTP filters: called in order with the request head, in reverse with the response head.
 //!
-//! `fault` and `cors` have no rule in this slice (the model refuses rules); `grpc_stats` and `istio.stats` count, which is the stream's
-//! (`stream::metrics`). A filter that does nothing with heads is not in the list at run time.
+//! A filter is a file and a line in [`build`]. `grpc_stats` and `istio.stats` count, which is the stream's (`stream::metrics`): what does
+//! nothing with heads is not in the chain. What routes say about filters is in [`Settings`]; a filter may be off for a route, and one that
+//! starts disabled is on where a route has settings for it. Source: Envoy `FilterManager`, `Http::Utility::resolveMostSpecificPerFilterConfig`.
 mod alpn;
+mod cors;
+mod fault;
+mod local_ratelimit;
 mod peer_metadata;
+mod settings;
 
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use outrigger_model::http_filter::HttpFilter;
+use outrigger_model::fraction::Fraction;
+use outrigger_model::http_filter::{HttpFilter, PlacedFilter};
+use smallvec::SmallVec;
 
+pub(super) use self::fault::ActiveFault;
+pub(super) use self::local_ratelimit::{ConnectionLimits, RouteLimits};
+use self::settings::RouteConfig;
+pub(super) use self::settings::{Level, Settings};
+use super::local_reply::LocalReply;
+use super::route_table::Route;
+use super::stream::Stream;
 use crate::codec::{RequestHead, ResponseHead};
+use crate::stats::{Counter, Gauge, Registry};
 use crate::telemetry::peer::{LocalPeers, Peer};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connect::AlpnOverride;
 
-/// One filter at run time.
-#[derive(Debug)]
-pub(crate) enum Filter {
-    /// Peer metadata over headers.
-    PeerMetadata(peer_metadata::PeerMetadataFilter),
-    /// Upstream ALPN.
-    Alpn(alpn::AlpnFilter),
+/// What a filter does. All of it is optional.
+trait Filter: Debug + Send + Sync {
+    /// The request on its way up.
+    fn decode(&self, request: &mut Decoding<'_>) -> Decode;
+    /// The response on its way down.
+    fn encode(&self, _response: &mut Encoding<'_>) {}
 }
 
-/// What filters of one stream tell each other and the router.
+/// What becomes of a request after a filter saw it.
+pub(super) enum Decode {
+    /// The next filter's turn.
+    Continue,
+    /// This is the answer.
+    Reply(Box<LocalReply>),
+    /// It is not known yet.
+    Wait(Wait),
+}
+
+/// How a wait ends.
+pub(super) type Wait = Pin<Box<dyn Future<Output = Resume>>>;
+
+/// What becomes of a request after a wait.
+pub(super) enum Resume {
+    /// The next filter's turn.
+    Continue,
+    /// This is the answer.
+    Reply(Box<LocalReply>),
+}
+
+/// A request on its way up.
+pub(super) struct Decoding<'a> {
+    pub(super) stream: &'a Rc<Stream>,
+    pub(super) head: &'a mut RequestHead,
+    pub(super) state: &'a mut FilterState,
+    /// `None`: there is none for it, and it will be refused.
+    pub(super) route: Option<&'a Route>,
+    /// It goes to a cluster, as far as the route knows.
+    pub(super) is_forwarded: bool,
+    /// Name of the cluster.
+    pub(super) cluster_name: Option<&'a str>,
+    /// The cluster, if there is one of this name.
+    pub(super) cluster: Option<&'a Cluster>,
+    pub(super) settings: &'a Settings,
+    /// The route's settings for this filter.
+    config: Option<&'a RouteConfig>,
+    /// Of the filter in the chain.
+    place: usize,
+}
+
+/// A response on its way down.
+struct Encoding<'a> {
+    stream: &'a Stream,
+    head: &'a mut ResponseHead,
+    state: &'a mut FilterState,
+    place: usize,
+}
+
+impl<'a> Decoding<'a> {
+    /// For a request that has no route so far.
+    pub(super) fn new(
+        stream: &'a Rc<Stream>,
+        head: &'a mut RequestHead,
+        state: &'a mut FilterState,
+        settings: &'a Settings,
+    ) -> Self {
+        Self {
+            stream,
+            head,
+            state,
+            route: None,
+            is_forwarded: false,
+            cluster_name: None,
+            cluster: None,
+            settings,
+            config: None,
+            place: 0,
+        }
+    }
+
+    /// Whether this request is one of a share of them.
+    fn draws(&self, share: Fraction) -> bool {
+        draws(share, &mut self.stream.random.borrow_mut())
+    }
+}
+
+/// True for this share of calls.
+pub(super) fn draws(share: Fraction, random: &mut fastrand::Rng) -> bool {
+    share == Fraction::ALL || (share != Fraction::NONE && random.u32(0..Fraction::ALL.0) < share.0)
+}
+
+/// What filters of one stream tell each other, the router, and themselves when the response comes.
 #[derive(Debug, Default)]
 pub(crate) struct FilterState {
     /// Replaces the ALPN protocols of the upstream TLS context.
@@ -34,39 +133,131 @@ pub(crate) struct FilterState {
     pub(crate) downstream_peer: Option<Arc<Peer>>,
     /// Who the server is.
     pub(crate) upstream_peer: Option<Arc<Peer>>,
+    /// What a page of another origin is told.
+    cors: Option<cors::Answer>,
+    /// By place in the chain.
+    limits: SmallVec<[(usize, local_ratelimit::Judgement); 1]>,
+    /// How fast the response's body may be.
+    pub(super) response_bytes_per_second: Option<u64>,
 }
 
-impl Filter {
-    /// Builds the runtime filter; `None`: it does nothing with heads.
-    pub(crate) fn new(config: &HttpFilter, local: &LocalPeers) -> Option<Self> {
-        match config {
-            HttpFilter::PeerMetadata(config) => Some(Self::PeerMetadata(
-                peer_metadata::PeerMetadataFilter::new(config, local),
-            )),
-            HttpFilter::Alpn(config) => Some(Self::Alpn(alpn::AlpnFilter::new(config))),
-            HttpFilter::GrpcStats(_)
-            | HttpFilter::Fault(_)
-            | HttpFilter::Cors(_)
-            | HttpFilter::LocalRateLimit(_)
-            | HttpFilter::StatefulSession(_)
-            | HttpFilter::GrpcWeb
-            | HttpFilter::IstioStats(_) => None,
-        }
+/// The filters of a connection manager before the router.
+#[derive(Debug)]
+pub(crate) struct FilterChain(Box<[Placed]>);
+
+#[derive(Debug)]
+struct Placed {
+    name: Box<str>,
+    starts_disabled: bool,
+    filter: Box<dyn Filter>,
+}
+
+/// What filters are made from besides their configuration.
+pub(super) struct Scope<'a> {
+    pub(super) registry: &'a Registry,
+    /// `http.<stat_prefix>.`.
+    pub(super) prefix: String,
+    pub(super) local_peers: &'a LocalPeers,
+}
+
+impl Scope<'_> {
+    fn counter(&self, name: &str) -> Counter {
+        self.registry.counter(format!("{}{name}", self.prefix))
     }
 
-    /// The request on its way up. `cluster` is where it will go, if that is known.
-    pub(crate) fn decode(&self, state: &mut FilterState, head: &mut RequestHead, cluster: Option<&Cluster>) {
-        match self {
-            Self::PeerMetadata(filter) => filter.decode(state, head, cluster),
-            Self::Alpn(filter) => filter.decode(state, head, cluster),
+    fn gauge(&self, name: &str) -> Gauge {
+        self.registry.gauge(format!("{}{name}", self.prefix))
+    }
+}
+
+/// The filter of a configuration; `None`: it does nothing with heads.
+fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Box<dyn Filter>>, regex::Error> {
+    Ok(Some(match config {
+        HttpFilter::PeerMetadata(config) => {
+            Box::new(peer_metadata::PeerMetadataFilter::new(config, scope.local_peers))
         }
+        HttpFilter::Alpn(config) => Box::new(alpn::AlpnFilter::new(config)),
+        HttpFilter::Fault(config) => Box::new(fault::FaultFilter::new(config, scope)?),
+        HttpFilter::Cors(_) => Box::new(cors::Cors::new(scope)),
+        HttpFilter::LocalRateLimit(config) => Box::new(local_ratelimit::LocalRateLimitFilter::new(
+            config,
+            scope.registry,
+        )?),
+        HttpFilter::GrpcStats(_)
+        | HttpFilter::StatefulSession(_)
+        | HttpFilter::GrpcWeb
+        | HttpFilter::IstioStats(_) => return Ok(None),
+    }))
+}
+
+impl FilterChain {
+    /// Builds the chain.
+    ///
+    /// # Errors
+    /// A regular expression does not compile (the model refuses such before).
+    pub(super) fn new(configs: &[PlacedFilter], scope: &Scope<'_>) -> Result<Self, regex::Error> {
+        let mut chain = Vec::with_capacity(configs.len());
+        for config in configs {
+            if let Some(filter) = build(&config.filter, scope)? {
+                chain.push(Placed {
+                    name: config.filter_name.as_str().into(),
+                    starts_disabled: config.starts_disabled,
+                    filter,
+                });
+            }
+        }
+        Ok(Self(chain.into()))
     }
 
-    /// The response on its way down.
-    pub(crate) fn encode(&self, state: &mut FilterState, head: &mut ResponseHead) {
-        match self {
-            Self::PeerMetadata(filter) => filter.encode(state, head),
-            Self::Alpn(_) => {}
+    /// The filters that are on for a request, with the route's settings for each.
+    fn active<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> impl DoubleEndedIterator<Item = (usize, &'a dyn Filter, Option<&'a RouteConfig>)> {
+        self.0.iter().enumerate().filter_map(|(place, placed)| {
+            let (is_disabled, config) = match settings.of(&placed.name) {
+                None => (placed.starts_disabled, None),
+                Some(found) => (found.is_disabled, found.config),
+            };
+            (!is_disabled).then_some((place, &*placed.filter, config))
+        })
+    }
+
+    /// The request passes them. Waits that have no end of their own end with the stream's limits.
+    ///
+    /// # Errors
+    /// What one of them answers instead.
+    pub(super) async fn decode<'a>(&'a self, request: &mut Decoding<'a>) -> Result<(), LocalReply> {
+        for (place, filter, config) in self.active(request.settings) {
+            (request.place, request.config) = (place, config);
+            match filter.decode(request) {
+                Decode::Continue => {}
+                Decode::Reply(reply) => return Err(*reply),
+                Decode::Wait(wait) => match request.stream.limits.within(wait).await {
+                    Ok(Resume::Continue) => request.stream.limits.waited(),
+                    Ok(Resume::Reply(reply)) => return Err(*reply),
+                    Err(limit) => return Err(request.stream.limit_reached(limit)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// The response passes them, the last first.
+    pub(super) fn encode(
+        &self,
+        stream: &Stream,
+        head: &mut ResponseHead,
+        state: &mut FilterState,
+        settings: &Settings,
+    ) {
+        for (place, filter, _) in self.active(settings).rev() {
+            filter.encode(&mut Encoding {
+                stream,
+                head,
+                state,
+                place,
+            });
         }
     }
 }

@@ -7,7 +7,6 @@ use http::header::{DATE, SERVER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outrigger_model::hcm::{EscapedSlashes, HttpConnectionManager, ServerHeader};
 use outrigger_model::listener::TrafficDirection;
-use outrigger_model::route::{AppendAction, HeaderMutations};
 
 use super::downstream::Downstream;
 use super::local_reply::LocalReply;
@@ -233,63 +232,4 @@ fn date_now() -> HeaderValue {
             fresh
         }
     })
-}
-
-/// Applies configured changes to request headers: those of one level, removals after additions as Envoy's `HeaderParser`.
-pub(super) fn change_request(changes: &HeaderMutations, head: &mut RequestHead) {
-    for addition in &changes.request_add {
-        match addition.name.as_str() {
-            ":authority" | "host" => {
-                if let Ok(value) = HeaderValue::from_str(&addition.value) {
-                    head.authority = value;
-                }
-            }
-            ":path" => {
-                if let Ok(path) = addition.value.parse() {
-                    head.path = path;
-                }
-            }
-            name => add(&mut head.headers, name, &addition.value, addition.action),
-        }
-    }
-    for name in &changes.request_remove {
-        head.headers.remove(name);
-    }
-}
-
-/// Applies configured changes to response headers.
-pub(super) fn change_response(changes: &HeaderMutations, head: &mut ResponseHead) {
-    for addition in &changes.response_add {
-        add(
-            &mut head.headers,
-            &addition.name,
-            &addition.value,
-            addition.action,
-        );
-    }
-    for name in &changes.response_remove {
-        head.headers.remove(name);
-    }
-}
-
-fn add(headers: &mut HeaderMap, name: &str, value: &str, action: AppendAction) {
-    let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) else {
-        return;
-    };
-    let present = headers.contains_key(&name);
-    match action {
-        AppendAction::AppendIfExistsOrAdd => {
-            headers.append(name, value);
-        }
-        AppendAction::AddIfAbsent if !present => {
-            headers.insert(name, value);
-        }
-        AppendAction::OverwriteIfExistsOrAdd => {
-            headers.insert(name, value);
-        }
-        AppendAction::OverwriteIfExists if present => {
-            headers.insert(name, value);
-        }
-        AppendAction::AddIfAbsent | AppendAction::OverwriteIfExists => {}
-    }
 }

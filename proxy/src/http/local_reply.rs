@@ -19,7 +19,9 @@ pub(super) struct LocalReply {
     pub(super) details: Cow<'static, str>,
     pub(super) flag: Option<ResponseFlag>,
     /// For gRPC clients; `None`: what the status means.
-    pub(super) grpc_status: Option<u8>,
+    pub(super) grpc_status: Option<u32>,
+    /// It stays as it is for gRPC clients.
+    pub(super) is_plain: bool,
     /// Extra headers, e.g. `x-envoy-overloaded`.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -38,6 +40,7 @@ impl LocalReply {
             details: details.into(),
             flag,
             grpc_status: None,
+            is_plain: false,
             headers: Vec::new(),
         }
     }
@@ -60,10 +63,12 @@ impl LocalReply {
     /// The response for this request; without one, for what was none.
     pub(super) fn response(&self, request: Option<&RequestHead>) -> Response {
         let mut headers: HeaderMap = self.headers.iter().cloned().collect();
-        if request.is_some_and(RequestHead::is_grpc) {
+        if !self.is_plain && request.is_some_and(RequestHead::is_grpc) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            let status = self.grpc_status.unwrap_or_else(|| status_of_http(self.status));
-            headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
+            let status = self
+                .grpc_status
+                .unwrap_or_else(|| status_of_http(self.status).into());
+            headers.insert(GRPC_STATUS, HeaderValue::from(status));
             if !self.body.is_empty() {
                 let message =
                     percent_encoding::utf8_percent_encode(&self.body, GRPC_MESSAGE_ESCAPED).to_string();

@@ -9,7 +9,7 @@ use outrigger_model::http_filter::grpc_stats::GrpcStats;
 use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
-use super::filter::Filter;
+use super::filter::{FilterChain, Scope};
 use super::scoped_routes::Routes;
 use super::stream;
 use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores};
@@ -29,7 +29,7 @@ pub(crate) struct ConnectionManager {
     /// The routes.
     pub(crate) routes: Routes,
     /// Filters before the router that look at heads.
-    pub(crate) filters: Vec<Filter>,
+    pub(super) filters: FilterChain,
     /// `istio.stats` filters.
     pub(crate) istio_stats: Vec<IstioStats>,
     /// The `grpc_stats` filter.
@@ -125,24 +125,28 @@ pub(crate) struct Parts<'a> {
 
 impl ConnectionManager {
     /// Builds the runtime object.
-    pub(crate) fn new(config: HttpConnectionManager, parts: Parts<'_>) -> Self {
-        let filters = config
-            .filters
-            .iter()
-            .filter_map(|filter| Filter::new(filter, parts.local_peers))
-            .collect();
-        let istio_stats = config.filters.iter().filter_map(|filter| match filter {
+    ///
+    /// # Errors
+    /// A regular expression does not compile (the model refuses such before).
+    pub(crate) fn new(config: HttpConnectionManager, parts: Parts<'_>) -> Result<Self, regex::Error> {
+        let scope = Scope {
+            registry: parts.registry,
+            prefix: format!("http.{}.", config.stat_prefix),
+            local_peers: parts.local_peers,
+        };
+        let filters = FilterChain::new(&config.filters, &scope)?;
+        let istio_stats = config.filters.iter().filter_map(|placed| match &placed.filter {
             HttpFilter::IstioStats(stats) => Some(IstioStats::new(stats, parts.direction, parts.istio)),
             _ => None,
         });
-        let grpc_stats = config.filters.iter().find_map(|filter| match filter {
+        let grpc_stats = config.filters.iter().find_map(|placed| match &placed.filter {
             HttpFilter::GrpcStats(stats) => Some(stats.clone()),
             _ => None,
         });
         let mut kept_response_headers = parts.access_log.response_headers();
         // Tells metrics how a gRPC call ended, when there are no trailers.
         kept_response_headers.push(GRPC_STATUS);
-        Self {
+        Ok(Self {
             direction: parts.direction,
             routes: parts.routes,
             filters,
@@ -155,7 +159,7 @@ impl ConnectionManager {
             stats: ManagerStats::new(parts.registry, &config.stat_prefix),
             options: options(&config, parts.registry),
             config,
-        }
+        })
     }
 }
 

@@ -108,37 +108,39 @@ impl HeaderMatcher {
         })
     }
 
-    /// Source: Envoy `HeaderUtility::HeaderData::matchesHeaders`: a missing header matches only `present: false` and inverted
-    /// presence; several values of one name are joined with a comma.
+    /// Of several values of one name one has to match; inverted, none may. A missing header matches only what asks for its absence.
+    /// Source: Envoy 1.40, `HeaderUtility::HeaderData::matchesHeaders`.
     pub(super) fn matches(&self, head: &RequestHead) -> bool {
-        let joined;
-        let value = if self.name.starts_with(':') || head.headers.get_all(&self.name).iter().nth(1).is_none()
-        {
-            head.header(&self.name)
-        } else {
-            joined = head
-                .headers
-                .get_all(&self.name)
-                .iter()
-                .map(http::HeaderValue::as_bytes)
-                .collect::<Vec<_>>()
-                .join(&b","[..]);
-            Some(joined.as_slice())
-        };
+        let is_single = self.name.starts_with(':') || self.name == "host";
+        let named = (!is_single).then(|| head.headers.get_all(&self.name).iter());
+        let mut values = is_single
+            .then(|| head.header(&self.name))
+            .flatten()
+            .into_iter()
+            .chain(named.into_iter().flatten().map(http::HeaderValue::as_bytes))
+            .peekable();
+        let is_present = values.peek().is_some();
         if let HeaderTest::Present(expected) = self.test {
-            return (value.is_some() == expected) != self.invert;
+            return (is_present == expected) != self.invert;
         }
-        let Some(value) = value.or(self.treat_missing_as_empty.then_some(&b""[..])) else {
-            return false;
+        let matched = match (is_present, self.treat_missing_as_empty) {
+            (true, _) => values.any(|value| self.test.matches(value)),
+            (false, true) => self.test.matches(b""),
+            (false, false) => return false,
         };
-        let matched = match &self.test {
-            HeaderTest::Present(_) => true,
-            HeaderTest::String(string) => string.matches(value),
-            HeaderTest::Range(start, end) => std::str::from_utf8(value)
+        matched != self.invert
+    }
+}
+
+impl HeaderTest {
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present(_) => true,
+            Self::String(string) => string.matches(value),
+            Self::Range(start, end) => std::str::from_utf8(value)
                 .ok()
                 .and_then(|text| text.parse::<i64>().ok())
                 .is_some_and(|number| (*start..*end).contains(&number)),
-        };
-        matched != self.invert
+        }
     }
 }

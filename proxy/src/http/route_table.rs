@@ -1,8 +1,13 @@
 //! Which route a request takes.
 //!
-//! Built once from a [`RouteTableConfig`]; a stream loads the table once. Virtual hosts: exact name by hash, then the longest `*.suffix`,
-//! then the longest `prefix.*`, then `*`; inside one the first route that matches. Source: route_components.proto `VirtualHost.domains`.
-use std::collections::HashMap;
+//! Built once from a [`RouteTableConfig`]; a stream loads the table once. A virtual host ([`hosts`]), inside it the first route whose
+//! [`criteria`] are met; [`index`] spares the look at routes for other paths.
+mod criteria;
+mod forward;
+mod hosts;
+mod index;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,14 +15,22 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode};
 use outrigger_model::route as model;
-use outrigger_model::route::{ClusterSpec, PathMatch, RouteTableConfig};
+use outrigger_model::route::RouteTableConfig;
 use regex::Regex as TextRegex;
-use regex::bytes::Regex;
 
-use super::matcher::{HeaderMatcher, StringMatcher, full_match};
+pub(crate) use self::criteria::Asked;
+use self::criteria::Criteria;
+pub(super) use self::criteria::{cookie_value, query_value};
+pub(super) use self::forward::ClusterRef;
+pub(crate) use self::forward::{Forward, Target};
+use self::hosts::Hosts;
+use self::index::Index;
+use super::filter::{Level, RouteLimits, Settings};
+use super::header_changes::HeaderChanges;
+use super::router::mirror::Mirror;
 use crate::codec::RequestHead;
-use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
-use crate::upstream::weighted::Weighted;
+use crate::stats::Registry;
+use crate::upstream::cluster_table::ClusterTable;
 
 /// The cell that listeners hold: route discovery swaps what is in it.
 #[derive(Debug)]
@@ -47,14 +60,18 @@ impl RouteCell {
 /// A compiled route table.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
-    hosts: Vec<Vec<Arc<Route>>>,
-    exact: HashMap<Box<str>, usize>,
-    /// Longest first.
-    suffixes: Vec<(Box<str>, usize)>,
-    /// Longest first.
-    prefixes: Vec<(Box<str>, usize)>,
-    any: Option<usize>,
-    ignore_port: bool,
+    domains: Hosts,
+    hosts: Vec<VirtualHost>,
+    /// Its value is the domain, not the authority.
+    host_header: Option<String>,
+    ignore_path_parameters: bool,
+}
+
+/// The routes of a virtual host, in order.
+#[derive(Debug)]
+struct VirtualHost {
+    index: Index,
+    routes: Vec<Arc<Route>>,
 }
 
 /// A compiled route with everything inherited from its virtual host and table.
@@ -62,29 +79,22 @@ pub(crate) struct RouteTable {
 pub(crate) struct Route {
     /// For logs.
     pub(crate) name: Arc<str>,
-    path: PathTest,
+    criteria: Criteria,
     rewrite: Option<Rewrite>,
-    case_sensitive: bool,
-    headers: Vec<HeaderMatcher>,
-    query: Vec<(String, Option<StringMatcher>)>,
     /// What is done.
     pub(crate) action: Action,
     /// Span operation.
     pub(crate) decorator: Option<HeaderValue>,
     /// `x-envoy-attempt-count` goes upstream.
     pub(crate) include_attempt_count: bool,
-    /// Header changes, innermost first: route, virtual host, table.
-    pub(crate) headers_changes: Vec<model::HeaderMutations>,
+    /// Header changes of route, virtual host and table, in the order in which they are made.
+    pub(super) changes: Vec<Arc<HeaderChanges>>,
+    /// What filters do for it.
+    pub(super) settings: Settings,
+    /// What its requests are to rate limits; mostly nothing.
+    pub(super) rate_limits: Option<Box<RateLimits>>,
     /// The retry policy of the route, else of its virtual host.
     pub(crate) retry: Option<model::RetryPolicy>,
-}
-
-#[derive(Debug)]
-enum PathTest {
-    Prefix(String),
-    Exact(String),
-    SeparatedPrefix(String),
-    Regex(Regex),
 }
 
 /// How a route changes the path; the query stays.
@@ -116,24 +126,28 @@ pub(crate) enum Action {
     },
 }
 
-/// Where a request goes.
+/// `rate_limits` of a route and its virtual host.
 #[derive(Debug)]
-pub(crate) struct Forward {
-    /// Its clusters; one when there is no choice.
-    pub(crate) targets: Weighted<Target>,
-    /// The rest as configured.
-    pub(crate) config: model::Forward,
+pub(super) struct RateLimits {
+    pub(super) own: RouteLimits,
+    pub(super) host: Arc<RouteLimits>,
+    /// The virtual host's count in any case.
+    pub(super) includes_host: bool,
 }
 
-/// One possible cluster of a route.
-#[derive(Debug)]
-pub(crate) struct Target {
-    /// The cluster.
-    pub(crate) cluster: Arc<ClusterCell>,
-    /// Header changes of this share.
-    pub(crate) headers: model::HeaderMutations,
-    /// The authority that this share is asked for.
-    pub(crate) host: Option<HeaderValue>,
+/// What a route inherits.
+struct Inherited<'a> {
+    host: &'a model::VirtualHost,
+    table: &'a RouteTableConfig,
+    host_changes: Arc<HeaderChanges>,
+    table_changes: Arc<HeaderChanges>,
+    host_level: Level,
+    table_level: &'a Level,
+    host_limits: Arc<RouteLimits>,
+    /// For routes that have none of their own.
+    mirrors: Arc<[Mirror]>,
+    clusters: &'a Arc<ClusterTable>,
+    registry: &'a Registry,
 }
 
 impl RouteTable {
@@ -141,111 +155,104 @@ impl RouteTable {
     ///
     /// # Errors
     /// A regular expression does not compile (the model refuses such before).
-    pub(crate) fn new(config: &RouteTableConfig, clusters: &ClusterTable) -> Result<Self, regex::Error> {
+    pub(crate) fn new(
+        config: &RouteTableConfig,
+        clusters: &Arc<ClusterTable>,
+        registry: &Registry,
+    ) -> Result<Self, regex::Error> {
+        let table_changes = Arc::new(HeaderChanges::new(&config.headers));
+        let table_mirrors: Arc<[Mirror]> = config
+            .mirrors
+            .iter()
+            .map(|mirror| Mirror::new(mirror, clusters))
+            .collect();
+        let table_level = Level::new(&config.filter_settings, None, registry)?;
         let mut table = Self {
-            ignore_port: config.ignore_port_in_host_matching,
+            domains: Hosts::new(config.ignore_port_in_host_matching),
+            host_header: Some(config.vhost_header.clone()).filter(|name| !name.is_empty()),
+            ignore_path_parameters: config.ignore_path_parameters,
             ..Self::default()
         };
         for (index, host) in config.virtual_hosts.iter().enumerate() {
             for domain in &host.domains {
-                table.add_domain(domain, index);
+                table.domains.add(domain, index);
             }
+            let inherited = Inherited {
+                host,
+                table: config,
+                host_changes: Arc::new(HeaderChanges::new(&host.headers)),
+                table_changes: table_changes.clone(),
+                host_level: Level::new(&host.filter_settings, host.cors.as_ref(), registry)?,
+                table_level: &table_level,
+                host_limits: Arc::new(RouteLimits::new(&host.rate_limits)?),
+                mirrors: match host.mirrors.as_slice() {
+                    [] => table_mirrors.clone(),
+                    own => own.iter().map(|mirror| Mirror::new(mirror, clusters)).collect(),
+                },
+                clusters,
+                registry,
+            };
             let routes = host
                 .routes
                 .iter()
-                .map(|route| Route::new(route, host, config, clusters).map(Arc::new));
-            table.hosts.push(routes.collect::<Result<_, _>>()?);
+                .map(|route| Route::new(route, &inherited).map(Arc::new));
+            let routes = routes.collect::<Result<Vec<_>, _>>()?;
+            table.hosts.push(VirtualHost {
+                index: Index::new(routes.iter().map(|route| route.criteria.key())),
+                routes,
+            });
         }
-        table
-            .suffixes
-            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        table
-            .prefixes
-            .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Ok(table)
     }
 
-    fn add_domain(&mut self, domain: &str, index: usize) {
-        let domain = domain.to_ascii_lowercase();
-        if domain == "*" {
-            self.any = Some(index);
-        } else if let Some(suffix) = domain.strip_prefix('*') {
-            self.suffixes.push((suffix.into(), index));
-        } else if let Some(prefix) = domain.strip_suffix('*') {
-            self.prefixes.push((prefix.into(), index));
-        } else {
-            self.exact.insert(domain.into(), index);
-        }
-    }
-
     /// The route of a request; `None`: not found.
-    pub(crate) fn route(&self, head: &RequestHead) -> Option<&Arc<Route>> {
-        let routes = self.hosts.get(self.virtual_host(head.authority.as_bytes())?)?;
+    pub(crate) fn route(&self, asked: &Asked<'_>) -> Option<&Arc<Route>> {
+        let head = asked.head;
+        let host = match &self.host_header {
+            None => head.authority.as_bytes(),
+            Some(name) => head.header(name)?,
+        };
+        let host = self.hosts.get(self.domains.find(host)?)?;
         let (path, query) = (head.path.path(), head.path.query());
-        routes
-            .iter()
-            .find(|route| route.matches(head, path, query.unwrap_or_default()))
-    }
-
-    fn virtual_host(&self, authority: &[u8]) -> Option<usize> {
-        let host = std::str::from_utf8(authority).ok()?;
-        let host = if self.ignore_port {
-            without_port(host)
-        } else {
-            host
+        let path = match self.ignore_path_parameters {
+            true => without_parameters(path),
+            false => Cow::Borrowed(path),
         };
-        let lowered;
-        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            lowered = host.to_ascii_lowercase();
-            lowered.as_str()
-        } else {
-            host
-        };
-        // A wildcard stands for at least one character.
-        let wild = |len: usize| host.len() > len;
-        self.exact
-            .get(host)
-            .or_else(|| {
-                self.suffixes
-                    .iter()
-                    .find(|(s, _)| wild(s.len()) && host.ends_with(&**s))
-                    .map(|(_, i)| i)
-            })
-            .or_else(|| {
-                self.prefixes
-                    .iter()
-                    .find(|(p, _)| wild(p.len()) && host.starts_with(&**p))
-                    .map(|(_, i)| i)
-            })
-            .copied()
-            .or(self.any)
+        let mut candidates = host.index.candidates(&path);
+        candidates.find_map(|number| {
+            let route = host.routes.get(number)?;
+            route
+                .criteria
+                .match_request(asked, &path, query.unwrap_or_default())
+                .then_some(route)
+        })
     }
 }
 
-/// `host:port` without the port; an IPv6 literal keeps its brackets. Source: Envoy `HeaderUtility::stripPortFromHost`.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port))
-            if !port.is_empty()
-                && port.bytes().all(|byte| byte.is_ascii_digit())
-                && (!name.contains(':') || name.ends_with(']')) =>
-        {
-            name
-        }
-        _ => host,
+/// `/a;x/b;y` is `/a/b`. Source: route.proto `ignore_path_parameters_in_path_matching`, RFC 3986 §3.3.
+fn without_parameters(path: &str) -> Cow<'_, str> {
+    if !path.contains(';') {
+        return Cow::Borrowed(path);
     }
+    let segments = path
+        .split('/')
+        .map(|segment| segment.split(';').next().unwrap_or_default());
+    Cow::Owned(segments.collect::<Vec<_>>().join("/"))
 }
 
 impl Route {
-    fn new(
-        config: &model::Route,
-        host: &model::VirtualHost,
-        table: &RouteTableConfig,
-        clusters: &ClusterTable,
-    ) -> Result<Self, regex::Error> {
+    fn new(config: &model::Route, inherited: &Inherited<'_>) -> Result<Self, regex::Error> {
+        let forward = match &config.action {
+            model::RouteAction::Forward(forward) => Some(&**forward),
+            model::RouteAction::Redirect(_) | model::RouteAction::DirectResponse { .. } => None,
+        };
+        let cors = forward.and_then(|forward| forward.cors.as_ref());
+        let level = Level::new(&config.filter_settings, cors, inherited.registry)?;
+        let levels = [&level, &inherited.host_level, inherited.table_level];
+        let host = inherited.host;
         let (action, retry) = match &config.action {
             model::RouteAction::Forward(forward) => (
-                Action::Forward(Box::new(Forward::new(forward, clusters))),
+                Action::Forward(Box::new(Forward::new(forward, &levels, inherited)?)),
                 forward.retry_policy.clone().or_else(|| host.retry_policy.clone()),
             ),
             model::RouteAction::Redirect(redirect) => (Action::Redirect(redirect.clone()), None),
@@ -260,34 +267,19 @@ impl Route {
                 )
             }
         };
-        let query = config
-            .matcher
-            .query_parameters
-            .iter()
-            .map(|(name, test)| Ok((name.clone(), test.as_ref().map(StringMatcher::new).transpose()?)));
         Ok(Self {
             name: config.name.as_str().into(),
-            path: PathTest::new(&config.matcher.path, config.matcher.case_sensitive)?,
+            criteria: Criteria::new(&config.matcher)?,
             rewrite: Rewrite::new(&config.action)?,
-            case_sensitive: config.matcher.case_sensitive,
-            headers: config
-                .matcher
-                .headers
-                .iter()
-                .map(HeaderMatcher::new)
-                .collect::<Result<_, _>>()?,
-            query: query.collect::<Result<_, regex::Error>>()?,
             action,
             decorator: config
                 .decorator_operation
                 .as_deref()
                 .and_then(|text| HeaderValue::from_str(text).ok()),
             include_attempt_count: host.include_request_attempt_count,
-            headers_changes: [&config.headers, &host.headers, &table.headers]
-                .into_iter()
-                .filter(|changes| **changes != model::HeaderMutations::default())
-                .cloned()
-                .collect(),
+            changes: inherited.changes(HeaderChanges::new(&config.headers)),
+            settings: Settings::merge(&levels),
+            rate_limits: inherited.rate_limits(forward)?,
             retry,
         })
     }
@@ -301,12 +293,7 @@ impl Route {
         let path = match &self.rewrite {
             None => return Ok(None),
             Some(Rewrite::Prefix(replacement)) => {
-                let matched = match &self.path {
-                    PathTest::Prefix(text) | PathTest::Exact(text) | PathTest::SeparatedPrefix(text) => {
-                        text.len()
-                    }
-                    PathTest::Regex(_) => head.path.path().len(),
-                };
+                let matched = self.criteria.matched_bytes(head.path.path());
                 format!("{replacement}{}", whole.get(matched..).unwrap_or_default())
             }
             Some(Rewrite::Regex(regex, substitution)) => {
@@ -320,15 +307,6 @@ impl Route {
             Ok(path) if whole_begins_with_slash(&path) => Ok(Some(path)),
             _ => Err(InvalidPath),
         }
-    }
-
-    fn matches(&self, head: &RequestHead, path: &str, query: &str) -> bool {
-        self.path.matches(path, self.case_sensitive)
-            && self.headers.iter().all(|header| header.matches(head))
-            && self
-                .query
-                .iter()
-                .all(|(name, test)| query_matches(query, name, test.as_ref()))
     }
 }
 
@@ -360,73 +338,33 @@ impl Rewrite {
     }
 }
 
-impl PathTest {
-    fn new(config: &PathMatch, case_sensitive: bool) -> Result<Self, regex::Error> {
-        let text = |text: &String| {
-            if case_sensitive {
-                text.clone()
-            } else {
-                text.to_ascii_lowercase()
-            }
-        };
-        Ok(match config {
-            PathMatch::Prefix(prefix) => PathTest::Prefix(text(prefix)),
-            PathMatch::Exact(path) => PathTest::Exact(text(path)),
-            PathMatch::SeparatedPrefix(prefix) => PathTest::SeparatedPrefix(text(prefix)),
-            PathMatch::Regex(regex) => PathTest::Regex(full_match(regex)?),
-        })
+impl Inherited<'_> {
+    /// Those of a route with those of what it is in. The last one made wins where two set one header. Source: Envoy
+    /// `RouteEntryImplBase::getRequestHeaderParsers`.
+    fn changes(&self, own: HeaderChanges) -> Vec<Arc<HeaderChanges>> {
+        let mut all = vec![
+            Arc::new(own),
+            self.host_changes.clone(),
+            self.table_changes.clone(),
+        ];
+        if self.table.most_specific_headers_win {
+            all.reverse();
+        }
+        all.retain(|changes| !changes.is_empty());
+        all
     }
 
-    fn matches(&self, path: &str, case_sensitive: bool) -> bool {
-        let lowered;
-        let path = if case_sensitive || matches!(self, PathTest::Regex(_)) {
-            path
-        } else {
-            lowered = path.to_ascii_lowercase();
-            lowered.as_str()
-        };
-        match self {
-            PathTest::Prefix(prefix) => path.starts_with(prefix.as_str()),
-            PathTest::Exact(exact) => path == exact,
-            PathTest::SeparatedPrefix(prefix) => path
-                .strip_prefix(prefix.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-            PathTest::Regex(regex) => regex.is_match(path.as_bytes()),
+    fn rate_limits(&self, route: Option<&model::Forward>) -> Result<Option<Box<RateLimits>>, regex::Error> {
+        let Some(route) = route else { return Ok(None) };
+        let own = RouteLimits::new(&route.rate_limits)?;
+        if own.is_empty() && self.host_limits.is_empty() {
+            return Ok(None);
         }
-    }
-}
-
-fn query_matches(query: &str, name: &str, test: Option<&StringMatcher>) -> bool {
-    let value = query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then_some(value)
-    });
-    value.is_some_and(|value| test.is_none_or(|test| test.matches(value.as_bytes())))
-}
-
-impl Forward {
-    fn new(config: &model::Forward, clusters: &ClusterTable) -> Self {
-        let target = |name: &str, headers: &model::HeaderMutations, host: Option<&str>| Target {
-            cluster: clusters.cell(name),
-            headers: headers.clone(),
-            host: host.and_then(|host| HeaderValue::from_str(host).ok()),
-        };
-        let targets = match &config.cluster {
-            ClusterSpec::Single(name) => [(1, target(name, &model::HeaderMutations::default(), None))]
-                .into_iter()
-                .collect(),
-            ClusterSpec::Weighted(shares) => shares
-                .iter()
-                .map(|share| {
-                    let host = share.host_rewrite.as_deref();
-                    (share.weight, target(&share.name, &share.headers, host))
-                })
-                .collect(),
-        };
-        Self {
-            targets,
-            config: config.clone(),
-        }
+        Ok(Some(Box::new(RateLimits {
+            own,
+            host: self.host_limits.clone(),
+            includes_host: route.includes_host_limits,
+        })))
     }
 }
 

@@ -3,9 +3,11 @@ use http::{HeaderMap, Method, Version};
 use outrigger_model::matcher::{
     HeaderMatch, HeaderMatcher as HeaderConfig, Pattern, StringMatcher as StringConfig,
 };
-use outrigger_model::route::{RouteAction, RouteMatch, VirtualHost, WeightedCluster};
+use outrigger_model::route::{ClusterSpec, PathMatch, RouteAction, RouteMatch, VirtualHost, WeightedCluster};
+use std::collections::HashMap;
 
 use super::*;
+use crate::stats::TagRules;
 
 fn route(name: &str, path: PathMatch) -> model::Route {
     model::Route {
@@ -15,6 +17,11 @@ fn route(name: &str, path: PathMatch) -> model::Route {
             case_sensitive: true,
             headers: Vec::new(),
             query_parameters: Vec::new(),
+            cookies: Vec::new(),
+            only_grpc: false,
+            runtime_share: outrigger_model::fraction::Fraction::ALL,
+            certificate_presented: None,
+            certificate_validated: None,
         },
         action: RouteAction::DirectResponse {
             status: 200,
@@ -36,6 +43,8 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
         retry_policy: None,
         filter_settings: Vec::new(),
         mirrors: Vec::new(),
+        rate_limits: Vec::new(),
+        cors: None,
     }
 }
 
@@ -44,12 +53,16 @@ fn table(hosts: Vec<VirtualHost>, ignore_port: bool) -> RouteTable {
         virtual_hosts: hosts,
         vhds: None,
         ignore_port_in_host_matching: ignore_port,
+        ignore_path_parameters: false,
+        vhost_header: String::new(),
         max_direct_response_body_bytes: 4096,
+        most_specific_headers_win: false,
         headers: model::HeaderMutations::default(),
         filter_settings: Vec::new(),
         mirrors: Vec::new(),
     };
-    RouteTable::new(&config, &ClusterTable::default()).expect("valid")
+    let registry = Registry::new(TagRules::new(&[], false).expect("no rule"));
+    RouteTable::new(&config, &Arc::default(), &registry).expect("valid")
 }
 
 fn head(authority: &str, path: &str) -> RequestHead {
@@ -64,11 +77,13 @@ fn head(authority: &str, path: &str) -> RequestHead {
     }
 }
 
+fn found<'t>(table: &'t RouteTable, head: &RequestHead) -> Option<&'t Arc<Route>> {
+    table.route(&Asked::new(head, false, &mut fastrand::Rng::with_seed(1)))
+}
+
 #[track_caller]
 fn check(table: &RouteTable, authority: &str, path: &str, expected: Option<&str>) {
-    let found = table
-        .route(&head(authority, path))
-        .map(|route| route.name.to_string());
+    let found = found(table, &head(authority, path)).map(|route| route.name.to_string());
     assert_eq!(found.as_deref(), expected, "{authority}{path}");
 }
 
@@ -136,7 +151,7 @@ fn headers_decide_with_inversion_and_absence() {
     check(&table, "a", "/", None);
     let mut other = head("a", "/");
     other.headers.insert("x-v", HeaderValue::from_static("2"));
-    assert!(table.route(&other).is_some());
+    assert!(found(&table, &other).is_some());
 }
 
 fn forward() -> model::Forward {
@@ -153,6 +168,10 @@ fn forward() -> model::Forward {
         regex_rewrite: None,
         host_rewrite: None,
         upgrades: Vec::new(),
+        appends_forwarded_host: false,
+        rate_limits: Vec::new(),
+        includes_host_limits: false,
+        cors: None,
         hash_policies: Vec::new(),
         mirrors: Vec::new(),
     }
@@ -167,7 +186,7 @@ fn rewritten(
     route.action = RouteAction::Forward(Box::new(forward));
     let table = table(vec![host(&["*"], vec![route])], false);
     let head = head("a", requested);
-    let rewritten = table.route(&head).expect("a route").rewritten_path(&head);
+    let rewritten = found(&table, &head).expect("a route").rewritten_path(&head);
     rewritten.map(|path| path.map(|path| path.as_str().to_owned()))
 }
 
@@ -231,27 +250,106 @@ fn a_rewrite_to_what_is_no_path_is_an_error() {
 fn weights_are_kept_and_zero_gets_nothing() {
     let share = |name: &str, weight| WeightedCluster {
         name: name.into(),
+        cluster_header: String::new(),
         weight,
         headers: model::HeaderMutations::default(),
         host_rewrite: None,
         filter_settings: Vec::new(),
     };
-    let config = model::Forward {
-        cluster: ClusterSpec::Weighted(vec![share("a", 90), share("zero", 0), share("b", 10)]),
+    let mut shared = route("r", PathMatch::Prefix("/".into()));
+    shared.action = RouteAction::Forward(Box::new(model::Forward {
+        cluster: ClusterSpec::Weighted {
+            shares: vec![share("a", 90), share("zero", 0), share("b", 10)],
+            by: model::ShareChoice::Random,
+        },
         ..forward()
+    }));
+    let table = table(vec![host(&["*"], vec![shared])], false);
+    let head = head("a", "/");
+    let Action::Forward(forward) = &found(&table, &head).expect("a route").action else {
+        panic!("it forwards");
     };
-    let forward = Forward::new(&config, &ClusterTable::default());
     let mut random = fastrand::Rng::with_seed(1);
     let mut counts: HashMap<String, u32> = HashMap::new();
     for _ in 0..10_000 {
-        let drawn = forward.targets.draw(&mut random);
+        let drawn = forward.draw(&head, &mut random, || None);
         let target = drawn
             .and_then(|index| forward.targets.get(index))
             .expect("a share");
-        let name = target.cluster.name.to_string();
-        *counts.entry(name).or_default() += 1;
+        let (name, _) = target.cluster.find(&head).expect("a name");
+        *counts.entry(name.to_string()).or_default() += 1;
     }
     assert_eq!(counts.get("zero"), None);
     let share = counts.get("a").copied().unwrap_or_default();
     assert!((8_800..9_200).contains(&share), "{share}");
+}
+
+/// A walk over all routes, as Envoy's, finds the same one: random tables of all kinds of paths, few letters, so that much matches.
+#[test]
+fn the_index_finds_what_a_walk_finds() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let text = |random: &mut fastrand::Rng| -> String {
+        let letters = (0..random.usize(0..5)).map(|_| random.choice(['a', 'b', '/']).unwrap_or('a'));
+        format!("/{}", letters.collect::<String>())
+    };
+    let mut matched = 0;
+    for _ in 0..200 {
+        let routes: Vec<_> = (0..random.usize(1..60))
+            .map(|number| {
+                let path = match random.u32(0..8) {
+                    0 => PathMatch::Regex(format!("{}.?", text(&mut random))),
+                    1 => PathMatch::SeparatedPrefix(format!("{}a", text(&mut random))),
+                    2 | 3 => PathMatch::Exact(text(&mut random)),
+                    4 => PathMatch::Prefix(String::new()),
+                    _ => PathMatch::Prefix(text(&mut random)),
+                };
+                let mut route = route(&number.to_string(), path);
+                route.matcher.case_sensitive = random.u32(0..8) > 0;
+                // Most of them fail, so that later ones have their turn.
+                if random.u32(0..4) > 0 {
+                    route.matcher.headers = vec![HeaderConfig {
+                        name: "x-v".into(),
+                        kind: HeaderMatch::Present(true),
+                        invert: random.bool(),
+                        treat_missing_as_empty: false,
+                    }];
+                }
+                route
+            })
+            .collect();
+        let table = table(vec![host(&["*"], routes)], false);
+        let walked = table.hosts.first().expect("the host");
+        for _ in 0..40 {
+            let mut head = head("a", &text(&mut random));
+            if random.bool() {
+                head.headers.insert("x-v", HeaderValue::from_static("1"));
+            }
+            let mut own = fastrand::Rng::with_seed(1);
+            let asked = Asked::new(&head, false, &mut own);
+            let expected = walked
+                .routes
+                .iter()
+                .find(|route| route.criteria.match_request(&asked, head.path.path(), ""));
+            let found = table.route(&asked);
+            matched += usize::from(found.is_some());
+            assert_eq!(
+                found.map(|route| &route.name),
+                expected.map(|route| &route.name),
+                "{}",
+                head.path
+            );
+        }
+    }
+    assert!(matched > 1000, "{matched}");
+}
+
+/// What a lookup costs does not grow with the table: candidates are counted, not time.
+#[test]
+fn of_ten_thousand_prefixes_few_are_tried() {
+    let routes = (0..10_000).map(|number| route("r", PathMatch::Prefix(format!("/service-{number}/"))));
+    let table = table(vec![host(&["*"], routes.collect())], false);
+    let host = table.hosts.first().expect("the host");
+    let tried: Vec<_> = host.index.candidates("/service-9999/x").collect();
+    assert_eq!(tried, [9999]);
+    assert_eq!(host.index.candidates("/none").count(), 0);
 }

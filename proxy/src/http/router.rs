@@ -1,5 +1,6 @@
 //! Sends a request to its cluster: attempts, retries, timeouts. One call per stream.
 mod attempt;
+pub(super) mod mirror;
 mod retry;
 mod timeouts;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
@@ -16,6 +18,7 @@ use self::attempt::{Attempt, AttemptError, Attempted};
 use self::retry::{RetryState, Verdict};
 use self::timeouts::Timeouts;
 use super::filter::FilterState;
+use super::hash_policy::Hashed;
 use super::local_reply::LocalReply;
 use super::route_table::{Forward, Route};
 use super::stream::Stream;
@@ -112,11 +115,11 @@ pub(super) async fn forward(
             "",
         ));
     };
-    {
-        let mut info = stream.info.borrow_mut();
-        info.upstream_cluster = Some(cluster.stat_name.clone());
-        info.destination = Some(cluster.destination.clone());
-    }
+    let body = mirror::copies(stream, forward, cluster, body);
+    let hashed = match cluster.wants_hash() {
+        true => forward.hash.hash(stream.request(), &stream.info.borrow()),
+        false => Hashed::default(),
+    };
     let retry = RetryState::new(route.retry.as_ref(), stream.request().is_grpc());
     let source = (!body.is_empty()).then(|| {
         let limit = usize::try_from(cluster.config.buffer_limit_bytes).unwrap_or(usize::MAX);
@@ -126,6 +129,8 @@ pub(super) async fn forward(
         stream,
         tls: attempt::tls_wish(cluster, state.alpn.as_ref(), stream.request()),
         cluster,
+        forward,
+        hashed,
         tried: SmallVec::new(),
         retry,
         per_try: route.retry.as_ref().and_then(|policy| policy.per_try_timeout),
@@ -150,21 +155,18 @@ pub(super) async fn forward(
     }
 }
 
-/// The last changes to a request head, the same for all attempts, and the limits that it and the route set.
-pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, head: &mut RequestHead) {
+/// Sets the longest duration of a stream, which counts what filters do too.
+pub(super) fn limit_duration(stream: &Stream, route: &Route, forward: &Forward, head: &RequestHead) {
     let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), head);
     stream.limits.set_duration(timeouts.duration);
+}
+
+/// The last changes to a request head, the same for all attempts, and the limit of the response.
+pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, head: &mut RequestHead) {
+    let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), head);
     stream.limits.set_response(timeouts.response);
     if upgrade::is_websocket(head) {
         stream.limits.response_due();
-    }
-    if let Some(host) = forward
-        .config
-        .host_rewrite
-        .as_deref()
-        .and_then(|host| HeaderValue::from_str(host).ok())
-    {
-        head.authority = host;
     }
     let suppress = stream.manager.config.router.suppress_envoy_headers;
     if let Some(expected) = timeouts.expected() {
@@ -189,6 +191,8 @@ struct Exchange<'a> {
     stream: &'a Rc<Stream>,
     tls: TlsWish,
     cluster: &'a Arc<Cluster>,
+    forward: &'a Forward,
+    hashed: Hashed,
     tried: SmallVec<[SocketAddr; 4]>,
     retry: RetryState<'a>,
     per_try: Option<Duration>,
@@ -202,10 +206,18 @@ impl Exchange<'_> {
         loop {
             self.attempts += 1;
             let Some(host) = self.pick() else {
+                self.stream.info.borrow_mut().attempt_count = self.attempts;
                 return Err(self.no_healthy_upstream());
             };
             self.tried.push(host.address);
             let mut head = self.stream.request().clone();
+            let tells = !self.stream.manager.config.router.suppress_envoy_headers;
+            if self
+                .forward
+                .rewrite_host_to(&host.config.hostname, &mut head, tells)
+            {
+                *self.stream.picked_authority.borrow_mut() = Some(head.authority.clone());
+            }
             if self.include_attempt_count {
                 head.headers
                     .insert(ATTEMPT_COUNT, HeaderValue::from(self.attempts));
@@ -269,7 +281,7 @@ impl Exchange<'_> {
         };
         let wish = Wish {
             dialled: self.stream.downstream.info.original_dst(),
-            hash: None,
+            hash: self.hashed.hash,
             avoided,
         };
         self.cluster.choose(&wish, &mut self.stream.random.borrow_mut())
@@ -348,6 +360,9 @@ impl Exchange<'_> {
                 .head
                 .headers
                 .insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(millis));
+        }
+        for cookie in &self.hashed.set_cookies {
+            response.head.headers.append(SET_COOKIE, cookie.clone());
         }
         response
     }

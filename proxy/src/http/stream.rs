@@ -4,6 +4,7 @@
 //! leaves before there is a response.
 pub(super) mod limits;
 mod metrics;
+mod prepare;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -13,25 +14,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use outrigger_model::route::HeaderMutations;
 
 use self::limits::{Limit, Limits, Watchdog};
 use self::metrics::StreamMetrics;
+use self::prepare::Chosen;
 use super::downstream::Downstream;
-use super::filter::FilterState;
+use super::filter::{ActiveFault, FilterState, Settings};
 use super::head;
 use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::redirect;
-use super::route_table::{Action, InvalidPath, Route};
+use super::route_table::Action;
 use super::router::{self, Guards};
-use super::upgrade::{self, Upgraded};
+use super::upgrade::Upgraded;
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, Refusal, Request, RequestHead, Response, ResponseHead};
 use crate::telemetry::access_log::{Entry, RequestView};
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
-use crate::upstream::cluster::Cluster;
 
 /// State of one stream that outlives its handler: logs are written when the response body has ended.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(super) struct Stream {
     pub(super) limits: Limits,
     /// Its connection's; `None` when there was no request.
     pub(super) feedback: Option<Feedback>,
+    /// The name of the host that was picked, where a route puts it in the authority's place.
+    pub(super) picked_authority: RefCell<Option<HeaderValue>>,
     /// The path before a rewrite.
     pub(super) original_path: RefCell<Option<HeaderValue>>,
     /// The request head; set once it is routed and filtered, or refused.
@@ -51,6 +53,8 @@ pub(super) struct Stream {
     response_headers: RefCell<HeaderMap>,
     trailers: RefCell<Option<HeaderMap>>,
     guards: RefCell<Option<Guards>>,
+    /// Until the stream ends.
+    pub(super) fault: RefCell<Option<ActiveFault>>,
     metrics: StreamMetrics,
     /// Set when the client may change the protocol.
     upgrade: OnceCell<Upgraded>,
@@ -84,20 +88,22 @@ pub(super) async fn run(
     };
     let has_body = !body.is_empty();
     let mut state = FilterState::default();
-    let prepared = stream.prepare(head, &mut state);
-    let outcome = match &prepared {
-        Err(reply) => Err(reply.clone()),
-        Ok(Prepared { route, cluster, .. }) => match &route.action {
+    let mut chosen = Chosen::default();
+    let prepared = stream.prepare(head, &mut state, &mut chosen).await;
+    let is_past_filters = prepared.is_ok();
+    let outcome = match (prepared, &chosen.route) {
+        (Err(reply), _) => Err(reply),
+        (Ok(()), None) => Err(stream.no_route()),
+        (Ok(()), Some(route)) => match &route.action {
             Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
             Action::Redirect(redirect) => Err(redirect::reply(redirect, stream.request())),
             Action::Forward(forward) => tokio::select! {
                 biased;
                 refusal = feedback.refused(), if has_body => Err(LocalReply::refusal(&refusal)),
-                outcome = router::forward(&stream, route, forward, cluster.as_ref(), &state, body) => outcome,
+                outcome = router::forward(&stream, route, forward, chosen.cluster.as_ref(), &state, body) => outcome,
             },
         },
     };
-    let chosen = prepared.ok();
     let passed = feedback.take_passed();
     if passed.is_cut {
         // Whoever resets the stream drops this.
@@ -115,7 +121,10 @@ pub(super) async fn run(
         }
         Err(reply) => stream.local_reply(&reply),
     };
-    stream.encode(&mut response.head, &mut state, chosen.as_ref());
+    stream.encode(&mut response.head, &mut state, &chosen, is_past_filters);
+    if let Some(rate) = state.response_bytes_per_second {
+        response.body = response.body.paced(rate);
+    }
     unanswered.disarm();
     stream.respond(response)
 }
@@ -146,27 +155,6 @@ pub(super) fn reset(manager: &Arc<ConnectionManager>, downstream: &Rc<Downstream
     stream.finish();
 }
 
-/// What is known of a request before it is forwarded.
-struct Prepared {
-    route: Arc<Route>,
-    decorator: Option<HeaderValue>,
-    /// Which of the route's targets.
-    target: Option<usize>,
-    cluster: Option<Arc<Cluster>>,
-}
-
-impl Prepared {
-    /// Header changes, the innermost first.
-    fn header_changes(&self) -> impl Iterator<Item = &HeaderMutations> {
-        let target = match (&self.route.action, self.target) {
-            (Action::Forward(forward), Some(index)) => forward.targets.get(index),
-            _ => None,
-        };
-        let target = target.map(|target| &target.headers);
-        target.into_iter().chain(&self.route.headers_changes)
-    }
-}
-
 impl Stream {
     fn new(manager: &Arc<ConnectionManager>, downstream: &Rc<Downstream>, version: Version) -> Self {
         let stats = &manager.stats;
@@ -183,32 +171,17 @@ impl Stream {
             random: RefCell::new(fastrand::Rng::new()),
             limits: Limits::new(manager.config.stream_idle_timeout),
             feedback: None,
+            picked_authority: RefCell::new(None),
             original_path: RefCell::new(None),
             request: OnceCell::new(),
             response_headers: RefCell::new(HeaderMap::new()),
             trailers: RefCell::new(None),
             guards: RefCell::new(None),
+            fault: RefCell::new(None),
             metrics: StreamMetrics::default(),
             upgrade: OnceCell::new(),
             finished: Cell::new(false),
         }
-    }
-
-    /// From the head as it came to a route and, past the filters, to a head that can be forwarded.
-    fn prepare(
-        self: &Rc<Self>,
-        mut head: RequestHead,
-        state: &mut FilterState,
-    ) -> Result<Prepared, LocalReply> {
-        let result = self.route_and_filter(&mut head, state);
-        self.info.borrow_mut().downstream_peer = state.downstream_peer.take();
-        let cluster = result
-            .as_ref()
-            .ok()
-            .and_then(|prepared| prepared.cluster.as_ref());
-        self.watch_messages(&head, cluster);
-        let _ = self.request.set(head);
-        result
     }
 
     /// The head as it is forwarded, logged and answered.
@@ -218,98 +191,9 @@ impl Stream {
             .expect("prepare has set it before anybody asks")
     }
 
-    fn route_and_filter(
-        &self,
-        head: &mut RequestHead,
-        state: &mut FilterState,
-    ) -> Result<Prepared, LocalReply> {
-        head::check(head)?;
-        head::inbound(
-            &self.manager,
-            &self.downstream,
-            head,
-            &mut self.info.borrow_mut(),
-            &mut self.random.borrow_mut(),
-        )?;
-        let routes = self.manager.routes.load(head);
-        let found = if head.method == Method::CONNECT {
-            None
-        } else {
-            routes.as_ref().and_then(|routes| routes.route(head)).cloned()
-        };
-        let Some(route) = found else {
-            self.manager.stats.no_route.inc();
-            return Err(LocalReply::new(
-                StatusCode::NOT_FOUND,
-                Some(ResponseFlag::NoRouteFound),
-                "route_not_found",
-                "",
-            ));
-        };
-        if head.is_upgrade {
-            // Once a stream.
-            let _ = self.upgrade.set(upgrade::check(&self.manager, &route, head)?);
-        }
-        self.manager.stats.rq_total.inc();
-        self.info.borrow_mut().route_name = Some(route.name.clone());
-        let decorator = head::decorate_request(&self.manager, &route, head);
-        let mut prepared = Prepared {
-            route,
-            decorator,
-            target: None,
-            cluster: None,
-        };
-        if let Action::Forward(forward) = &prepared.route.action {
-            prepared.target = forward.targets.draw(&mut self.random.borrow_mut());
-            if let Some(target) = prepared.target.and_then(|index| forward.targets.get(index)) {
-                prepared.cluster = target.cluster.load();
-                if let Some(host) = &target.host {
-                    head.authority = host.clone();
-                }
-                self.info.borrow_mut().upstream_cluster_raw = Some(target.cluster.name.clone());
-            }
-            if let Some(limit) = forward.config.idle_timeout {
-                self.limits.set_idle(limit);
-            }
-        }
-        self.rewrite(&prepared.route, head)?;
-        for changes in prepared.header_changes() {
-            head::change_request(changes, head);
-        }
-        for filter in &self.manager.filters {
-            filter.decode(state, head, prepared.cluster.as_deref());
-        }
-        if let (Action::Forward(forward), Some(_)) = (&prepared.route.action, &prepared.cluster) {
-            router::finish_head(self, &prepared.route, forward, head);
-        }
-        Ok(prepared)
-    }
-
-    fn rewrite(&self, route: &Route, head: &mut RequestHead) -> Result<(), LocalReply> {
-        match route.rewritten_path(head) {
-            Ok(None) => {}
-            Ok(Some(path)) => {
-                let original = HeaderValue::from_str(head.path.as_str()).ok();
-                // What goes up gets it with the router's other headers; what is redirected has it for the log.
-                if let (Action::Redirect(_), Some(original)) = (&route.action, &original)
-                    && !self.manager.config.router.suppress_envoy_headers
-                {
-                    head.headers.insert(router::ORIGINAL_PATH, original.clone());
-                }
-                *self.original_path.borrow_mut() = original;
-                head.path = path;
-            }
-            Err(InvalidPath) => {
-                let details = "rewritten_path_invalid";
-                return Err(LocalReply::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    None,
-                    details,
-                    "",
-                ));
-            }
-        }
-        Ok(())
+    /// The same before it is certain that there is one.
+    pub(super) fn request_if_any(&self) -> Option<&RequestHead> {
+        self.request.get()
     }
 
     fn direct_response(&self, status: StatusCode, body: &Bytes) -> router::Forwarded {
@@ -351,16 +235,25 @@ impl Stream {
         reply.response(self.request.get())
     }
 
-    /// The response head on its way down.
-    fn encode(&self, head: &mut ResponseHead, state: &mut FilterState, chosen: Option<&Prepared>) {
-        for changes in chosen.into_iter().flat_map(Prepared::header_changes) {
-            head::change_response(changes, head);
+    /// The response head on its way down. What a filter answers has no header of the route.
+    fn encode(
+        &self,
+        head: &mut ResponseHead,
+        state: &mut FilterState,
+        chosen: &Chosen,
+        is_past_filters: bool,
+    ) {
+        if is_past_filters {
+            let mut info = self.info.borrow_mut();
+            info.response_code = Some(head.status);
+            for changes in chosen.header_changes() {
+                changes.response.change_response(head, &info, self.request.get());
+            }
         }
-        for filter in self.manager.filters.iter().rev() {
-            filter.encode(state, head);
-        }
-        let decorator = chosen.and_then(|chosen| chosen.decorator.as_ref());
-        head::outbound(&self.manager, head, decorator);
+        let nothing = Settings::default();
+        let settings = chosen.settings().unwrap_or(&nothing);
+        self.manager.filters.encode(self, head, state, settings);
+        head::outbound(&self.manager, head, chosen.decorator.as_ref());
         let mut info = self.info.borrow_mut();
         info.response_code = Some(head.status);
         info.upstream_peer = state.upstream_peer.take();
@@ -414,6 +307,7 @@ impl Stream {
             return;
         }
         self.guards.borrow_mut().take();
+        self.fault.borrow_mut().take();
         let mut info = self.info.borrow_mut();
         info.finish();
         let stats = &self.manager.stats;
@@ -439,18 +333,12 @@ impl Stream {
         if self.request.get().is_some() {
             self.record_end(&info, &self.response_headers.borrow(), trailers.as_ref());
         }
+        let picked = self.picked_authority.borrow();
         self.manager.access_log.log(&Entry {
             info: &info,
             request: self.request.get().map(|request| RequestView {
-                method: &request.method,
-                path: if request.method == Method::CONNECT {
-                    ""
-                } else {
-                    request.path.as_str()
-                },
-                authority: request.authority.as_bytes(),
-                scheme: request.scheme,
-                headers: &request.headers,
+                authority: picked.as_ref().unwrap_or(&request.authority).as_bytes(),
+                ..view(request)
             }),
             response_headers: Some(&self.response_headers.borrow()),
             trailers: trailers.as_ref(),
@@ -498,6 +386,21 @@ impl Stream {
             self.set_end(Some(flag), details);
             self.finish();
         }
+    }
+}
+
+/// The request as logs and header values show it.
+pub(super) fn view(request: &RequestHead) -> RequestView<'_> {
+    RequestView {
+        method: &request.method,
+        path: if request.method == Method::CONNECT {
+            ""
+        } else {
+            request.path.as_str()
+        },
+        authority: request.authority.as_bytes(),
+        scheme: request.scheme,
+        headers: &request.headers,
     }
 }
 

@@ -62,10 +62,7 @@ pub(super) async fn run(
     let Some((transport, tls)) = secure(&listener, &chain, tcp, &mut info).await else {
         return;
     };
-    let downstream = Rc::new(Downstream {
-        info: Arc::new(info),
-        tls: tls.map(Rc::new),
-    });
+    let downstream = Rc::new(Downstream::new(Arc::new(info), tls.map(Rc::new)));
     serve(&chain, downstream, transport).await;
 }
 

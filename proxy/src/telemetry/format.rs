@@ -101,7 +101,22 @@ impl LineFormat {
     /// Appends the line. The newline is part of the format.
     pub(crate) fn write(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
         for part in &self.0 {
-            part.write(entry, out);
+            part.write(entry, b"-", out);
+        }
+    }
+
+    /// Appends the value of a header: what is not there is nothing in it. Source: Envoy `HeaderParser`, whose formatters omit what
+    /// is empty.
+    pub(crate) fn write_value(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        for part in &self.0 {
+            let start = out.len();
+            part.write(entry, b"", out);
+            // No command but that of the flags has this for a value.
+            let is_missing = matches!(part, Part::Command(command) if *command != Command::ResponseFlags)
+                && out.get(start..) == Some(b"-");
+            if is_missing {
+                out.truncate(start);
+            }
         }
     }
 }
@@ -133,12 +148,15 @@ impl Part {
         }
     }
 
-    fn write(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+    /// `missing` stands for a header that is not there.
+    fn write(&self, entry: &Entry<'_>, missing: &[u8], out: &mut Vec<u8>) {
         match self {
             Part::Literal(text) => out.extend_from_slice(text),
-            Part::Request(rule) => rule.write(|key| request_value(entry.request.as_ref()?, key), out),
-            Part::Response(rule) => rule.write(|key| response_value(entry, key), out),
-            Part::Trailer(rule) => rule.write(|key| named(entry.trailers?, key), out),
+            Part::Request(rule) => {
+                rule.write(|key| request_value(entry.request.as_ref()?, key), missing, out)
+            }
+            Part::Response(rule) => rule.write(|key| response_value(entry, key), missing, out),
+            Part::Trailer(rule) => rule.write(|key| named(entry.trailers?, key), missing, out),
             Part::Command(command) => write_command(command, entry.info, out),
         }
     }
@@ -154,10 +172,15 @@ impl HeaderRule {
         }
     }
 
-    fn write<'a>(&'a self, value: impl Fn(&'a HeaderKey) -> Option<&'a [u8]>, out: &mut Vec<u8>) {
+    fn write<'a>(
+        &'a self,
+        value: impl Fn(&'a HeaderKey) -> Option<&'a [u8]>,
+        missing: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         match value(&self.name).or_else(|| value(self.alternative.as_ref()?)) {
             Some(value) => out.extend_from_slice(value.get(..self.max_bytes).unwrap_or(value)),
-            None => out.push(b'-'),
+            None => out.extend_from_slice(missing),
         }
     }
 }

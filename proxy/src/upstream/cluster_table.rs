@@ -29,7 +29,8 @@ impl ClusterCell {
     }
 }
 
-/// The table. The lock is taken when configuration changes and by admin, never by traffic.
+/// The table. The lock is taken when configuration changes and by admin; by traffic only on routes where a header
+/// names the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct ClusterTable {
     cells: Mutex<HashMap<Arc<str>, Arc<ClusterCell>>>,
@@ -50,6 +51,11 @@ impl ClusterTable {
         });
         cells.insert(name, cell.clone());
         cell
+    }
+
+    /// The cell of `name`, if anybody has asked for it before. For names that requests bring.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<ClusterCell>> {
+        self.lock().get(name).cloned()
     }
 
     /// Puts a cluster in the cell of `name`; returns what it replaces.

@@ -15,6 +15,13 @@ impl<T> Weighted<T> {
         Some(self.entries.partition_point(|(upto, _)| *upto <= ticket)).filter(|_| total > 0)
     }
 
+    /// Index of the one that this number falls on; `None`: there is none with a weight.
+    pub(crate) fn at(&self, number: u64) -> Option<usize> {
+        let total = self.entries.last()?.0;
+        let ticket = number.checked_rem(total)?;
+        Some(self.entries.partition_point(|(upto, _)| *upto <= ticket))
+    }
+
     /// By its index.
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         self.entries.get(index).map(|(_, entry)| entry)

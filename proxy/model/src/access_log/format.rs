@@ -143,7 +143,7 @@ const AWAITED: [&str; 78] = [
 ///
 /// # Errors
 /// A `%` without its partner, a command that Envoy does not have, or parameters that it does not take.
-pub(super) fn parse(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, Rejection> {
+pub(crate) fn parse(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, Rejection> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = text;

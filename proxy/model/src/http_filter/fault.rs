@@ -1,4 +1,4 @@
-//! Fault injection. Without rules it passes requests on; rules come with the traffic issue.
+//! Fault injection: requests that are delayed or answered here, responses that are slow.
 //! Source: envoy/extensions/filters/http/fault/v3/fault.proto, filters/common/fault/v3/fault.proto.
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::extensions::filters::common::fault::v3::{
     self as common, fault_delay, fault_rate_limit,
 };
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::{self as pb, fault_abort};
+use envoy_types::pb::envoy::r#type::v3 as types;
 
 use crate::cluster::ClusterName;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -13,7 +14,7 @@ use crate::fraction::Fraction;
 use crate::matcher::HeaderMatcher;
 use crate::scalar::Wrapped;
 
-/// Which requests are delayed, answered or slowed, at a filter's place in the chain or for a route. Awaits the traffic issue.
+/// Which requests are delayed, answered or slowed, at a filter's place in the chain or for a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fault {
     /// Before a request goes on.
@@ -30,26 +31,24 @@ pub struct Fault {
     pub downstream_nodes: Vec<String>,
     /// Faults at a time; `None`: no limit.
     pub max_active: Option<u32>,
-    /// Nothing is counted for the cluster that the request comes from.
-    pub no_downstream_cluster_stats: bool,
 }
 
-/// How long a request waits. Awaits the traffic issue.
+/// How long a request waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultDelay {
     /// Longer than 0; `None`: what `x-envoy-fault-delay-request` says.
     pub fixed: Option<Duration>,
     /// Of requests.
-    pub share: Fraction,
+    pub share: FaultShare,
 }
 
-/// What is answered. Awaits the traffic issue.
+/// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultAbort {
     /// The answer.
     pub answer: AbortAnswer,
     /// Of requests.
-    pub share: Fraction,
+    pub share: FaultShare,
     /// Empty: `fault filter abort`.
     pub body: String,
 }
@@ -65,24 +64,33 @@ pub enum AbortAnswer {
     Header,
 }
 
-/// How fast a response is. Awaits the traffic issue.
+/// How fast a response is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultRateLimit {
     /// KiB a second, 1..; `None`: what `x-envoy-fault-throughput-response` says.
     pub kib_per_second: Option<u64>,
     /// Of responses.
-    pub share: Fraction,
+    pub share: FaultShare,
+}
+
+/// A share that a header of the request may make smaller, where headers say what the fault is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultShare {
+    /// As configured.
+    pub most: Fraction,
+    /// What a header's number is in, parts of a million.
+    pub unit: u32,
 }
 
 impl Fault {
-    /// Converts the filter, or its settings for a route. Whoever holds them lists what has no effect.
+    /// Converts the filter, or its settings for a route.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::HttpFault) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::HttpFault {
-            awaited "traffic" {
+            supported {
                 delay, abort, response_rate_limit, upstream_cluster, headers, downstream_nodes, max_active_faults,
-                disable_downstream_cluster_stats,
             }
             inert {
+                disable_downstream_cluster_stats: "no counter has the name of a downstream cluster in it",
                 delay_percent_runtime: "names a runtime key, and there is no runtime",
                 abort_percent_runtime: "names a runtime key, and there is no runtime",
                 delay_duration_runtime: "names a runtime key, and there is no runtime",
@@ -107,21 +115,15 @@ impl Fault {
             headers: HeaderMatcher::list(at.field("headers"), headers)?,
             downstream_nodes,
             max_active: max_active_faults.value(),
-            no_downstream_cluster_stats: disable_downstream_cluster_stats,
         })
-    }
-
-    /// There is something that it would do.
-    pub(crate) fn has_rules(&self) -> bool {
-        self.delay.is_some() || self.abort.is_some() || self.rate_limit.is_some()
     }
 }
 
 impl FaultDelay {
     /// Converts the delay of an HTTP or network filter.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: common::FaultDelay) -> Result<Self, Rejection> {
-        verdicts!(at, proto => common::FaultDelay { awaited "traffic" { percentage, fault_delay_secifier } });
-        choices!(fault_delay::FaultDelaySecifier { awaited "traffic" { FixedDelay, HeaderDelay } });
+        verdicts!(at, proto => common::FaultDelay { supported { percentage, fault_delay_secifier } });
+        choices!(fault_delay::FaultDelaySecifier { supported { FixedDelay, HeaderDelay } });
         let fixed = match fault_delay_secifier {
             Some(fault_delay::FaultDelaySecifier::FixedDelay(delay)) => {
                 at.field("fixed_delay").positive(Some(delay))?
@@ -132,18 +134,30 @@ impl FaultDelay {
             }
             None => return Err(at.reject("has neither fixed_delay nor header_delay")),
         };
-        let share = at.field("percentage").fraction(percentage)?;
         Ok(Self {
             fixed,
-            share: share.unwrap_or(Fraction::NONE),
+            share: FaultShare::from_proto(&at.field("percentage"), percentage)?,
+        })
+    }
+}
+
+impl FaultShare {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<types::FractionalPercent>) -> Result<Self, Rejection> {
+        let one = proto.as_ref().map(|proto| types::FractionalPercent {
+            numerator: 1,
+            denominator: proto.denominator,
+        });
+        Ok(Self {
+            most: at.fraction(proto)?.unwrap_or(Fraction::NONE),
+            unit: at.fraction(one)?.unwrap_or(Fraction::NONE).0,
         })
     }
 }
 
 impl FaultAbort {
     fn from_proto(at: &FieldPath<'_>, proto: pb::FaultAbort) -> Result<Self, Rejection> {
-        verdicts!(at, proto => pb::FaultAbort { awaited "traffic" { percentage, response_body, error_type } });
-        choices!(fault_abort::ErrorType { awaited "traffic" { HttpStatus, GrpcStatus, HeaderAbort } });
+        verdicts!(at, proto => pb::FaultAbort { supported { percentage, response_body, error_type } });
+        choices!(fault_abort::ErrorType { supported { HttpStatus, GrpcStatus, HeaderAbort } });
         let answer = match error_type {
             Some(fault_abort::ErrorType::HttpStatus(code)) => {
                 AbortAnswer::Http(at.field("http_status").status(code, 200..=599)?)
@@ -155,10 +169,9 @@ impl FaultAbort {
             }
             None => return Err(at.reject("has none of http_status, grpc_status and header_abort")),
         };
-        let share = at.field("percentage").fraction(percentage)?;
         Ok(Self {
             answer,
-            share: share.unwrap_or(Fraction::NONE),
+            share: FaultShare::from_proto(&at.field("percentage"), percentage)?,
             body: response_body,
         })
     }
@@ -166,12 +179,12 @@ impl FaultAbort {
 
 impl FaultRateLimit {
     fn from_proto(at: &FieldPath<'_>, proto: common::FaultRateLimit) -> Result<Self, Rejection> {
-        verdicts!(at, proto => common::FaultRateLimit { awaited "traffic" { percentage, limit_type } });
-        choices!(fault_rate_limit::LimitType { awaited "traffic" { FixedLimit, HeaderLimit } });
+        verdicts!(at, proto => common::FaultRateLimit { supported { percentage, limit_type } });
+        choices!(fault_rate_limit::LimitType { supported { FixedLimit, HeaderLimit } });
         let kib_per_second = match limit_type {
             Some(fault_rate_limit::LimitType::FixedLimit(proto)) => {
                 let at = at.field("fixed_limit");
-                verdicts!(at, proto => fault_rate_limit::FixedLimit { awaited "traffic" { limit_kbps } });
+                verdicts!(at, proto => fault_rate_limit::FixedLimit { supported { limit_kbps } });
                 Some(at.field("limit_kbps").within_u64(limit_kbps, 1..=u64::MAX)?)
             }
             Some(fault_rate_limit::LimitType::HeaderLimit(proto)) => {
@@ -180,10 +193,9 @@ impl FaultRateLimit {
             }
             None => return Err(at.reject("has neither fixed_limit nor header_limit")),
         };
-        let share = at.field("percentage").fraction(percentage)?;
         Ok(Self {
             kib_per_second,
-            share: share.unwrap_or(Fraction::NONE),
+            share: FaultShare::from_proto(&at.field("percentage"), percentage)?,
         })
     }
 }

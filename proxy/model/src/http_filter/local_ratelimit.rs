@@ -1,4 +1,4 @@
-//! Local rate limit: accepted and listed; the traffic issue builds it.
+//! Local rate limit: token buckets of this proxy alone.
 //! Source: envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto, type/v3/token_bucket.proto.
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as common;
 use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as pb;
 use envoy_types::pb::envoy::r#type::v3 as types;
 
+use super::rate_limit::{HostLimits, RateLimit};
 use crate::field::{FieldPath, Rejection, verdicts};
 use crate::fraction::Fraction;
 use crate::route::{HeaderAddition, header_additions};
 use crate::scalar::Wrapped;
 
-/// At most so many requests. Awaits the traffic issue.
+/// At most so many requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalRateLimit {
     /// Of its counters.
@@ -42,9 +43,13 @@ pub struct LocalRateLimit {
     pub is_resource_exhausted: bool,
     /// `retry-after` tells when there is a token.
     pub retry_after: bool,
+    /// When the virtual host's `rate_limits` count.
+    pub vh_rate_limits: HostLimits,
+    /// What requests are to the descriptors; empty: the route's and virtual host's say so.
+    pub rate_limits: Vec<RateLimit>,
 }
 
-/// Tokens and how they come back. Awaits the traffic issue.
+/// Tokens and how they come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBucket {
     /// At most, and to begin with.
@@ -55,10 +60,10 @@ pub struct TokenBucket {
     pub fill_interval: Duration,
 }
 
-/// A limit for some requests. Awaits the traffic issue.
+/// A limit for some requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Keys and values, at least one; an empty value stands for any.
+    /// Keys and values, at least one.
     pub entries: Vec<(String, String)>,
     /// Its tokens.
     pub bucket: TokenBucket,
@@ -70,18 +75,27 @@ pub struct Descriptor {
 const SHORTEST_FILL: Duration = Duration::from_millis(50);
 
 impl LocalRateLimit {
-    /// Converts the filter, or its settings for a route. Whoever holds them lists that they have no effect.
+    /// Converts the filter, or its settings for a route.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::LocalRateLimit) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LocalRateLimit {
-            awaited "traffic" {
+            supported {
                 stat_prefix, status, token_bucket, filter_enabled, filter_enforced,
                 request_headers_to_add_when_not_enforced, response_headers_to_add, descriptors, stage,
                 local_rate_limit_per_downstream_connection, enable_x_ratelimit_headers,
                 always_consume_default_token_bucket, rate_limited_as_resource_exhausted, enable_retry_after_header,
+                vh_rate_limits, rate_limits,
             }
-            inert { max_dynamic_descriptors: "counts the buckets of descriptors with wildcards, and there are none yet" }
-            unsupported { local_cluster_rate_limit: "traffic", vh_rate_limits: "traffic", rate_limits: "traffic" }
+            inert { max_dynamic_descriptors: "counts the buckets of descriptors with wildcards, which are refused" }
+            unsupported { local_cluster_rate_limit: "traffic" }
         });
+        // As Envoy: those are for filters that take them from routes.
+        if rate_limits
+            .iter()
+            .any(|limit| limit.stage.is_some() || !limit.disable_key.is_empty())
+        {
+            let reason = "may have neither a stage nor a disable_key here";
+            return Err(at.field("rate_limits").reject(reason));
+        }
         let code = status.map_or(0, |types::HttpStatus { code }| code);
         let headers = |field, protos: Vec<_>| {
             let field = at.field(field);
@@ -120,13 +134,15 @@ impl LocalRateLimit {
             always_consumes_default: always_consume_default_token_bucket.value().unwrap_or(true),
             is_resource_exhausted: rate_limited_as_resource_exhausted,
             retry_after: enable_retry_after_header,
+            vh_rate_limits: HostLimits::from_proto(&at.field("vh_rate_limits"), vh_rate_limits)?,
+            rate_limits: RateLimit::list(at.field("rate_limits"), rate_limits)?,
         })
     }
 }
 
 impl TokenBucket {
     fn from_proto(at: &FieldPath<'_>, proto: types::TokenBucket) -> Result<Self, Rejection> {
-        verdicts!(at, proto => types::TokenBucket { awaited "traffic" { max_tokens, tokens_per_fill, fill_interval } });
+        verdicts!(at, proto => types::TokenBucket { supported { max_tokens, tokens_per_fill, fill_interval } });
         let tokens = tokens_per_fill.value().unwrap_or(1);
         let field = at.field("fill_interval");
         let interval = field.required(field.duration(fill_interval)?)?;
@@ -144,14 +160,19 @@ impl TokenBucket {
 impl Descriptor {
     fn from_proto(at: &FieldPath<'_>, proto: common::LocalRateLimitDescriptor) -> Result<Self, Rejection> {
         verdicts!(at, proto => common::LocalRateLimitDescriptor {
-            awaited "traffic" { entries, token_bucket, shadow_mode }
+            supported { entries, token_bucket, shadow_mode }
         });
         if entries.is_empty() {
             return Err(at.field("entries").reject("needs at least one entry"));
         }
         let entries = entries.into_iter().enumerate().map(|(index, proto)| {
             let at = at.field("entries").index(index);
-            verdicts!(at, proto => common::rate_limit_descriptor::Entry { awaited "traffic" { key, value } });
+            verdicts!(at, proto => common::rate_limit_descriptor::Entry { supported { key, value } });
+            // Source: local_rate_limit.proto, `max_dynamic_descriptors`: an empty value stands for any.
+            if value.is_empty() {
+                let reason = "is empty, which stands for any value: that is not supported, and ignoring it would admit more requests";
+                return Err(at.field("value").reject(reason));
+            }
             Ok((at.field("key").not_empty(key)?, value))
         });
         let entries = entries.collect::<Result<_, Rejection>>()?;

@@ -1,5 +1,5 @@
-//! `typed_per_filter_config`: settings of filters for a table, virtual host, route or share of it. They have no effect before the
-//! traffic issue, and are listed; those of filters that keep requests out are refused by name.
+//! `typed_per_filter_config`: settings of filters for a table, virtual host, route or share of it. Those of filters that keep requests
+//! out and do not exist here are refused by name.
 //! Source: route_components.proto, `FilterConfig`; Envoy docs, "Route specific config".
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use super::stateful_session::StatefulSession;
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, verdicts};
 
-/// Settings of one filter. Awaits the traffic issue.
+/// Settings of one filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterSettings {
     /// Name of the filter that they are for.
@@ -75,7 +75,7 @@ impl FilterSettings {
             }));
         }
         verdicts!(at, config.message(at)? => pb::FilterConfig {
-            awaited "traffic" { config, disabled }
+            supported { config, disabled }
             partly { is_optional: "settings of an unknown type are left out and listed" }
         });
         let at = at.field("config");
@@ -108,10 +108,14 @@ impl RouteFilter {
             types::FAULT => Self::Fault(Box::new(Fault::from_proto(at, config.message(at)?)?)),
             types::CORS_POLICY => Self::Cors(Box::new(CorsPolicy::from_proto(at, config.message(at)?)?)),
             types::LOCAL_RATE_LIMIT => {
-                Self::LocalRateLimit(Box::new(LocalRateLimit::from_proto(at, config.message(at)?)?))
+                let limit = LocalRateLimit::from_proto(at, config.message(at)?)?;
+                // As Envoy: settings without a limit are a mistake.
+                at.field("token_bucket").required(limit.bucket.as_ref())?;
+                Self::LocalRateLimit(Box::new(limit))
             }
             types::STATEFUL_SESSION_PER_ROUTE => {
                 let session = StatefulSession::from_route(at, config.message(at)?)?;
+                at.problem("has no effect here: the traffic issue builds it");
                 Self::StatefulSession(session.map(Box::new))
             }
             policy if policy::is_settings(policy) => {

@@ -7,11 +7,14 @@ use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::Previou
 use super::headers;
 use super::policy::previous_priorities;
 use super::{
-    ClusterSpec, Forward, HashPolicy, MirrorPolicy, RegexRewrite, RetryOn, RetryPolicy, WeightedCluster,
+    ClusterSpec, Forward, HashPolicy, HostRewrite, MirrorPolicy, RegexRewrite, RetryOn, RetryPolicy,
+    ShareChoice, WeightedCluster,
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::hcm::Upgrade;
+use crate::http_filter::cors::CorsPolicy;
+use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
 use crate::scalar::{Wrapped, not_zero};
 
@@ -25,12 +28,12 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
     verdicts!(at, proto => pb::RouteAction {
         supported {
             cluster_specifier, cluster_not_found_response_code, timeout, max_stream_duration, max_grpc_timeout,
-            idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier, upgrade_configs,
+            idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier, cors, upgrade_configs,
+            rate_limits, include_vh_rate_limits, append_x_forwarded_host, hash_policy, request_mirror_policies,
         }
         unsupported {
-            append_x_forwarded_host: "traffic", flush_timeout: "traffic", retry_policy_typed_config: "traffic",
-            request_mirror_policies: "traffic", priority: "traffic", include_vh_rate_limits: "traffic",
-            hash_policy: "traffic", cors: "traffic", grpc_timeout_offset: "traffic", internal_redirect_policy: "traffic",
+            flush_timeout: "traffic", retry_policy_typed_config: "traffic", priority: "traffic",
+            grpc_timeout_offset: "traffic", internal_redirect_policy: "traffic",
             internal_redirect_action: "traffic", max_internal_redirects: "traffic", hedge_policy: "traffic",
         }
         never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
@@ -38,7 +41,6 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             metadata_match: "ignoring it would use endpoints outside the subset",
             path_rewrite_policy: "ignoring it would ask for another path",
             path_rewrite: "ignoring it would ask for another path",
-            rate_limits: "ignoring it would admit more requests",
         }
     });
     // Source: Envoy `RouteEntryImplBase::usingNewTimeouts`.
@@ -65,6 +67,12 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),
         regex_rewrite,
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
+        rate_limits: RateLimit::list(at.field("rate_limits"), rate_limits)?,
+        includes_host_limits: include_vh_rate_limits.value().unwrap_or(false),
+        appends_forwarded_host: append_x_forwarded_host,
+        cors: cors
+            .map(|proto| CorsPolicy::from_legacy(&at.field("cors"), proto))
+            .transpose()?,
         hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
         upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
         mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
@@ -102,29 +110,31 @@ fn not_found_status(at: &FieldPath<'_>, number: i32) -> Result<u16, Rejection> {
 fn host_rewrite(
     at: &FieldPath<'_>,
     proto: Option<route_action::HostRewriteSpecifier>,
-) -> Result<Option<String>, Rejection> {
+) -> Result<Option<HostRewrite>, Rejection> {
     use route_action::HostRewriteSpecifier;
     choices!(route_action::HostRewriteSpecifier {
-        supported { HostRewriteLiteral }
-        refused {
-            AutoHostRewrite: "ignoring it would ask for another host",
-            HostRewriteHeader: "ignoring it would ask for another host",
-            HostRewritePathRegex: "ignoring it would ask for another host",
-            HostRewrite: "commands in a host have no behaviour here",
-        }
+        supported { HostRewriteLiteral, AutoHostRewrite, HostRewriteHeader, HostRewritePathRegex }
+        refused { HostRewrite: "commands in a host have no behaviour here" }
     });
-    let field = match proto {
-        None => return Ok(None),
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => return Ok((!host.is_empty()).then_some(host)),
-        Some(HostRewriteSpecifier::AutoHostRewrite(auto)) if !auto.value => return Ok(None),
-        Some(HostRewriteSpecifier::AutoHostRewrite(_)) => "auto_host_rewrite",
-        Some(HostRewriteSpecifier::HostRewriteHeader(_)) => "host_rewrite_header",
-        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => "host_rewrite_path_regex",
-        Some(HostRewriteSpecifier::HostRewrite(_)) => "host_rewrite",
-    };
-    Err(at
-        .field(field)
-        .reject("is not supported, and ignoring it would ask for another host"))
+    Ok(match proto {
+        None => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            (!host.is_empty()).then_some(HostRewrite::Literal(host))
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(auto)) => auto.value.then_some(HostRewrite::Endpoint),
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
+            (!name.is_empty()).then(|| HostRewrite::Header(name.to_ascii_lowercase()))
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(proto)) => {
+            let field = at.field("host_rewrite_path_regex");
+            Some(HostRewrite::PathRegex(RegexRewrite::from_proto(&field, proto)?))
+        }
+        Some(HostRewriteSpecifier::HostRewrite(_)) => {
+            return Err(at
+                .field("host_rewrite")
+                .reject("is not supported, and ignoring it would ask for another host"));
+        }
+    })
 }
 
 #[derive(Default)]
@@ -161,9 +171,8 @@ impl ClusterSpec {
     ) -> Result<Self, Rejection> {
         use route_action::ClusterSpecifier;
         choices!(route_action::ClusterSpecifier {
-            supported { Cluster, WeightedClusters }
+            supported { Cluster, WeightedClusters, ClusterHeader }
             refused {
-                ClusterHeader: "choosing a cluster by header has no behaviour here",
                 ClusterSpecifierPlugin: "no plugin exists here",
                 InlineClusterSpecifierPlugin: "no plugin exists here",
             }
@@ -173,9 +182,12 @@ impl ClusterSpec {
                 return Ok(Self::Single(at.field("cluster").not_empty(name)?));
             }
             Some(ClusterSpecifier::WeightedClusters(proto)) => {
-                return weighted_clusters(&at.field("weighted_clusters"), proto).map(Self::Weighted);
+                return weighted_clusters(&at.field("weighted_clusters"), proto);
             }
-            Some(ClusterSpecifier::ClusterHeader(_)) => "cluster_header",
+            Some(ClusterSpecifier::ClusterHeader(name)) => {
+                let name = at.field("cluster_header").not_empty(name)?;
+                return Ok(Self::Header(name.to_ascii_lowercase()));
+            }
             Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => "cluster_specifier_plugin",
             Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => "inline_cluster_specifier_plugin",
             None => return Err(at.reject("has neither cluster nor weighted_clusters")),
@@ -186,29 +198,34 @@ impl ClusterSpec {
     }
 }
 
-fn weighted_clusters(
-    at: &FieldPath<'_>,
-    proto: pb::WeightedCluster,
-) -> Result<Vec<WeightedCluster>, Rejection> {
+fn weighted_clusters(at: &FieldPath<'_>, proto: pb::WeightedCluster) -> Result<ClusterSpec, Rejection> {
     verdicts!(at, proto => pb::WeightedCluster {
-        supported { clusters }
+        supported { clusters, random_value_specifier }
         inert {
             runtime_key_prefix: "names runtime keys, and there is no runtime",
             total_weight: "Envoy has taken the sum of the weights since 1.23",
         }
-        unsupported { random_value_specifier: "traffic" }
     });
+    use pb::weighted_cluster::RandomValueSpecifier;
+    choices!(RandomValueSpecifier { supported { HeaderName, UseHashPolicy } });
+    let by = match random_value_specifier {
+        Some(RandomValueSpecifier::HeaderName(name)) if !name.is_empty() => {
+            ShareChoice::Header(name.to_ascii_lowercase())
+        }
+        Some(RandomValueSpecifier::UseHashPolicy(uses)) if uses.value => ShareChoice::Hash,
+        _ => ShareChoice::Random,
+    };
     let weighted = clusters.into_iter().enumerate();
     let weighted =
         weighted.map(|(index, proto)| WeightedCluster::from_proto(&at.field("clusters").index(index), proto));
-    let weighted = weighted.collect::<Result<Vec<_>, _>>()?;
-    let sum: u64 = weighted.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    let shares = weighted.collect::<Result<Vec<_>, _>>()?;
+    let sum: u64 = shares.iter().map(|cluster| u64::from(cluster.weight)).sum();
     if !(1..=u64::from(u32::MAX)).contains(&sum) {
         return Err(at
             .field("clusters")
             .reject(format!("the weights sum to {sum}, not to 1..={}", u32::MAX)));
     }
-    Ok(weighted)
+    Ok(ClusterSpec::Weighted { shares, by })
 }
 
 impl WeightedCluster {
@@ -216,19 +233,23 @@ impl WeightedCluster {
         verdicts!(at, proto => pb::weighted_cluster::ClusterWeight {
             supported {
                 name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-                response_headers_to_remove, host_rewrite_specifier,
+                response_headers_to_remove, host_rewrite_specifier, typed_per_filter_config, cluster_header,
             }
-            unsupported { typed_per_filter_config: "traffic" }
             refused {
-                cluster_header: "ignoring it would choose another cluster: the traffic issue builds it",
                 metadata_match: "ignoring it would use endpoints outside the subset",
             }
         });
+        match (name.is_empty(), cluster_header.is_empty()) {
+            (true, true) => return Err(at.reject("has neither name nor cluster_header")),
+            (false, false) => return Err(at.reject("sets both name and cluster_header")),
+            _ => (),
+        }
         choices!(pb::weighted_cluster::cluster_weight::HostRewriteSpecifier { supported { HostRewriteLiteral } });
         let host = host_rewrite_specifier
             .map(|pb::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host);
         Ok(Self {
-            name: at.field("name").not_empty(name)?,
+            name,
+            cluster_header: cluster_header.to_ascii_lowercase(),
             weight: at.field("weight").required(weight.value())?,
             host_rewrite: host.filter(|host| !host.is_empty()),
             filter_settings: FilterSettings::list(

@@ -7,11 +7,14 @@ use envoy_types::pb::envoy::config::route::v3::{
 
 use super::headers;
 use super::{
-    MirrorPolicy, PathMatch, Redirect, RetryPolicy, Route, RouteAction, RouteMatch, RouteTableConfig,
-    VirtualHost,
+    CookieMatcher, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy, Route, RouteAction,
+    RouteMatch, RouteTableConfig, VirtualHost,
 };
 use crate::bootstrap::{ConfigServer, ConfigSource};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::fraction::Fraction;
+use crate::http_filter::cors::CorsPolicy;
+use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher, safe_regex};
 use crate::scalar::Wrapped;
@@ -26,7 +29,9 @@ impl RouteTableConfig {
         verdicts!(at, proto => pb::RouteConfiguration {
             supported {
                 virtual_hosts, vhds, max_direct_response_body_size_bytes, ignore_port_in_host_matching,
+                ignore_path_parameters_in_path_matching, vhost_header,
                 request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
+                most_specific_header_mutations_wins, typed_per_filter_config, request_mirror_policies,
             }
             partly {
                 validate_clusters: "false; true is listed as without effect: a route to an unknown cluster answers as cluster_not_found_response_code says",
@@ -35,15 +40,9 @@ impl RouteTableConfig {
                 name: "the stream that brings the table names it; nothing shows the name of an inline one",
                 metadata: "only formatters and filters that do not exist here read it",
             }
-            unsupported {
-                most_specific_header_mutations_wins: "traffic", request_mirror_policies: "traffic",
-                typed_per_filter_config: "traffic",
-            }
             refused {
                 internal_only_headers: "ignoring it would keep headers that should be removed",
                 cluster_specifier_plugins: "ignoring it would send requests elsewhere",
-                vhost_header: "ignoring it would match other virtual hosts",
-                ignore_path_parameters_in_path_matching: "ignoring it would match other routes",
                 route_specifiers: "ignoring it would match other routes",
             }
         });
@@ -65,7 +64,10 @@ impl RouteTableConfig {
             virtual_hosts,
             vhds,
             ignore_port_in_host_matching,
+            ignore_path_parameters: ignore_path_parameters_in_path_matching,
+            vhost_header: vhost_header.to_ascii_lowercase(),
             max_direct_response_body_bytes: body_bytes,
+            most_specific_headers_win: most_specific_header_mutations_wins,
             filter_settings: FilterSettings::list(
                 at.field("typed_per_filter_config"),
                 typed_per_filter_config,
@@ -128,22 +130,21 @@ impl VirtualHost {
         verdicts!(at, proto => pb::VirtualHost {
             supported {
                 domains, routes, include_request_attempt_count, retry_policy, request_headers_to_add,
-                request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
+                request_headers_to_remove, response_headers_to_add, response_headers_to_remove, cors,
+                typed_per_filter_config, rate_limits, request_mirror_policies,
             }
             partly {
                 name: "must be there and be unique; nothing shows it",
             }
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
-                virtual_clusters: "telemetry", cors: "traffic", include_attempt_count_in_response: "traffic",
+                virtual_clusters: "telemetry", include_attempt_count_in_response: "traffic",
                 retry_policy_typed_config: "traffic", hedge_policy: "traffic", include_is_timeout_retry_header: "traffic",
                 per_request_buffer_limit_bytes: "traffic", request_body_buffer_limit: "traffic",
-                request_mirror_policies: "traffic", typed_per_filter_config: "traffic",
             }
             refused {
                 matcher: "ignoring it would match other routes",
                 require_tls: "ignoring it would serve plaintext requests",
-                rate_limits: "ignoring it would admit more requests",
                 route_specifiers: "ignoring it would match other routes",
             }
         });
@@ -178,6 +179,10 @@ impl VirtualHost {
                 },
             )?,
             retry_policy: retry_policy.transpose()?,
+            rate_limits: RateLimit::list(at.field("rate_limits"), rate_limits)?,
+            cors: cors
+                .map(|proto| CorsPolicy::from_legacy(&at.field("cors"), proto))
+                .transpose()?,
         })
     }
 }
@@ -202,12 +207,12 @@ impl Route {
         verdicts!(at, proto => pb::Route {
             supported {
                 name, r#match, decorator, action, request_headers_to_add, request_headers_to_remove,
-                response_headers_to_add, response_headers_to_remove,
+                response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
             }
             inert { metadata: "only formatters and filters that do not exist here read it; /config_dump shows what was received" }
             unsupported {
                 tracing: "telemetry", per_request_buffer_limit_bytes: "traffic", stat_prefix: "telemetry",
-                request_body_buffer_limit: "traffic", typed_per_filter_config: "traffic",
+                request_body_buffer_limit: "traffic",
             }
             refused { route_specifiers: "ignoring it would match other routes" }
         });
@@ -247,15 +252,16 @@ impl RouteMatch {
     /// Converts a match; other filters have them too.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteMatch) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::RouteMatch {
-            supported { case_sensitive, headers, query_parameters, path_specifier }
+            supported {
+                case_sensitive, headers, query_parameters, path_specifier, runtime_fraction, cookies, grpc, tls_context,
+            }
             refused {
-                runtime_fraction: "ignoring it would match more requests",
-                cookies: "ignoring it would match more requests",
-                grpc: "ignoring it would match more requests",
-                tls_context: "ignoring it would match more requests",
                 dynamic_metadata: "ignoring it would match more requests",
                 filter_state: "ignoring it would match more requests",
             }
+        });
+        verdicts!((), tls_context.unwrap_or_default() => pb::route_match::TlsContextMatchOptions {
+            supported { presented, validated }
         });
         let parameters = query_parameters.into_iter().enumerate();
         let parameters = parameters
@@ -265,6 +271,33 @@ impl RouteMatch {
             case_sensitive: case_sensitive.value().unwrap_or(true),
             headers: HeaderMatcher::list(at.field("headers"), headers)?,
             query_parameters: parameters.collect::<Result<_, _>>()?,
+            cookies: cookies
+                .into_iter()
+                .enumerate()
+                .map(|(index, proto)| CookieMatcher::from_proto(&at.field("cookies").index(index), proto))
+                .collect::<Result<_, _>>()?,
+            only_grpc: grpc.is_some_and(|proto| {
+                verdicts!((), proto => pb::route_match::GrpcRouteMatchOptions {});
+                true
+            }),
+            runtime_share: at
+                .field("runtime_fraction")
+                .runtime_fraction(runtime_fraction)?
+                .unwrap_or(Fraction::ALL),
+            certificate_presented: presented.value(),
+            certificate_validated: validated.value(),
+        })
+    }
+}
+
+impl CookieMatcher {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::CookieMatcher) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::CookieMatcher { supported { name, string_match, invert_match } });
+        let field = at.field("string_match");
+        Ok(Self {
+            cookie: at.field("name").not_empty(name)?,
+            test: StringMatcher::from_proto(&field, field.required(string_match)?)?,
+            invert: invert_match,
         })
     }
 }
@@ -316,21 +349,18 @@ impl PathMatch {
 fn query_parameter(
     at: &FieldPath<'_>,
     proto: pb::QueryParameterMatcher,
-) -> Result<(String, Option<StringMatcher>), Rejection> {
+) -> Result<(String, QueryMatch), Rejection> {
     verdicts!(at, proto => pb::QueryParameterMatcher { supported { name, query_parameter_match_specifier } });
     choices!(QueryParameterMatchSpecifier {
-        supported { StringMatch }
-        partly { PresentMatch: "true; false is refused: it would match more requests" }
+        supported { StringMatch, PresentMatch }
     });
     let name = at.field("name").not_empty(name)?;
     match query_parameter_match_specifier {
-        None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => Ok((name, None)),
-        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => Err(at
-            .field("present_match")
-            .reject("false is not supported, and ignoring it would match more requests")),
+        None => Ok((name, QueryMatch::Present(true))),
+        Some(QueryParameterMatchSpecifier::PresentMatch(present)) => Ok((name, QueryMatch::Present(present))),
         Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => Ok((
             name,
-            Some(StringMatcher::from_proto(&at.field("string_match"), matcher)?),
+            QueryMatch::Value(StringMatcher::from_proto(&at.field("string_match"), matcher)?),
         )),
     }
 }

@@ -2,6 +2,7 @@
 use envoy_types::pb::envoy::config::core::v3 as core;
 
 use super::{AppendAction, HeaderAddition, HeaderMutations};
+use crate::access_log::{FormatPart, format};
 use crate::field::{FieldPath, Rejection, verdicts};
 use crate::scalar::Wrapped;
 
@@ -59,10 +60,10 @@ fn addition(at: &FieldPath<'_>, proto: core::HeaderValueOption) -> Result<Option
     verdicts!(header_at, header_at.required(header)? => core::HeaderValue { supported { key, value, raw_value } });
     let name = header_name(&header_at.field("key"), &key)?;
     let value = match (value.is_empty(), raw_value.is_empty()) {
-        (_, true) => literal(&header_at.field("value"), &value)?,
+        (_, true) => format(&header_at.field("value"), &value)?,
         (true, false) => {
             let field = header_at.field("raw_value");
-            literal(
+            format(
                 &field,
                 &String::from_utf8(raw_value).map_err(|_| field.reject("is not UTF-8"))?,
             )?
@@ -79,7 +80,12 @@ fn addition(at: &FieldPath<'_>, proto: core::HeaderValueOption) -> Result<Option
         Some(true) => AppendAction::AppendIfExistsOrAdd,
         Some(false) => AppendAction::OverwriteIfExistsOrAdd,
     };
-    Ok(Some(HeaderAddition { name, value, action }))
+    Ok(Some(HeaderAddition {
+        name,
+        value,
+        keeps_empty: keep_empty_value,
+        action,
+    }))
 }
 
 impl AppendAction {
@@ -107,26 +113,11 @@ fn header_name(at: &FieldPath<'_>, name: &str) -> Result<String, Rejection> {
     Ok(name)
 }
 
-/// A value without commands; `%%` is a percent sign.
-fn literal(at: &FieldPath<'_>, value: &str) -> Result<String, Rejection> {
-    let mut literal = String::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((before, after)) = rest.split_once('%') {
-        let Some(after) = after.strip_prefix('%') else {
-            return Err(at.reject(
-                "commands (`%…%`) in header values are not supported; write `%%` for a percent sign",
-            ));
-        };
-        literal.push_str(before);
-        literal.push('%');
-        rest = after;
-    }
-    literal.push_str(rest);
-    match literal
-        .bytes()
-        .all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
-    {
-        true => Ok(literal),
+/// A value with its commands.
+fn format(at: &FieldPath<'_>, value: &str) -> Result<Vec<FormatPart>, Rejection> {
+    let allowed = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+    match value.bytes().all(allowed) {
+        true => format::parse(at, value),
         false => Err(at.reject("has a byte that no header value may have")),
     }
 }

@@ -1,10 +1,9 @@
-//! Protobuf to [`HashPolicy`] and [`MirrorPolicy`]: what a route asks for and the traffic issue builds.
+//! Protobuf to [`HashPolicy`] and [`MirrorPolicy`].
 use envoy_types::pb::envoy::config::route::v3::{self as pb, route_action};
 
 use super::{HashKey, HashPolicy, MirrorPolicy, RegexRewrite};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::fraction::Fraction;
-use crate::scalar::Wrapped;
 
 impl MirrorPolicy {
     /// Converts the policies of a route, virtual host or table.
@@ -20,11 +19,10 @@ impl MirrorPolicy {
 
     fn from_proto(at: &FieldPath<'_>, proto: route_action::RequestMirrorPolicy) -> Result<Self, Rejection> {
         verdicts!(at, proto => route_action::RequestMirrorPolicy {
-            awaited "traffic" {
-                cluster, cluster_header, runtime_fraction, trace_sampled, disable_shadow_host_suffix_append,
-                host_rewrite_literal,
+            supported {
+                cluster, cluster_header, runtime_fraction, disable_shadow_host_suffix_append, host_rewrite_literal,
             }
-            unsupported { request_headers_mutations: "traffic" }
+            unsupported { trace_sampled: "telemetry", request_headers_mutations: "traffic" }
         });
         match (cluster.is_empty(), cluster_header.is_empty()) {
             (true, true) => return Err(at.reject("has neither cluster nor cluster_header")),
@@ -36,7 +34,6 @@ impl MirrorPolicy {
             cluster,
             cluster_header: cluster_header.to_ascii_lowercase(),
             share: share.unwrap_or(Fraction::ALL),
-            is_traced: trace_sampled.value(),
             keeps_host: disable_shadow_host_suffix_append,
             host: host_rewrite_literal,
         })
@@ -56,9 +53,10 @@ impl HashPolicy {
     }
 
     fn from_proto(at: &FieldPath<'_>, proto: route_action::HashPolicy) -> Result<Self, Rejection> {
-        verdicts!(at, proto => route_action::HashPolicy { awaited "traffic" { terminal, policy_specifier } });
+        verdicts!(at, proto => route_action::HashPolicy { supported { terminal, policy_specifier } });
         choices!(route_action::hash_policy::PolicySpecifier {
-            awaited "traffic" { Header, Cookie, ConnectionProperties, QueryParameter, FilterState }
+            supported { Header, Cookie, ConnectionProperties, QueryParameter }
+            refused { FilterState: "no filter here keeps such an object, so requests would spread otherwise" }
         });
         Ok(Self {
             key: HashKey::from_proto(at, at.required(policy_specifier)?)?,
@@ -76,7 +74,7 @@ impl HashKey {
         Ok(match proto {
             PolicySpecifier::Header(proto) => {
                 let at = at.field("header");
-                verdicts!(at, proto => policy::Header { awaited "traffic" { header_name, regex_rewrite } });
+                verdicts!(at, proto => policy::Header { supported { header_name, regex_rewrite } });
                 let rewrite =
                     regex_rewrite.map(|proto| RegexRewrite::from_proto(&at.field("regex_rewrite"), proto));
                 Self::Header {
@@ -89,10 +87,10 @@ impl HashKey {
             }
             PolicySpecifier::Cookie(proto) => {
                 let at = at.field("cookie");
-                verdicts!(at, proto => policy::Cookie { awaited "traffic" { name, ttl, path, attributes } });
+                verdicts!(at, proto => policy::Cookie { supported { name, ttl, path, attributes } });
                 let attributes = attributes.into_iter().enumerate().map(|(index, proto)| {
                     let at = at.field("attributes").index(index);
-                    verdicts!(at, proto => policy::CookieAttribute { awaited "traffic" { name, value } });
+                    verdicts!(at, proto => policy::CookieAttribute { supported { name, value } });
                     Ok((at.field("name").not_empty(name)?, value))
                 });
                 Self::Cookie {
@@ -103,18 +101,18 @@ impl HashKey {
                 }
             }
             PolicySpecifier::ConnectionProperties(proto) => {
-                verdicts!(at, proto => policy::ConnectionProperties { awaited "traffic" { source_ip } });
+                verdicts!(at, proto => policy::ConnectionProperties { supported { source_ip } });
                 Self::SourceIp(source_ip)
             }
             PolicySpecifier::QueryParameter(proto) => {
                 let at = at.field("query_parameter");
-                verdicts!(at, proto => policy::QueryParameter { awaited "traffic" { name } });
+                verdicts!(at, proto => policy::QueryParameter { supported { name } });
                 Self::QueryParameter(at.field("name").not_empty(name)?)
             }
-            PolicySpecifier::FilterState(proto) => {
-                let at = at.field("filter_state");
-                verdicts!(at, proto => policy::FilterState { awaited "traffic" { key } });
-                Self::FilterState(at.field("key").not_empty(key)?)
+            PolicySpecifier::FilterState(_) => {
+                return Err(at
+                    .field("filter_state")
+                    .reject("is not supported: no filter here keeps such an object"));
             }
         })
     }

@@ -100,7 +100,7 @@ fn with_filter(config: Value) -> Value {
 
 fn first_filter(listener: &listener::Listener) -> &HttpFilter {
     match &listener.filter_chains[0].terminal {
-        filter_chain::TerminalFilter::Http(manager) => &manager.filters[0],
+        filter_chain::TerminalFilter::Http(manager) => &manager.filters[0].filter,
         other => panic!("{other:?}"),
     }
 }
@@ -130,11 +130,7 @@ fn a_filter_of_envoy_may_come_as_a_typed_struct() {
             panic!("{listener:?}")
         };
         assert_eq!(limit.bucket.as_ref().unwrap().max_tokens, 4);
-        assert!(
-            problems[0].reason.contains("the traffic issue builds it"),
-            "{}",
-            problems[0]
-        );
+        assert!(problems.is_empty(), "{problems:?}");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::dump::Descriptors;
 use crate::field::{Problem, Rejection};
 
 /// Fields that say what an extension is called, and so only show in rejections.
-const ONLY_IN_MESSAGES: [&str; 14] = [
+const ONLY_IN_MESSAGES: [&str; 13] = [
     // `rules_mean_what_they_say` in policy.rs.
     "envoy.config.rbac.v3.Permission.uri_template",
     "envoy.config.accesslog.v3.AccessLog.name",
@@ -32,7 +32,6 @@ const ONLY_IN_MESSAGES: [&str; 14] = [
     "envoy.config.listener.v3.Filter.name",
     "envoy.config.listener.v3.ListenerFilter.name",
     "envoy.config.route.v3.RetryPolicy.RetryHostPredicate.name",
-    "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.name",
     // `optional_settings_that_are_unknown_are_left_out_and_listed` in refusals.rs.
     "envoy.config.route.v3.FilterConfig.is_optional",
     // `an_optional_filter_that_is_unknown_is_left_out_and_listed` below.

@@ -4,9 +4,7 @@ use http::Version;
 use outrigger_model::cluster::UpstreamHttpVersion;
 use outrigger_model::http_filter::alpn::Alpn;
 
-use super::FilterState;
-use crate::codec::RequestHead;
-use crate::upstream::cluster::Cluster;
+use super::{Decode, Decoding, Filter};
 use crate::upstream::connect::AlpnOverride;
 
 /// The three lists; the same `Arc` for every request, since pools are keyed by it.
@@ -33,9 +31,13 @@ impl AlpnFilter {
             http2: list(&config.http2),
         }
     }
+}
 
-    pub(super) fn decode(&self, state: &mut FilterState, head: &RequestHead, cluster: Option<&Cluster>) {
-        let Some(cluster) = cluster else { return };
+impl Filter for AlpnFilter {
+    fn decode(&self, request: &mut Decoding<'_>) -> Decode {
+        let Some(cluster) = request.cluster else {
+            return Decode::Continue;
+        };
         let off = cluster
             .config
             .metadata
@@ -43,15 +45,16 @@ impl AlpnFilter {
             .and_then(|value| value.as_str())
             == Some("false");
         if off {
-            return;
+            return Decode::Continue;
         }
-        let list = match (cluster.config.http.version, head.version) {
+        let list = match (cluster.config.http.version, request.head.version) {
             (UpstreamHttpVersion::Http2, _) | (UpstreamHttpVersion::Downstream, Version::HTTP_2) => {
                 &self.http2
             }
             (UpstreamHttpVersion::Downstream, Version::HTTP_10) => &self.http10,
             (UpstreamHttpVersion::Http1 | UpstreamHttpVersion::Downstream, _) => &self.http11,
         };
-        state.alpn.clone_from(list);
+        request.state.alpn.clone_from(list);
+        Decode::Continue
     }
 }

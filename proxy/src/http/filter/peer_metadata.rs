@@ -6,8 +6,7 @@ use http::{HeaderMap, HeaderName};
 use outrigger_model::http_filter::peer_metadata::PeerMetadata;
 use outrigger_model::metadata::Value;
 
-use super::FilterState;
-use crate::codec::{RequestHead, ResponseHead};
+use super::{Decode, Decoding, Encoding, Filter};
 use crate::telemetry::peer::{LocalPeer, LocalPeers, Peer};
 use crate::upstream::cluster::Cluster;
 
@@ -29,30 +28,6 @@ impl PeerMetadataFilter {
         }
     }
 
-    pub(super) fn decode(&self, state: &mut FilterState, head: &mut RequestHead, cluster: Option<&Cluster>) {
-        if self.config.downstream_discovery {
-            state.answer_peer = head.headers.contains_key(METADATA) || head.headers.contains_key(METADATA_ID);
-            state.downstream_peer = take(&mut head.headers);
-        } else {
-            // Never passed on, also when nobody asked for it: it tells the workload's identity.
-            drop_both(&mut head.headers);
-        }
-        if self.config.upstream_propagation && !cluster.is_some_and(|cluster| self.is_external(cluster)) {
-            self.put(&mut head.headers);
-        }
-    }
-
-    pub(super) fn encode(&self, state: &mut FilterState, head: &mut ResponseHead) {
-        if self.config.upstream_discovery {
-            state.upstream_peer = take(&mut head.headers);
-        } else {
-            drop_both(&mut head.headers);
-        }
-        if self.config.downstream_propagation && state.answer_peer {
-            self.put(&mut head.headers);
-        }
-    }
-
     fn put(&self, headers: &mut HeaderMap) {
         headers.insert(METADATA, self.local.metadata.clone());
         headers.insert(METADATA_ID, self.local.id.clone());
@@ -63,6 +38,36 @@ impl PeerMetadataFilter {
         &*cluster.name == "PassthroughCluster"
             || marked("disable_mx")
             || (self.config.skip_external_clusters && marked("external"))
+    }
+}
+
+impl Filter for PeerMetadataFilter {
+    fn decode(&self, request: &mut Decoding<'_>) -> Decode {
+        let (state, headers) = (&mut *request.state, &mut request.head.headers);
+        if self.config.downstream_discovery {
+            state.answer_peer = headers.contains_key(METADATA) || headers.contains_key(METADATA_ID);
+            state.downstream_peer = take(headers);
+        } else {
+            // Never passed on, also when nobody asked for it: it tells the workload's identity.
+            drop_both(headers);
+        }
+        let is_external = request.cluster.is_some_and(|cluster| self.is_external(cluster));
+        if self.config.upstream_propagation && !is_external {
+            self.put(headers);
+        }
+        Decode::Continue
+    }
+
+    fn encode(&self, response: &mut Encoding<'_>) {
+        let headers = &mut response.head.headers;
+        if self.config.upstream_discovery {
+            response.state.upstream_peer = take(headers);
+        } else {
+            drop_both(headers);
+        }
+        if self.config.downstream_propagation && response.state.answer_peer {
+            self.put(headers);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(in crate::http) struct Limits {
     whole: Cell<Option<Instant>>,
     /// The response is waited for although the request never ends.
     asked: Cell<Option<Instant>>,
+    /// When filters let the request go on, if they had it wait.
+    waited: Cell<Option<Instant>>,
     idle: Cell<Option<Duration>>,
     duration: Cell<Option<Duration>>,
     response: Cell<Option<Duration>>,
@@ -49,6 +51,7 @@ impl Limits {
             active: Cell::new(now),
             whole: Cell::new(None),
             asked: Cell::new(None),
+            waited: Cell::new(None),
             idle: Cell::new(idle),
             duration: Cell::new(None),
             response: Cell::new(None),
@@ -89,6 +92,12 @@ impl Limits {
     pub(super) fn request_whole(&self) {
         self.whole.set(Some(Instant::now()));
         self.arrived.notify_waiters();
+    }
+
+    /// A filter had the request wait: the route's timeout is the upstream's alone.
+    pub(in crate::http) fn waited(&self) {
+        self.waited.set(Some(Instant::now()));
+        self.touch();
     }
 
     /// The response is due although the request goes on: that of a WebSocket handshake. Source: Envoy 1.40,
@@ -148,13 +157,12 @@ impl Limits {
 
     fn next(&self) -> Option<(Instant, Limit)> {
         let after = |from: Option<Instant>, limit: &Cell<Option<Duration>>| Some(from? + limit.get()?);
+        let due = self.whole.get().or(self.asked.get());
+        let due = due.map(|due| due.max(self.waited.get().unwrap_or(due)));
         let limits = [
             (after(Some(self.active.get()), &self.idle), Limit::Idle),
             (after(Some(self.begun), &self.duration), Limit::Duration),
-            (
-                after(self.whole.get().or(self.asked.get()), &self.response),
-                Limit::Response,
-            ),
+            (after(due, &self.response), Limit::Response),
         ];
         let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
         set.min_by_key(|(at, _)| *at)
@@ -181,7 +189,7 @@ impl Limits {
 }
 
 /// Source: gRPC, `statuscodes.md`.
-const DEADLINE_EXCEEDED: u8 = 4;
+const DEADLINE_EXCEEDED: u32 = 4;
 
 impl Limit {
     /// For the access log.

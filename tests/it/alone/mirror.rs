@@ -1,0 +1,94 @@
+//! Copies of requests: who gets them and what they look like; and that nothing they meet with changes the answer.
+
+use std::time::Duration;
+
+use e2e::alone::Alone;
+use e2e::beside::{Case, ECHO, Manager, Seen, cluster, configuration, echo, from, get};
+use e2e::proxy::Kind;
+
+/// Gets copies.
+const SHADOW: u16 = 9002;
+
+const ROUTES: &str = "
+  { match: { prefix: /plain }, route: { cluster: echo, request_mirror_policies: [{ cluster: shadow }] } },
+  { match: { prefix: /kept }, route: { cluster: echo, request_mirror_policies: [{ cluster: shadow, disable_shadow_host_suffix_append: true }] } },
+  { match: { prefix: /host }, route: { cluster: echo, request_mirror_policies: [{ cluster: shadow, host_rewrite_literal: copy.example }] } },
+  { match: { prefix: /never }, route: { cluster: echo, request_mirror_policies: [{ cluster: shadow, runtime_fraction: { default_value: { numerator: 0 } } }] } },
+  { match: { prefix: /twice }, route: { cluster: echo, request_mirror_policies: [{ cluster: shadow }, { cluster: shadow, host_rewrite_literal: second }] } },
+  { match: { prefix: /dead }, route: { cluster: echo, request_mirror_policies: [{ cluster: dead }, { cluster: empty }, { cluster: nowhere }] } },
+  { match: { prefix: /header }, route: { cluster: echo, request_mirror_policies: [{ cluster_header: x-copy }] } },
+  { match: { prefix: /rewritten }, route: { cluster: echo, prefix_rewrite: /new, host_rewrite_literal: new.example, request_mirror_policies: [{ cluster: shadow }] },
+    request_headers_to_add: [{ header: { key: x-added, value: \"1\" } }] },
+  { match: { prefix: /main-dead }, route: { cluster: dead, request_mirror_policies: [{ cluster: shadow }] } },
+  { match: { prefix: /direct }, direct_response: { status: 200 } },
+  { match: { prefix: / }, route: { cluster: echo } }";
+
+const CASES: &[Case] = &[
+    get("/plain", &[]),
+    from("a:8080", "/plain?q", &[("x-forwarded-for", "1.2.3.4")]),
+    from("[::1]", "/plain", &[]),
+    from("[::1]:80", "/plain", &[]),
+    get("/plain", &[]).method("POST").body("a body"),
+    get("/plain", &[("x-status", "503")]),
+    get("/plain", &[]).method("HEAD"),
+    get("/kept", &[]),
+    get("/host", &[]),
+    get("/never", &[]),
+    get("/twice", &[]).method("PUT").body("twice"),
+    get("/dead", &[]),
+    get("/dead", &[]).method("POST").body("a body"),
+    get("/header", &[("x-copy", "shadow")]),
+    get("/header", &[("x-copy", "nowhere")]),
+    get("/header", &[]),
+    get("/rewritten/x", &[]),
+    get("/main-dead", &[]),
+    get("/direct", &[]),
+    // The virtual host's, for routes that have none.
+    get("/anything", &[]),
+];
+
+#[test]
+fn copies_are_those_of_envoy() {
+    let manager = Manager {
+        routes: format!(
+            "validate_clusters: false, request_mirror_policies: [{{ cluster: dead }}], virtual_hosts: [{{ name: a, domains: [\"*\"],
+               request_mirror_policies: [{{ cluster: shadow, host_rewrite_literal: vhost }}], routes: [{ROUTES}] }}]"
+        ),
+        ..Manager::default()
+    };
+    let resources = configuration(&[manager], &[cluster("shadow", &[SHADOW])]);
+    let [envoy, outrigger] = [Kind::Envoy, Kind::Outrigger].map(|kind| {
+        let mut seen = Seen::default();
+        let alone = Alone::start(kind, &resources, |namespace, _| {
+            let _ = echo(namespace, ECHO);
+            seen = echo(namespace, SHADOW);
+        });
+        let lines = CASES.iter().enumerate().map(|(number, case)| {
+            let answer = case.answer(&alone, number);
+            let copies = copies(&seen, number);
+            format!(
+                "{} {}{}: {answer} copies {copies:#?}",
+                case.method, case.host, case.path
+            )
+        });
+        lines.collect::<Vec<_>>()
+    });
+    for (envoy, outrigger) in envoy.iter().zip(&outrigger) {
+        assert_eq!(envoy, outrigger);
+    }
+}
+
+/// What came within a moment, without addresses of this machine.
+fn copies(seen: &Seen, number: usize) -> Vec<String> {
+    // Nothing says that no copy comes.
+    std::thread::sleep(Duration::from_millis(150));
+    let marker = format!("x-case: case{number}\"");
+    let seen = seen.lock().expect("no panic holds it");
+    let mut copies: Vec<String> = seen
+        .iter()
+        .filter(|copy| copy.contains(&marker))
+        .cloned()
+        .collect();
+    copies.sort();
+    copies
+}
