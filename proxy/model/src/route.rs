@@ -55,6 +55,10 @@ pub struct VirtualHost {
     pub routes: Vec<Route>,
     /// `x-envoy-attempt-count` goes upstream.
     pub include_request_attempt_count: bool,
+    /// `x-envoy-attempt-count` goes to the client.
+    pub include_attempt_count_in_response: bool,
+    /// Retries have `x-envoy-is-timeout-retry`.
+    pub include_is_timeout_retry_header: bool,
     /// Header changes.
     pub headers: HeaderMutations,
     /// Used by routes that have none.

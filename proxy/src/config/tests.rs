@@ -173,12 +173,10 @@ fn ask(control: &Control, listener: &str) -> Result<Served, Unserved> {
     };
     let name = name.clone();
     let (_, found) = target.cluster.find(&head).unwrap();
-    let cluster = found
-        .and_then(|cell| cell.load())
-        .ok_or_else(|| Unserved::NoCluster {
-            route: route.name.to_string(),
-            cluster: name.clone(),
-        })?;
+    let cluster = found.ok_or_else(|| Unserved::NoCluster {
+        route: route.name.to_string(),
+        cluster: name.clone(),
+    })?;
     let host = cluster.choose(&Wish::default(), &mut random);
     Ok(Served {
         tls: chain.tls.is_some(),

@@ -87,6 +87,10 @@ pub(crate) struct Route {
     pub(crate) decorator: Option<HeaderValue>,
     /// `x-envoy-attempt-count` goes upstream.
     pub(crate) include_attempt_count: bool,
+    /// It goes to the client.
+    pub(super) answers_attempt_count: bool,
+    /// Retries say whether a timeout is their cause.
+    pub(super) tells_timeout_retry: bool,
     /// Header changes of route, virtual host and table, in the order in which they are made.
     pub(super) changes: Vec<Arc<HeaderChanges>>,
     /// What filters do for it.
@@ -277,6 +281,8 @@ impl Route {
                 .as_deref()
                 .and_then(|text| HeaderValue::from_str(text).ok()),
             include_attempt_count: host.include_request_attempt_count,
+            answers_attempt_count: host.include_attempt_count_in_response,
+            tells_timeout_retry: host.include_is_timeout_retry_header,
             changes: inherited.changes(HeaderChanges::new(&config.headers)),
             settings: Settings::merge(&levels),
             rate_limits: inherited.rate_limits(forward)?,

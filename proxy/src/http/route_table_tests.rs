@@ -39,6 +39,8 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
         domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
         routes,
         include_request_attempt_count: false,
+        include_attempt_count_in_response: false,
+        include_is_timeout_retry_header: false,
         headers: model::HeaderMutations::default(),
         retry_policy: None,
         filter_settings: Vec::new(),
@@ -152,6 +154,33 @@ fn headers_decide_with_inversion_and_absence() {
     let mut other = head("a", "/");
     other.headers.insert("x-v", HeaderValue::from_static("2"));
     assert!(found(&table, &other).is_some());
+}
+
+#[test]
+fn certificates_decide_where_they_are_asked_for() {
+    let mut shown = route("shown", PathMatch::Prefix("/".into()));
+    shown.matcher.certificate_presented = Some(true);
+    let mut not_shown = route("not shown", PathMatch::Prefix("/".into()));
+    not_shown.matcher.certificate_validated = Some(false);
+    let table = table(vec![host(&["*"], vec![shown, not_shown])], true);
+    for (has_certificate, expected) in [(true, "shown"), (false, "not shown")] {
+        let head = head("a", "/");
+        let mut random = fastrand::Rng::with_seed(1);
+        let found = table.route(&Asked::new(&head, has_certificate, &mut random));
+        assert_eq!(found.map(|route| &*route.name), Some(expected));
+    }
+}
+
+#[test]
+fn a_share_of_requests_is_about_that_share() {
+    let mut some = route("some", PathMatch::Prefix("/".into()));
+    some.matcher.runtime_share = outrigger_model::fraction::Fraction(300_000);
+    let table = table(vec![host(&["*"], vec![some])], true);
+    let head = head("a", "/");
+    let mut random = fastrand::Rng::with_seed(1);
+    let found = (0..10_000).filter(|_| table.route(&Asked::new(&head, false, &mut random)).is_some());
+    let share = found.count();
+    assert!((2_800..3_200).contains(&share), "{share}");
 }
 
 fn forward() -> model::Forward {

@@ -34,6 +34,7 @@ use crate::upstream::connect::TlsWish;
 use crate::upstream::endpoint::Host;
 use crate::upstream::lb::{Avoided, Wish};
 
+const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -134,13 +135,14 @@ pub(super) async fn forward(
         tried: SmallVec::new(),
         retry,
         per_try: route.retry.as_ref().and_then(|policy| policy.per_try_timeout),
-        include_attempt_count: route.include_attempt_count,
+        route,
+        timed_out: None,
         attempts: 0,
         retry_permit: None,
     };
     // In place: it is some kilobytes, and would be moved with each call that takes it.
     let run = std::pin::pin!(exchange.run(source));
-    match stream.limits.within(run).await {
+    let mut outcome = match stream.limits.within(run).await {
         Ok(Ok((response, guards))) => Ok(Forwarded {
             response,
             guards: Some(guards),
@@ -152,7 +154,15 @@ pub(super) async fn forward(
             }
             Err(stream.limit_reached(limit))
         }
+    };
+    if route.answers_attempt_count {
+        let count = HeaderValue::from(stream.info.borrow().attempt_count);
+        match &mut outcome {
+            Ok(forwarded) => drop(forwarded.response.head.headers.insert(ATTEMPT_COUNT, count)),
+            Err(reply) => reply.headers.push((ATTEMPT_COUNT, count)),
+        }
     }
+    outcome
 }
 
 /// Sets the longest duration of a stream, which counts what filters do too.
@@ -196,7 +206,9 @@ struct Exchange<'a> {
     tried: SmallVec<[SocketAddr; 4]>,
     retry: RetryState<'a>,
     per_try: Option<Duration>,
-    include_attempt_count: bool,
+    route: &'a Route,
+    /// Whether the attempt before took too long; `None`: there was none.
+    timed_out: Option<bool>,
     attempts: u32,
     retry_permit: Option<Permit>,
 }
@@ -218,7 +230,11 @@ impl Exchange<'_> {
             {
                 *self.stream.picked_authority.borrow_mut() = Some(head.authority.clone());
             }
-            if self.include_attempt_count {
+            if let Some(timed_out) = self.timed_out.filter(|_| self.route.tells_timeout_retry) {
+                let value = HeaderValue::from_static(if timed_out { "true" } else { "false" });
+                head.headers.insert(IS_TIMEOUT_RETRY, value);
+            }
+            if self.route.include_attempt_count {
                 head.headers
                     .insert(ATTEMPT_COUNT, HeaderValue::from(self.attempts));
             }
@@ -244,7 +260,8 @@ impl Exchange<'_> {
                 per_try: self.per_try,
             };
             let outcome = attempt.run(head, source.as_ref()).await;
-            if matches!(outcome, Err(AttemptError::PerTryTimeout)) {
+            let timed_out = matches!(outcome, Err(AttemptError::PerTryTimeout));
+            if timed_out {
                 self.cluster.stats.upstream_rq_per_try_timeout.inc();
                 host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
             }
@@ -268,6 +285,7 @@ impl Exchange<'_> {
                     }
                 }
             }
+            self.timed_out = Some(timed_out);
             self.cluster.stats.upstream_rq_retry.inc();
             tokio::time::sleep(self.retry.backoff(self.attempts)).await;
         }

@@ -1,6 +1,7 @@
 //! Faults: who waits, who is answered by the proxy, and what is counted.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use e2e::alone::Alone;
@@ -218,6 +219,10 @@ const CASES: &[Case] = &[
     get("/empty", &[]).listener(1),
     from("nobody", "/", &[]).listener(1),
     get("/shares", &[]).listener(1),
+    // The upstream's time begins after the delay; the stream's does not.
+    get("/late", &[]).listener(1),
+    get("/too-late", &[]).listener(1),
+    get("/idle", &[]).listener(1),
 ];
 
 fn configured() -> String {
@@ -235,6 +240,11 @@ fn configured() -> String {
         "abort: { http_status: 420, percentage: { numerator: 100 } }",
     );
     let empty = for_route(FILTER, FAULT, "");
+    let late = for_route(
+        FILTER,
+        FAULT,
+        "delay: { fixed_delay: 0.3s, percentage: { numerator: 100 } }",
+    );
     let off = for_route(FILTER, "envoy.config.route.v3.FilterConfig", "disabled: true");
     let host = for_route(
         FILTER,
@@ -250,6 +260,9 @@ fn configured() -> String {
                {{ match: {{ prefix: /off }}, {off} route: {{ cluster: echo }} }},
                {{ match: {{ prefix: /own }}, {own} route: {{ cluster: echo }} }},
                {{ match: {{ prefix: /empty }}, {empty} route: {{ cluster: echo }} }},
+               {{ match: {{ prefix: /late }}, {late} route: {{ cluster: echo, timeout: 0.2s }} }},
+               {{ match: {{ prefix: /too-late }}, {late} route: {{ cluster: echo, timeout: 0s, max_stream_duration: {{ max_stream_duration: 0.1s }} }} }},
+               {{ match: {{ prefix: /idle }}, {late} route: {{ cluster: echo, timeout: 0s, idle_timeout: 0.1s }} }},
                {{ match: {{ prefix: /shares }}, route: {{ weighted_clusters: {{ clusters: [{{ name: echo, weight: 1, {own} }}] }} }} }}] }},
              {{ name: b, domains: [b], {host} routes: [{{ match: {{ prefix: / }}, route: {{ cluster: echo }} }}] }}]"
         ),
@@ -277,6 +290,7 @@ fn faults_are_envoys() {
                 }
                 .answer(alone, 900),
             );
+            seen.push(left(alone));
             for path in ["/delay", "/both", "/delay-by-header", "/status"] {
                 seen.push(format!("{path} waits: {}", waits(alone, path)));
             }
@@ -292,6 +306,17 @@ fn faults_are_envoys() {
             seen
         },
     );
+}
+
+/// What the log says of a client that does not wait for the end of its delay.
+fn left(alone: &Alone) -> String {
+    alone.namespace.run(|| {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, FRONT)).expect("the proxy listens");
+        let request = b"GET /delay HTTP/1.1\r\nhost: a\r\nx-case: left\r\n\r\n";
+        client.write_all(request).expect("a connection");
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    alone.logged("left ")
 }
 
 /// Whether a request that asks for 300 ms takes them.

@@ -151,7 +151,17 @@ fn headers_are_changed_as_envoy_changes_them() {
         routes: format!("validate_clusters: false, {}", first.routes),
         ..first
     };
-    let resources = configuration(&[first, levels(false), levels(true)], &[]);
+    let attempts = Manager {
+        routes: "virtual_hosts: [{ name: a, domains: [\"*\"], include_request_attempt_count: true, include_attempt_count_in_response: true,
+            include_is_timeout_retry_header: true, retry_policy: { retry_on: 5xx, num_retries: 2, retry_back_off: { base_interval: 0.001s } }, routes: [
+            { match: { prefix: /dead }, route: { cluster: dead } },
+            { match: { prefix: /empty }, route: { cluster: empty } },
+            { match: { prefix: /direct }, direct_response: { status: 200 } },
+            { match: { prefix: / }, route: { cluster: echo } }] }]"
+            .into(),
+        ..Manager::default()
+    };
+    let resources = configuration(&[first, levels(false), levels(true), attempts], &[]);
     let mut cases = Vec::new();
     for (path, _, _) in ROUTES {
         for headers in [&[], SAID, TWICE] {
@@ -187,6 +197,17 @@ fn headers_are_changed_as_envoy_changes_them() {
                     .listener(listener),
                 );
             }
+        }
+    }
+    for path in ["/", "/dead", "/empty", "/direct"] {
+        for headers in [&[][..], &[("x-status", "503")]] {
+            cases.push(
+                Case {
+                    path,
+                    ..get("", headers)
+                }
+                .listener(3),
+            );
         }
     }
     check(&resources, &cases);

@@ -129,7 +129,8 @@ impl VirtualHost {
     fn from_proto(at: &FieldPath<'_>, proto: pb::VirtualHost, body_bytes: u32) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::VirtualHost {
             supported {
-                domains, routes, include_request_attempt_count, retry_policy, request_headers_to_add,
+                domains, routes, include_request_attempt_count, include_attempt_count_in_response,
+                include_is_timeout_retry_header, retry_policy, request_headers_to_add,
                 request_headers_to_remove, response_headers_to_add, response_headers_to_remove, cors,
                 typed_per_filter_config, rate_limits, request_mirror_policies,
             }
@@ -138,8 +139,7 @@ impl VirtualHost {
             }
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
-                virtual_clusters: "telemetry", include_attempt_count_in_response: "traffic",
-                retry_policy_typed_config: "traffic", hedge_policy: "traffic", include_is_timeout_retry_header: "traffic",
+                virtual_clusters: "telemetry", retry_policy_typed_config: "traffic", hedge_policy: "traffic",
                 per_request_buffer_limit_bytes: "traffic", request_body_buffer_limit: "traffic",
             }
             refused {
@@ -164,6 +164,8 @@ impl VirtualHost {
             domains: domains.collect::<Result<_, _>>()?,
             routes: routes.collect::<Result<_, _>>()?,
             include_request_attempt_count,
+            include_attempt_count_in_response,
+            include_is_timeout_retry_header,
             filter_settings: FilterSettings::list(
                 at.field("typed_per_filter_config"),
                 typed_per_filter_config,

@@ -84,7 +84,7 @@ impl Buckets {
             .descriptors
             .iter()
             .map(|descriptor| DescriptorBucket {
-                entries: descriptor.entries.iter().cloned().collect(),
+                entries: descriptor.entries.clone(),
                 bucket: Arc::new(Bucket::new(&descriptor.bucket)),
                 is_shadow: descriptor.is_shadow,
             })

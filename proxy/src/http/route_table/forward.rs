@@ -12,6 +12,7 @@ use crate::http::filter::{Level, Settings};
 use crate::http::hash_policy::HashPolicies;
 use crate::http::header_changes::HeaderChanges;
 use crate::http::router::mirror::Mirror;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
 use crate::upstream::weighted::Weighted;
 
@@ -63,13 +64,14 @@ impl ClusterRef {
         }
     }
 
-    /// The name, and what it stands for.
-    pub(crate) fn find(&self, head: &RequestHead) -> Option<(Arc<str>, Option<Arc<ClusterCell>>)> {
+    /// The name, and the cluster that has it now.
+    pub(crate) fn find(&self, head: &RequestHead) -> Option<(Arc<str>, Option<Arc<Cluster>>)> {
         match self {
-            Self::Known(cell) => Some((cell.name.clone(), Some(cell.clone()))),
+            Self::Known(cell) => Some((cell.name.clone(), cell.load())),
             Self::Header(header, clusters) => {
                 let name = std::str::from_utf8(head.header(header)?).ok()?;
-                Some((name.into(), clusters.find(name)))
+                let cell = clusters.find(name);
+                Some((name.into(), cell.and_then(|cell| cell.load())))
             }
         }
     }

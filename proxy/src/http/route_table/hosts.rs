@@ -16,7 +16,10 @@ pub(super) struct Hosts {
 
 /// By length, the longest first.
 #[derive(Debug, Default)]
-struct Wildcards(Vec<(usize, HashMap<Box<[u8]>, usize>)>);
+struct Wildcards(Vec<(usize, SameLength)>);
+
+/// What stands beside the star, and the virtual host.
+type SameLength = HashMap<Box<[u8]>, usize>;
 
 impl Hosts {
     /// No domain yet.
@@ -73,7 +76,7 @@ impl Wildcards {
     fn add(&mut self, text: &str, index: usize) {
         let place = self.0.partition_point(|(len, _)| *len > text.len());
         if self.0.get(place).is_none_or(|(len, _)| *len != text.len()) {
-            self.0.insert(place, (text.len(), HashMap::new()));
+            self.0.insert(place, (text.len(), SameLength::new()));
         }
         if let Some((_, same_length)) = self.0.get_mut(place) {
             same_length.insert(text.as_bytes().into(), index);

@@ -58,8 +58,8 @@ impl Mirror {
         if !draws(self.share, random) {
             return None;
         }
-        let (_, cell) = self.cluster.find(head)?;
-        let cluster = cell?.load()?;
+        let (_, cluster) = self.cluster.find(head)?;
+        let cluster = cluster?;
         let mut head = head.clone();
         if let Some(host) = &self.host {
             head.authority = host.clone();

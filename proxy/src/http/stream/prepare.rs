@@ -159,12 +159,11 @@ impl Stream {
             self.limits.set_idle(limit);
         }
         router::limit_duration(self, route, forward, head);
-        if let Some(target) = chosen.target.and_then(|index| forward.targets.get(index)) {
-            if let Some((name, cell)) = target.cluster.find(head) {
-                info.upstream_cluster_raw = Some(name.clone());
-                chosen.cluster_name = Some(name);
-                chosen.cluster = cell.and_then(|cell| cell.load());
-            }
+        let target = chosen.target.and_then(|index| forward.targets.get(index));
+        if let Some((name, cluster)) = target.and_then(|target| target.cluster.find(head)) {
+            info.upstream_cluster_raw = Some(name.clone());
+            chosen.cluster_name = Some(name);
+            chosen.cluster = cluster;
         }
         if let Some(cluster) = &chosen.cluster {
             info.upstream_cluster = Some(cluster.stat_name.clone());
