@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::affinity::Cores;
 use crate::interleave::{Subject, Timing, measure};
-use crate::peer::{Credentials, Kind, Place, Programs, Proxy, Tls};
+use crate::peer::{Credentials, Kind, Place, Programs, Proxy, Table, Tls};
 use crate::samples::{Cell, Sample};
 use static_chain::{Chain, Speaks};
 
@@ -110,11 +110,23 @@ pub enum Workload {
     H2,
     /// istiod's configuration of the bill mesh.
     Mesh,
+    /// HTTP/1.1 past ten thousand virtual hosts.
+    Hosts,
+    /// HTTP/1.1 past ten thousand prefixes.
+    Prefixes,
 }
 
 impl Workload {
     /// All, in the order of the report.
-    pub const ALL: [Self; 5] = [Self::Hop, Self::Pair, Self::Tcp, Self::H2, Self::Mesh];
+    pub const ALL: [Self; 7] = [
+        Self::Hop,
+        Self::Pair,
+        Self::Tcp,
+        Self::H2,
+        Self::Mesh,
+        Self::Hosts,
+        Self::Prefixes,
+    ];
 
     /// Of the command line and the file of samples.
     pub fn name(self) -> &'static str {
@@ -124,6 +136,8 @@ impl Workload {
             Self::Tcp => "tcp",
             Self::H2 => "h2",
             Self::Mesh => "mesh",
+            Self::Hosts => "hosts",
+            Self::Prefixes => "prefixes",
         }
     }
 
@@ -135,6 +149,8 @@ impl Workload {
             Self::Tcp => "TCP round trip",
             Self::H2 => "HTTP/2 hop",
             Self::Mesh => "bill mesh",
+            Self::Hosts => "10,000 virtual hosts",
+            Self::Prefixes => "10,000 prefixes",
         }
     }
 
@@ -162,6 +178,18 @@ impl Workload {
             Self::H2 => vec![
                 format!("{connections} connections with {streams} streams each, closed loop, GET answered with 1 KB; h2c in and out"),
                 "nginx left out: it speaks HTTP/2 to its clients only".into(),
+                filters.into(),
+                log.into(),
+            ],
+            Self::Hosts => vec![
+                http,
+                "10,000 virtual hosts with one route each; requests are for the last one. Compare with the HTTP/1.1 hop, which has one".into(),
+                filters.into(),
+                log.into(),
+            ],
+            Self::Prefixes => vec![
+                http,
+                "one virtual host with 10,000 prefixes; requests are for the last one. Compare with the HTTP/1.1 hop, which has one".into(),
                 filters.into(),
                 log.into(),
             ],
@@ -212,10 +240,15 @@ pub fn caught<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> 
 
 fn run_static(setup: &Setup, workload: Workload, cell: &mut Cell) -> anyhow::Result<Vec<Sample>> {
     let (kind, speaks) = match workload {
-        Workload::Hop | Workload::Pair => (Kind::Http1, Speaks::Http1),
+        Workload::Hop | Workload::Pair | Workload::Hosts | Workload::Prefixes => (Kind::Http1, Speaks::Http1),
         Workload::Tcp => (Kind::Tcp, Speaks::Echo),
         Workload::H2 => (Kind::Http2, Speaks::Http2),
         Workload::Mesh => bail!("the mesh is not static"),
+    };
+    let table = match workload {
+        Workload::Hosts => Table::Hosts,
+        Workload::Prefixes => Table::Prefixes,
+        _ => Table::One,
     };
     let backend = speaks.backend(setup.place.cores.load)?;
     let sides: &[Tls] = if workload == Workload::Pair {
@@ -223,13 +256,16 @@ fn run_static(setup: &Setup, workload: Workload, cell: &mut Cell) -> anyhow::Res
     } else {
         &[Tls::None]
     };
+    let has_tables = |proxy: &Proxy| matches!(proxy, Proxy::Outrigger | Proxy::Envoy);
     let able = setup.place.programs.all().filter(|proxy| proxy.can(kind));
+    let able = able.filter(|proxy| table == Table::One || has_tables(proxy));
     let mut named: Vec<(Proxy, &str)> = able.map(|proxy| (proxy, proxy.name())).collect();
     if workload == Workload::Hop && named.iter().any(|(proxy, _)| *proxy == Proxy::Envoy) {
         named.push((Proxy::Envoy, AGAIN));
     }
     let mut chains = Vec::new();
     for (proxy, name) in named {
+        let speaks = (speaks, table);
         let chain = Chain::start(&setup.place, proxy, name, kind, sides, backend.address(), speaks);
         chains.push(chain.with_context(|| name.to_owned())?);
     }

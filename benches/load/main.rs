@@ -39,6 +39,10 @@ enum What {
     Tcp,
     H2,
     Mesh,
+    /// Ten thousand virtual hosts.
+    Hosts,
+    /// Ten thousand prefixes.
+    Prefixes,
     Memory,
     Startup,
     /// A mesh of a thousand services.

@@ -160,6 +160,8 @@ pub struct Job {
     pub tls: Tls,
     /// Whether outrigger runs Istio's filters.
     pub with_istio_filters: bool,
+    /// How large the route table is.
+    pub table: Table,
     /// Its part, for samples and files.
     pub side: &'static str,
 }
@@ -172,7 +174,33 @@ impl Job {
             upstream,
             tls: Tls::None,
             with_istio_filters: true,
+            table: Table::One,
             side: "proxy",
+        }
+    }
+}
+
+/// The route table; requests take its last route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// One virtual host with one route.
+    One,
+    /// [`MANY`] virtual hosts with one route each.
+    Hosts,
+    /// One virtual host with [`MANY`] prefixes.
+    Prefixes,
+}
+
+/// Entries of a large route table.
+pub const MANY: usize = 10_000;
+
+impl Table {
+    /// Authority and path of a request.
+    pub fn asks(self) -> (&'static str, &'static str) {
+        match self {
+            Self::One => ("backend.default.svc.cluster.local", "/"),
+            Self::Hosts => ("service-9999.default.svc.cluster.local", "/"),
+            Self::Prefixes => ("backend.default.svc.cluster.local", "/service-9999/"),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::client::{Client, Speech, connect};
 use crate::figures::quantile;
 use crate::h2;
 use crate::interleave::{Load, Subject};
-use crate::peer::{self, Job, Kind, Place, Proxy, Tls};
+use crate::peer::{self, Job, Kind, Place, Proxy, Table, Tls};
 use crate::process::Running;
 use crate::samples::Latency;
 use crate::system;
@@ -55,6 +55,7 @@ pub(super) struct Chain {
     name: String,
     proxy: Proxy,
     speaks: Speaks,
+    table: Table,
     running: Vec<Running>,
 }
 
@@ -67,7 +68,7 @@ impl Chain {
         kind: Kind,
         sides: &[Tls],
         upstream: SocketAddr,
-        speaks: Speaks,
+        (speaks, table): (Speaks, Table),
     ) -> anyhow::Result<Self> {
         let (mut running, mut next): (Vec<Running>, _) = (Vec::new(), upstream);
         for tls in sides {
@@ -78,6 +79,7 @@ impl Chain {
             };
             let job = Job {
                 tls: *tls,
+                table,
                 side,
                 ..Job::plain(kind, next)
             };
@@ -89,6 +91,7 @@ impl Chain {
             name: name.to_owned(),
             proxy,
             speaks,
+            table,
             running,
         })
     }
@@ -104,7 +107,10 @@ impl Chain {
     fn client(&self) -> anyhow::Result<Client> {
         let speech = match self.speaks {
             Speaks::Echo => Speech::Echo(backend::body()),
-            _ => Speech::get("backend.default.svc.cluster.local", "/", backend::body()),
+            _ => {
+                let (authority, path) = self.table.asks();
+                Speech::get(authority, path, backend::body())
+            }
         };
         Client::new(connect(self.address()?, CONNECTIONS)?, speech)
     }

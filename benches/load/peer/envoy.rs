@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{Credentials, Job, Kind, SERVER_SPIFFE, Tls};
+use super::{Credentials, Job, Kind, MANY, SERVER_SPIFFE, Table, Tls};
 
 /// Istio's default text format (`pilot/pkg/model/accesslog` `EnvoyTextLogFormat`).
 const LOG_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
@@ -109,11 +109,26 @@ fn network_filter(job: &Job, with_istio_filters: bool) -> Value {
         "stream_idle_timeout": "0s",
         "access_log": access_log(),
         "http_filters": http_filters(job, with_istio_filters),
-        "route_config": {"name": "bench", "virtual_hosts": [{
-            "name": "all", "domains": ["*"],
-            "routes": [{"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "0s"}}]
-        }]}
+        "route_config": {"name": "bench", "virtual_hosts": virtual_hosts(job.table)}
     }})
+}
+
+fn virtual_hosts(table: Table) -> Value {
+    let route = |prefix: &str| json!({"name": "default", "match": {"prefix": prefix}, "route": {"cluster": "backend", "timeout": "0s"}});
+    let all = |routes: Vec<Value>| json!([{"name": "all", "domains": ["*"], "routes": routes}]);
+    match table {
+        Table::One => all(vec![route("/")]),
+        Table::Prefixes => all((0..MANY)
+            .map(|number| route(&format!("/service-{number}/")))
+            .collect()),
+        Table::Hosts => {
+            let hosts = (0..MANY).map(|number| {
+                let name = format!("service-{number}.default.svc.cluster.local");
+                json!({"name": name, "domains": [name], "routes": [route("/")]})
+            });
+            hosts.collect()
+        }
+    }
 }
 
 fn access_log() -> Value {
