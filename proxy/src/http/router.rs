@@ -234,6 +234,9 @@ impl Exchange<'_> {
                 let value = HeaderValue::from_static(if timed_out { "true" } else { "false" });
                 head.headers.insert(IS_TIMEOUT_RETRY, value);
             }
+            if self.attempts > 1 && head.headers.contains_key(EXPECTED_TIMEOUT) {
+                self.shorten_expectation(&mut head);
+            }
             if self.route.include_attempt_count {
                 head.headers
                     .insert(ATTEMPT_COUNT, HeaderValue::from(self.attempts));
@@ -289,6 +292,17 @@ impl Exchange<'_> {
             self.cluster.stats.upstream_rq_retry.inc();
             tokio::time::sleep(self.retry.backoff(self.attempts)).await;
         }
+    }
+
+    /// A retry has what is left of the time. Source: Envoy `FilterUtility::setTimeoutHeaders`.
+    fn shorten_expectation(&self, head: &mut RequestHead) {
+        let left = self.stream.limits.response_left();
+        let left = left.map(|left| left.max(Duration::from_millis(1)));
+        let Some(expected) = left.into_iter().chain(self.per_try).min() else {
+            return;
+        };
+        let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+        head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
 
     fn pick(&self) -> Option<Arc<Host>> {

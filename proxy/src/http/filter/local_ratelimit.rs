@@ -100,18 +100,17 @@ impl Buckets {
     /// What is said of a request, and the bucket that says it.
     fn ask(&self, asked: &[Entries], always_default: bool) -> (Answer, Option<&Arc<Bucket>>) {
         let mut first = None;
+        let mut answer = Answer::Allowed;
         let matching = self
             .descriptors
             .iter()
             .filter(|descriptor| asked.contains(&descriptor.entries));
         for descriptor in matching {
             first.get_or_insert(&descriptor.bucket);
-            if !descriptor.bucket.take() {
-                let answer = match descriptor.is_shadow {
-                    true => Answer::Counted,
-                    false => Answer::Refused,
-                };
-                return (answer, Some(&descriptor.bucket));
+            match (descriptor.bucket.take(), descriptor.is_shadow) {
+                (true, _) => {}
+                (false, true) => answer = Answer::Counted,
+                (false, false) => return (Answer::Refused, Some(&descriptor.bucket)),
             }
         }
         let Some(default) = self
@@ -119,10 +118,10 @@ impl Buckets {
             .as_ref()
             .filter(|_| first.is_none() || always_default)
         else {
-            return (Answer::Allowed, first);
+            return (answer, first);
         };
         if default.take() {
-            (Answer::Allowed, first.or(Some(default)))
+            (answer, first.or(Some(default)))
         } else {
             // As Envoy: a bucket that never has a token says nothing about itself.
             (

@@ -107,6 +107,17 @@ impl Limits {
         self.arrived.notify_waiters();
     }
 
+    /// What is left of the time for the response; `None`: it has no limit, or it has not begun.
+    pub(in crate::http) fn response_left(&self) -> Option<Duration> {
+        Some(self.response.get()?.saturating_sub(self.due()?.elapsed()))
+    }
+
+    /// Since when the response is waited for.
+    fn due(&self) -> Option<Instant> {
+        let due = self.whole.get().or(self.asked.get())?;
+        Some(due.max(self.waited.get().unwrap_or(due)))
+    }
+
     /// [`Self::request_whole`] was called.
     pub(in crate::http) fn is_request_whole(&self) -> bool {
         self.whole.get().is_some()
@@ -157,12 +168,10 @@ impl Limits {
 
     fn next(&self) -> Option<(Instant, Limit)> {
         let after = |from: Option<Instant>, limit: &Cell<Option<Duration>>| Some(from? + limit.get()?);
-        let due = self.whole.get().or(self.asked.get());
-        let due = due.map(|due| due.max(self.waited.get().unwrap_or(due)));
         let limits = [
             (after(Some(self.active.get()), &self.idle), Limit::Idle),
             (after(Some(self.begun), &self.duration), Limit::Duration),
-            (after(due, &self.response), Limit::Response),
+            (after(self.due(), &self.response), Limit::Response),
         ];
         let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
         set.min_by_key(|(at, _)| *at)
