@@ -121,6 +121,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         istio: IstioMetrics::new(&registry, &bootstrap.node),
         registry: registry.clone(),
         drain_time: options.drain_time,
+        resolves_names: true,
     });
     registry.add_source(&shared.clusters);
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;

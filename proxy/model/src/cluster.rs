@@ -37,15 +37,15 @@ pub struct Cluster {
     pub healthy_panic_threshold_percent: Percent,
     /// ORIGINAL_DST connects to this port of the dialled address; `None`: to the dialled one.
     pub original_dst_port: Option<u16>,
-    /// A new host's share grows over some time; `None`: at once. Awaits the traffic issue.
+    /// A new host's share grows over some time; `None`: at once.
     pub slow_start: Option<SlowStart>,
-    /// How much active requests count against a host's weight; Envoy's default 1. Awaits the traffic issue.
+    /// How much active requests count against a host's weight; Envoy's default 1.
     pub active_request_bias: Option<Decimal>,
-    /// Whether localities or zones have a share of their own. Awaits the traffic issue.
+    /// Whether localities or zones have a share of their own.
     pub locality: LocalityMode,
-    /// A consistent hash leaves a host that has more than this percentage of the average load, 100..; `None`: never. Awaits the traffic issue.
+    /// A consistent hash leaves a host that has more than this percentage of the average load, 100..; `None`: never.
     pub hash_balance_factor: Option<u32>,
-    /// Consistent hashes take a host's name, not its address. Awaits the traffic issue.
+    /// Consistent hashes take a host's name, not its address.
     pub hash_by_hostname: bool,
     /// Health that a host chosen by a session may have; empty: UNKNOWN and HEALTHY. Awaits the traffic issue.
     pub override_host_status: Vec<Health>,
@@ -55,15 +55,15 @@ pub struct Cluster {
     pub update_merge_window: Option<Duration>,
     /// New hosts count only after their first health check. Awaits the traffic issue.
     pub new_hosts_wait_for_health: bool,
-    /// Hosts that answer badly are left out for a while; `None`: never. Awaits the traffic issue.
+    /// Hosts that answer badly are left out for a while; `None`: never.
     pub outlier_detection: Option<Box<OutlierDetection>>,
-    /// How names are resolved. Awaits the traffic issue.
+    /// How names are resolved.
     pub dns: Dns,
     /// Limits for the DEFAULT priority.
     pub circuit_breaker: CircuitBreaker,
     /// Limits for the HIGH priority. Awaits the traffic issue.
     pub circuit_breaker_high: CircuitBreaker,
-    /// Connections to one host; `None`: no limit of its own. Awaits the traffic issue.
+    /// Connections to one host; `None`: no limit of its own.
     pub max_connections_per_host: Option<u32>,
     /// How requests are spoken to it.
     pub http: HttpProtocol,
@@ -121,7 +121,7 @@ pub enum LbPolicy {
     Random,
     /// ORIGINAL_DST chooses by itself.
     ClusterProvided,
-    /// Ketama. Until the traffic issue builds it, least request takes its place.
+    /// Ketama.
     RingHash {
         /// Entries at least, 0..=8 Mi; Envoy's default 1024.
         minimum_size: u64,
@@ -130,7 +130,7 @@ pub enum LbPolicy {
         /// Of hosts and keys.
         function: HashFunction,
     },
-    /// Maglev. Until the traffic issue builds it, least request takes its place.
+    /// Maglev.
     Maglev {
         /// A prime number; Envoy's default 65537.
         table_size: u64,
@@ -146,7 +146,7 @@ pub enum HashFunction {
     MurmurHash2,
 }
 
-/// A new host's weight grows as `weight × max(min_weight, elapsed / window ^ (1 / aggression))`. Awaits the traffic issue.
+/// A new host's weight grows as `weight × max(min_weight, elapsed / window ^ (1 / aggression))`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlowStart {
     /// Until the weight is whole.
@@ -165,18 +165,14 @@ pub enum LocalityMode {
     Unaware,
     /// By their `load_balancing_weight`.
     Weighted,
-    /// This proxy's own zone first.
+    /// This proxy's own zone first: without effect, since that needs a local cluster, which cannot be named here.
     ZoneAware {
-        /// Share of requests; Envoy's default 100 %.
-        enabled: Percent,
-        /// Clusters with fewer hosts are not treated so; Envoy's default 6.
-        min_cluster_size: u64,
         /// In panic no host is used.
         fail_on_panic: bool,
     },
 }
 
-/// When a host is left out, and for how long. Percentages are 0..=100. Awaits the traffic issue.
+/// When a host is left out, and for how long. Percentages are 0..=100.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct OutlierDetection {
@@ -208,11 +204,9 @@ pub struct OutlierDetection {
     pub successful_health_check_unejects: bool,
     /// One host may be left out whatever `max_ejection_percent` says.
     pub always_ejects_one_host: bool,
-    /// `x-envoy-degraded` in a response counts.
-    pub detects_degraded_hosts: bool,
 }
 
-/// How names are resolved. Awaits the traffic issue.
+/// How names are resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
     /// Time between two questions; Envoy's default 5 s.
@@ -247,19 +241,19 @@ pub struct CircuitBreaker {
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
-    /// Takes the place of `max_retries`. Awaits the traffic issue.
+    /// Takes the place of `max_retries`.
     pub retry_budget: Option<RetryBudget>,
     /// Pools at a time; `None`: no limit. Awaits the traffic issue.
     pub max_connection_pools: Option<u32>,
+    /// What is left of the limits is shown.
+    pub tracks_remaining: bool,
 }
 
-/// Retries as a share of what is active. Awaits the traffic issue.
+/// Retries as a share of what is active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryBudget {
     /// Envoy's default 20 %.
     pub budget: Percent,
-    /// Requests of this last while count too; `None`: only active ones.
-    pub interval: Option<Duration>,
     /// Retries that are allowed whatever the share is; Envoy's default 3.
     pub min_concurrency: u32,
 }

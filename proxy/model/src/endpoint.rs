@@ -26,7 +26,7 @@ pub struct LocalityEndpoints {
     pub locality: Locality,
     /// 0 is the most wanted.
     pub priority: u32,
-    /// Share of its priority, for clusters that weigh localities; `None`: nothing for it there. Awaits the traffic issue.
+    /// Share of its priority, for clusters that weigh localities; `None`: nothing for it there.
     pub weight: Option<u32>,
     /// The endpoints; those that did not change may be shared with an earlier assignment.
     pub endpoints: Vec<Arc<Endpoint>>,

@@ -17,7 +17,8 @@ use super::json::{self, Address, is_default};
 use super::query::Query;
 use super::{AdminView, ListedCluster, regex};
 use crate::upstream::cluster::Cluster;
-use crate::upstream::endpoint::{Host, HostCounters};
+use crate::upstream::endpoint::{HealthFlag, Host, HostCounters};
+use crate::upstream::outlier::Thresholds;
 
 pub(super) const PARAMS: &[Param] = &[
     Param {
@@ -40,6 +41,7 @@ const HIGH_PRIORITY: CircuitBreaker = CircuitBreaker {
     max_retries: 3,
     retry_budget: None,
     max_connection_pools: None,
+    tracks_remaining: false,
 };
 
 /// `/clusters`.
@@ -79,7 +81,7 @@ fn eds_service_name(cluster: &Cluster) -> Option<&str> {
 
 /// By priority, within one in the order received; hosts that clients dialled come last.
 fn hosts(cluster: &Cluster) -> Vec<Arc<Host>> {
-    let mut hosts = cluster.hosts().all.clone();
+    let mut hosts = cluster.hosts().all.to_vec();
     hosts.extend(cluster.dialled_hosts());
     hosts.sort_by_key(|host| host.priority);
     hosts
@@ -96,6 +98,19 @@ fn text(clusters: &[ListedCluster]) -> String {
             let _infallible = writeln!(out, "{}::{key}::{value}", cluster.name);
         };
         line("observability_name", &cluster.stat_name);
+        if let Some(detector) = cluster.outlier() {
+            let Thresholds { external, local } = detector.thresholds();
+            for (kind, threshold) in [("", external), ("local_origin_", local)] {
+                line(
+                    &format!("outlier::{kind}success_rate_average"),
+                    &six_digits(threshold.mean),
+                );
+                line(
+                    &format!("outlier::{kind}success_rate_ejection_threshold"),
+                    &six_digits(threshold.ejection),
+                );
+            }
+        }
         for (priority, limits) in [
             ("default", &cluster.config.circuit_breaker),
             ("high", &HIGH_PRIORITY),
@@ -138,16 +153,34 @@ fn text_host(out: &mut String, cluster: &str, host: &Host) {
         line(name, &value);
     }
     line("hostname", &host.config.hostname);
-    line("health_flags", &health_flags(host.health));
+    line("health_flags", &host.health_flags());
     line("weight", &host.weight);
     line("region", &host.locality.region);
     line("zone", &host.locality.zone);
     line("sub_zone", &host.locality.sub_zone);
     line("canary", &is_canary(host));
     line("priority", &host.priority);
-    // As Envoy without outlier detection.
-    line("success_rate", &-1);
-    line("local_origin_success_rate", &-1);
+    line("success_rate", &success_rate(host, false));
+    line("local_origin_success_rate", &success_rate(host, true));
+}
+
+/// Percent; -1: no outlier detection, or too few requests.
+fn success_rate(host: &Host, is_local: bool) -> f64 {
+    host.state
+        .monitor()
+        .map_or(-1.0, |monitor| monitor.shown_rate(is_local))
+}
+
+/// As C's `%g`, for numbers from -1 to 100.
+fn six_digits(value: f64) -> f64 {
+    let digits = if value.abs() >= 100.0 {
+        1e3
+    } else if value.abs() >= 10.0 {
+        1e4
+    } else {
+        1e5
+    };
+    (value * digits).round() / digits
 }
 
 fn counters(counters: &HostCounters) -> [(&'static str, u64); 6] {
@@ -166,16 +199,6 @@ fn gauges(counters: &HostCounters) -> [(&'static str, u64); 2] {
         ("cx_active", counters.cx_active.load(Relaxed).into()),
         ("rq_active", counters.rq_active.load(Relaxed).into()),
     ]
-}
-
-/// Source: Envoy `HostUtility::healthFlagsToString`.
-fn health_flags(health: Health) -> &'static str {
-    match health {
-        Health::Unknown | Health::Healthy => "healthy",
-        Health::Unhealthy | Health::Timeout => "/failed_eds_health",
-        Health::Degraded => "/degraded_eds_health",
-        Health::Draining => "/eds_status_draining",
-    }
 }
 
 /// Envoy has no UNKNOWN and no TIMEOUT in its answer.
@@ -219,11 +242,11 @@ struct ClusterStatus<'a> {
 
 #[derive(Serialize)]
 struct CircuitBreakers {
-    thresholds: [Thresholds; 2],
+    thresholds: [BreakerThresholds; 2],
 }
 
 #[derive(Serialize)]
-struct Thresholds {
+struct BreakerThresholds {
     #[serde(skip_serializing_if = "is_default")]
     priority: &'static str,
     max_connections: u32,
@@ -237,11 +260,15 @@ struct HostStatus {
     address: Address,
     stats: Vec<SimpleMetric>,
     health_status: HealthStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success_rate: Option<Percent>,
     weight: u32,
     #[serde(skip_serializing_if = "is_default")]
     hostname: String,
     #[serde(skip_serializing_if = "is_default")]
     priority: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_origin_success_rate: Option<Percent>,
     locality: Locality,
 }
 
@@ -257,7 +284,35 @@ struct SimpleMetric {
 
 #[derive(Serialize)]
 struct HealthStatus {
+    #[serde(skip_serializing_if = "is_default")]
+    failed_active_health_check: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    failed_outlier_check: bool,
     eds_health_status: &'static str,
+    #[serde(skip_serializing_if = "is_default")]
+    failed_active_degraded_check: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pending_dynamic_removal: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pending_active_hc: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    excluded_via_immediate_hc_fail: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    active_hc_timeout: bool,
+}
+
+/// `envoy.type.v3.Percent`.
+#[derive(Serialize)]
+struct Percent {
+    #[serde(skip_serializing_if = "is_default")]
+    value: f64,
+}
+
+impl Percent {
+    /// `None`: negative, which is unknown.
+    fn known(value: f64) -> Option<Self> {
+        (value >= 0.0).then_some(Self { value })
+    }
 }
 
 #[derive(Serialize)]
@@ -282,8 +337,8 @@ impl<'a> ClusterStatus<'a> {
             host_statuses: hosts(cluster).iter().map(|host| HostStatus::of(host)).collect(),
             circuit_breakers: CircuitBreakers {
                 thresholds: [
-                    Thresholds::of("", &cluster.config.circuit_breaker),
-                    Thresholds::of("HIGH", &HIGH_PRIORITY),
+                    BreakerThresholds::of("", &cluster.config.circuit_breaker),
+                    BreakerThresholds::of("HIGH", &HIGH_PRIORITY),
                 ],
             },
             observability_name: &cluster.stat_name,
@@ -292,7 +347,7 @@ impl<'a> ClusterStatus<'a> {
     }
 }
 
-impl Thresholds {
+impl BreakerThresholds {
     fn of(priority: &'static str, limits: &CircuitBreaker) -> Self {
         let CircuitBreaker {
             max_connections,
@@ -319,11 +374,20 @@ impl HostStatus {
             address: host.address.into(),
             stats: counters.into_iter().chain(gauges).collect(),
             health_status: HealthStatus {
+                failed_active_health_check: host.state.has(HealthFlag::FailedActiveCheck),
+                failed_outlier_check: host.state.has(HealthFlag::FailedOutlierCheck),
                 eds_health_status: eds_health_status(host.health),
+                failed_active_degraded_check: host.state.has(HealthFlag::DegradedActiveCheck),
+                pending_dynamic_removal: host.state.has(HealthFlag::PendingRemoval),
+                pending_active_hc: host.state.has(HealthFlag::PendingActiveCheck),
+                excluded_via_immediate_hc_fail: host.state.has(HealthFlag::ExcludedByImmediateFailure),
+                active_hc_timeout: host.state.has(HealthFlag::ActiveCheckTimeout),
             },
+            success_rate: Percent::known(success_rate(host, false)),
             weight: host.weight,
             hostname: host.config.hostname.clone(),
             priority: host.priority,
+            local_origin_success_rate: Percent::known(success_rate(host, true)),
             locality: Locality {
                 region: host.locality.region.clone(),
                 zone: host.locality.zone.clone(),

@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) local_peers: Arc<LocalPeers>,
     /// Connections whose filter chain is gone have this long.
     pub(crate) drain_time: Duration,
+    /// Names of hosts are resolved, and clusters wait for that.
+    pub(crate) resolves_names: bool,
     /// Istio's metrics.
     pub(crate) istio: Arc<IstioMetrics>,
 }

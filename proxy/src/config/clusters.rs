@@ -22,8 +22,11 @@ use crate::stats::Registry;
 use crate::time::Instant;
 use crate::tls::ClientTls;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::dns;
+use crate::upstream::endpoint::Census;
 use crate::upstream::pool;
-use crate::upstream::slot::{Members, Slot};
+use crate::upstream::slot::{self, Slot};
+use crate::upstream::upkeep;
 use crate::worker::WorkerHandle;
 
 /// A cluster with more hosts is made when they come, not at its first use: nobody should wait for so many.
@@ -52,7 +55,7 @@ struct Endpoints {
 /// What is kept of endpoints beside their bytes.
 #[derive(Debug)]
 pub(super) struct KeptEndpoints {
-    pub(super) members: Members,
+    pub(super) members: Census,
     /// Of many endpoints, so that the next assignment costs what has changed.
     remembered: Option<Remembered>,
 }
@@ -71,6 +74,8 @@ pub(super) struct Clusters {
     pub(super) warming: BTreeMap<String, Instant>,
     /// In use while another of their name waits.
     replaced: Replaced,
+    /// Made, and waiting for the addresses of their names.
+    prepared: BTreeMap<String, Arc<Cluster>>,
     /// Clusters whose service has another name, by that.
     aliases: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
@@ -80,6 +85,7 @@ impl Clusters {
     pub(super) fn new(registry: &Registry) -> Self {
         Self {
             replaced: Replaced::default(),
+            prepared: BTreeMap::new(),
             store: Store::new(Changes::new(registry, "cluster_manager.cluster")),
             endpoints: Store::default(),
             warming: BTreeMap::new(),
@@ -142,6 +148,7 @@ impl Clusters {
     pub(super) fn remove(&mut self, name: &str, shared: &Shared, workers: &[WorkerHandle]) {
         self.warming.remove(name);
         self.replaced.end(name);
+        self.prepared.remove(name);
         self.forget_alias(name);
         let stat_name = self.store.get(name).map(|kept| kept.stat_name.clone());
         if !self.store.remove(name) {
@@ -185,7 +192,7 @@ impl Clusters {
         let Offered::Changed(pending) = self.endpoints.offer(name, version, bytes, decode)? else {
             return Ok(());
         };
-        let members = Members::of(&pending.model);
+        let members = slot::members_of(&pending.model);
         for cluster in self.of_service(name) {
             let Some(slot) = shared.clusters.cell(cluster).slot() else {
                 continue;
@@ -288,9 +295,16 @@ impl Clusters {
         shared: &Arc<Shared>,
         workers: &[WorkerHandle],
     ) -> usize {
+        if shared.resolves_names {
+            self.prepare(shared);
+        }
         let is_ready = |name: &str, since: Instant| {
             let kept = self.store.get(name);
-            kept.is_none_or(|kept| self.is_warm(kept, since, secrets))
+            let has_addresses = self
+                .prepared
+                .get(name)
+                .is_none_or(|cluster| cluster.is_resolved());
+            has_addresses && kept.is_none_or(|kept| self.is_warm(kept, since, secrets))
         };
         let waiting = self.warming.iter();
         let ready: Vec<String> = waiting
@@ -299,13 +313,44 @@ impl Clusters {
             .collect();
         for name in &ready {
             self.warming.remove(name);
-            self.publish(name, shared, workers);
+            let prepared = self.prepared.remove(name);
+            self.publish(name, prepared, shared, workers);
             self.replaced.end(name);
         }
         ready.len()
     }
 
-    fn publish(&self, name: &str, shared: &Arc<Shared>, workers: &[WorkerHandle]) {
+    /// Makes the clusters that wait for addresses, so that these are asked for.
+    fn prepare(&mut self, shared: &Arc<Shared>) {
+        for name in self.warming.keys() {
+            let Some(kept) = self.store.get(name) else {
+                continue;
+            };
+            let Some(config) = kept
+                .eager
+                .as_ref()
+                .filter(|config| dns::has_names(&config.discovery))
+            else {
+                continue;
+            };
+            let is_same = |cluster: &Arc<Cluster>| Arc::ptr_eq(&cluster.config, config);
+            if self.prepared.get(name).is_some_and(is_same) {
+                continue;
+            }
+            let previous = shared.clusters.cell(name).slot().and_then(|slot| slot.used());
+            let cluster = Arc::new(build::cluster(shared, config, kept, previous.as_deref()));
+            upkeep::start(&cluster);
+            self.prepared.insert(name.clone(), cluster);
+        }
+    }
+
+    fn publish(
+        &self,
+        name: &str,
+        prepared: Option<Arc<Cluster>>,
+        shared: &Arc<Shared>,
+        workers: &[WorkerHandle],
+    ) {
         let Some(accepted) = self.store.accepted.get(name) else {
             return;
         };
@@ -319,12 +364,10 @@ impl Clusters {
         let recipe = Encoded::new(accepted.bytes.clone(), kept, shared);
         let is_used = previous.is_some() || members.is_some_and(|members| members.total > MANY_HOSTS);
         let slot = match &kept.eager {
-            Some(config) => Slot::made(Arc::new(build::cluster(
-                shared,
-                config,
-                kept,
-                previous.as_deref(),
-            ))),
+            Some(config) => {
+                let make = || Arc::new(build::cluster(shared, config, kept, previous.as_deref()));
+                Slot::made(prepared.unwrap_or_else(make))
+            }
             None if is_used => match recipe.make_after(encoded.as_ref(), previous.as_deref()) {
                 Some(cluster) => Slot::made(Arc::new(cluster)),
                 None => return,

@@ -26,6 +26,7 @@ use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
 use super::store::Store;
 use super::wishes::Wishes;
+use crate::upstream::upkeep;
 use crate::worker::WorkerHandle;
 
 /// All configuration, on the control thread.
@@ -396,6 +397,7 @@ impl Control {
         self.shared.clusters.sweep();
         for cluster in self.shared.clusters.used() {
             cluster.forget_unused_dialled_hosts();
+            upkeep::start(&cluster);
         }
     }
 

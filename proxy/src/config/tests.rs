@@ -56,6 +56,7 @@ fn control() -> Control {
         clusters: Arc::default(),
         local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
         drain_time: Duration::from_secs(1),
+        resolves_names: false,
         istio: IstioMetrics::new(&registry, &bootstrap.node),
         registry,
     });

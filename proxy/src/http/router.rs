@@ -25,14 +25,16 @@ use super::stream::Stream;
 use super::stream::limits::Limit;
 use super::upgrade;
 use crate::codec::body::ReplaySource;
-use crate::codec::{Body, RequestHead, Response};
+use crate::codec::{Body, RequestHead, Response, ResponseHead};
+use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
-use crate::upstream::connect::TlsWish;
+use crate::upstream::connect::{ConnectError, TlsWish};
 use crate::upstream::endpoint::Host;
 use crate::upstream::lb::{Avoided, Wish};
+use crate::upstream::outlier::{self, Outcome};
 
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -55,11 +57,11 @@ pub(super) struct Guards {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     started: Instant,
-    _request: Permit,
+    request: Option<Permit>,
 }
 
 impl Guards {
-    fn new(cluster: &Arc<Cluster>, host: &Arc<Host>, request: Permit) -> Self {
+    fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
         host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
         host.counters.rq_total.fetch_add(1, Ordering::Relaxed);
         cluster.stats.upstream_rq_total.inc();
@@ -68,7 +70,7 @@ impl Guards {
             cluster: cluster.clone(),
             host: host.clone(),
             started: Instant::now(),
-            _request: request,
+            request: None,
         }
     }
 }
@@ -140,9 +142,12 @@ pub(super) async fn forward(
         attempts: 0,
         retry_permit: None,
     };
-    // In place: it is some kilobytes, and would be moved with each call that takes it.
-    let run = std::pin::pin!(exchange.run(source));
-    let mut outcome = match stream.limits.within(run).await {
+    let outcome = {
+        // In place: it is some kilobytes, and would be moved with each call that takes it.
+        let run = std::pin::pin!(exchange.run(source));
+        stream.limits.within(run).await
+    };
+    let mut outcome = match outcome {
         Ok(Ok((response, guards))) => Ok(Forwarded {
             response,
             guards: Some(guards),
@@ -151,6 +156,7 @@ pub(super) async fn forward(
         Err(limit) => {
             if limit == Limit::Response {
                 cluster.stats.upstream_rq_timeout.inc();
+                exchange.tell_of_timeout();
             }
             Err(stream.limit_reached(limit))
         }
@@ -241,14 +247,7 @@ impl Exchange<'_> {
                 head.headers
                     .insert(ATTEMPT_COUNT, HeaderValue::from(self.attempts));
             }
-            let Some(permit) = self
-                .cluster
-                .breaker
-                .acquire(Resource::Requests, &self.cluster.config.circuit_breaker)
-            else {
-                return Err(self.overflow());
-            };
-            let guards = Guards::new(self.cluster, &host, permit);
+            let mut guards = Guards::new(self.cluster, &host);
             let attempt = Attempt {
                 cluster: self.cluster,
                 host: &host,
@@ -269,14 +268,22 @@ impl Exchange<'_> {
                 host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
             }
             self.retry_permit = None;
+            self.tell(&host, &outcome);
             match outcome {
                 Ok(attempted) => match self.judge_response(&attempted, source.as_ref()) {
                     Verdict::Retry => drop((attempted, guards)),
                     verdict => {
+                        let Attempted {
+                            response,
+                            permit,
+                            service_time,
+                        } = attempted;
+                        guards.request = Some(permit);
                         if let Some(source) = &source {
                             source.forget();
                         }
-                        return Ok((self.accept(attempted, &host, verdict), guards));
+                        let response = self.accept(response, service_time, &host, verdict);
+                        return Ok((response, guards));
                     }
                 },
                 Err(error) => {
@@ -319,6 +326,38 @@ impl Exchange<'_> {
         self.cluster.choose(&wish, &mut self.stream.random.borrow_mut())
     }
 
+    /// Tells outlier detection how an attempt went. An overflow is no fault of the host.
+    fn tell(&self, host: &Host, outcome: &Result<Attempted, AttemptError>) {
+        let outcome = match outcome {
+            Ok(attempted) => Outcome::Status(self.status_of(&attempted.response.head)),
+            Err(AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow)) => return,
+            Err(AttemptError::PerTryTimeout) => Outcome::TimedOut,
+            Err(_) => Outcome::ConnectFailed,
+        };
+        self.cluster.outcome(host, outcome);
+    }
+
+    /// The whole exchange took too long, and the host of the last attempt had not answered.
+    fn tell_of_timeout(&self) {
+        let hosts = self.cluster.hosts();
+        if let Some(host) = self.tried.last().and_then(|address| hosts.find(*address)) {
+            self.cluster.outcome(host, Outcome::TimedOut);
+        }
+    }
+
+    /// A response without messages has its gRPC status in the head; trailers count for nothing, as in Envoy.
+    fn status_of(&self, head: &ResponseHead) -> u16 {
+        let grpc = if self.stream.request().is_grpc() {
+            head.headers.get(GRPC_STATUS)
+        } else {
+            None
+        };
+        match grpc.and_then(|value| value.to_str().ok()?.parse().ok()) {
+            Some(code) => outlier::status_of_grpc(code),
+            None => head.status.as_u16(),
+        }
+    }
+
     fn judge_response(&mut self, attempted: &Attempted, source: Option<&ReplaySource>) -> Verdict {
         let verdict = self.retry.on_response(&attempted.response.head);
         self.allow(verdict, source)
@@ -355,11 +394,13 @@ impl Exchange<'_> {
         }
     }
 
-    fn accept(&self, attempted: Attempted, host: &Host, verdict: Verdict) -> Response {
-        let Attempted {
-            mut response,
-            service_time,
-        } = attempted;
+    fn accept(
+        &self,
+        mut response: Response,
+        service_time: Duration,
+        host: &Host,
+        verdict: Verdict,
+    ) -> Response {
         let status = response.head.status.as_u16();
         self.cluster.stats.response(response.head.status);
         if status >= 500 {
@@ -408,11 +449,6 @@ impl Exchange<'_> {
             "no_healthy_upstream",
             "no healthy upstream",
         )
-    }
-
-    fn overflow(&self) -> LocalReply {
-        self.cluster.stats.upstream_rq_pending_overflow.inc();
-        self.failed(&AttemptError::Overflow, Verdict::No)
     }
 
     /// The reply when no attempt brought a response.

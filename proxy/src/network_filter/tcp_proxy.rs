@@ -20,6 +20,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
 use crate::upstream::connect::{self, ConnectError, Connected, TlsWish};
 use crate::upstream::lb::Wish;
+use crate::upstream::outlier::Outcome;
 use crate::upstream::weighted::Weighted;
 
 /// Runtime of `TcpProxy`.
@@ -145,11 +146,19 @@ impl TcpProxy {
             upstream.workload.clone_from(&host.workload);
             match connect::connect(&cluster, &host, &TlsWish::default(), None).await {
                 Ok(connected) => {
+                    cluster.outcome(&host, Outcome::Served);
                     info.upstream.local_address = connected.local_address;
                     info.upstream.principals = connected.tls.as_ref().map(|tls| tls.principals());
                     return Some((cluster, connected));
                 }
-                Err(error) => failed(&cluster, &error, info),
+                Err(error) => {
+                    match error {
+                        ConnectError::Overflow => {}
+                        ConnectError::Timeout { .. } => cluster.outcome(&host, Outcome::TimedOut),
+                        _ => cluster.outcome(&host, Outcome::ConnectFailed),
+                    }
+                    failed(&cluster, &error, info);
+                }
             }
         }
         info.set_flag(ResponseFlag::UpstreamRetryLimitExceeded);

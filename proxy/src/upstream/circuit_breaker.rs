@@ -2,7 +2,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use outrigger_model::cluster::CircuitBreaker as Limits;
+use outrigger_model::cluster::{CircuitBreaker as Limits, RetryBudget};
+
+use crate::stats::Unregistered;
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,28 +33,85 @@ pub(crate) struct Permit {
 }
 
 impl CircuitBreaker {
+    /// Requests in flight, over all workers.
+    pub(crate) fn active_requests(&self) -> u32 {
+        self.used(Resource::Requests)
+    }
+
     /// Takes one unit unless `limits` forbids it. Exact over all workers: the count never exceeds the limit.
     pub(crate) fn acquire(self: &Arc<Self>, resource: Resource, limits: &Limits) -> Option<Permit> {
-        let limit = limit(resource, limits);
+        let limit = self.limit(resource, limits);
         let count = &self.in_use[resource as usize];
         count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 (used < limit).then_some(used.saturating_add(1))
             })
             .ok()
-            .map(|_| Permit {
-                breaker: self.clone(),
-                resource,
-            })
+            .map(|_| self.permit(resource))
     }
-}
 
-fn limit(resource: Resource, limits: &Limits) -> u32 {
-    match resource {
-        Resource::Connections => limits.max_connections,
-        Resource::PendingRequests => limits.max_pending_requests,
-        Resource::Requests => limits.max_requests,
-        Resource::Retries => limits.max_retries,
+    /// Takes one unit whatever the limit is.
+    pub(crate) fn acquire_beyond(self: &Arc<Self>, resource: Resource) -> Permit {
+        self.in_use[resource as usize].fetch_add(1, Ordering::Relaxed);
+        self.permit(resource)
+    }
+
+    fn permit(self: &Arc<Self>, resource: Resource) -> Permit {
+        Permit {
+            breaker: self.clone(),
+            resource,
+        }
+    }
+
+    fn used(&self, resource: Resource) -> u32 {
+        self.in_use[resource as usize].load(Ordering::Relaxed)
+    }
+
+    /// The limit now; that of retries may follow the number of requests.
+    fn limit(&self, resource: Resource, limits: &Limits) -> u32 {
+        match resource {
+            Resource::Connections => limits.max_connections,
+            Resource::PendingRequests => limits.max_pending_requests,
+            Resource::Requests => limits.max_requests,
+            Resource::Retries => match limits.retry_budget {
+                None => limits.max_retries,
+                Some(budget) => self.budgeted(budget),
+            },
+        }
+    }
+
+    /// A share of the requests that are active or wait. Source: circuit_breaker.proto `RetryBudget`.
+    fn budgeted(&self, budget: RetryBudget) -> u32 {
+        let active = u64::from(self.active_requests()) + u64::from(self.used(Resource::PendingRequests));
+        let share = active * u64::from(budget.budget.0) / 10_000;
+        u32::try_from(share)
+            .unwrap_or(u32::MAX)
+            .max(budget.min_concurrency)
+    }
+
+    /// Gauges under `circuit_breakers.default.`: which limits are reached, and what is left of them if that is wanted.
+    pub(crate) fn gauges(&self, limits: &Limits) -> Vec<(&'static str, Unregistered)> {
+        let gauge = |value: u32| Unregistered::Gauge((value > 0).then_some(value.into()));
+        let of = |resource| (self.used(resource), self.limit(resource, limits));
+        let names = [
+            (Resource::Connections, "cx_open", "remaining_cx"),
+            (Resource::PendingRequests, "rq_pending_open", "remaining_pending"),
+            (Resource::Requests, "rq_open", "remaining_rq"),
+            (Resource::Retries, "rq_retry_open", "remaining_retries"),
+        ];
+        let open = names.map(|(resource, open, _)| {
+            let (used, limit) = of(resource);
+            (open, gauge(u32::from(used > 0 && used >= limit)))
+        });
+        let left = names.map(|(resource, _, left)| {
+            let (used, limit) = of(resource);
+            (left, gauge(limit.saturating_sub(used)))
+        });
+        let left = left.into_iter().filter(|_| limits.tracks_remaining);
+        open.into_iter()
+            .chain([("cx_pool_open", gauge(0))])
+            .chain(left)
+            .collect()
     }
 }
 
@@ -64,24 +123,95 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use outrigger_model::cluster::Percent;
+
     use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_connections: 1,
+        max_pending_requests: 0,
+        max_requests: 9,
+        max_retries: 3,
+        retry_budget: None,
+        max_connection_pools: None,
+        tracks_remaining: true,
+    };
 
     #[test]
     fn a_dropped_permit_makes_room() {
+        let breaker = Arc::new(CircuitBreaker::default());
+        let first = breaker.acquire(Resource::Connections, &LIMITS);
+        assert!(first.is_some());
+        assert!(breaker.acquire(Resource::Connections, &LIMITS).is_none());
+        assert!(breaker.acquire(Resource::PendingRequests, &LIMITS).is_none());
+        drop(first);
+        assert!(breaker.acquire(Resource::Connections, &LIMITS).is_some());
+    }
+
+    #[test]
+    fn a_budget_follows_the_requests_and_never_goes_below_its_minimum() {
         let limits = Limits {
-            max_connections: 1,
-            max_pending_requests: 0,
-            max_requests: 9,
-            max_retries: 3,
-            retry_budget: None,
-            max_connection_pools: None,
+            retry_budget: Some(RetryBudget {
+                budget: Percent(2_000),
+                min_concurrency: 3,
+            }),
+            max_requests: u32::MAX,
+            max_pending_requests: u32::MAX,
+            ..LIMITS
+        };
+        for (requests, pending, expected) in [(0, 0, 3), (15, 0, 3), (15, 5, 4), (100, 0, 20)] {
+            let breaker = Arc::new(CircuitBreaker::default());
+            let take = |resource, count| -> Vec<_> {
+                (0..count).map(|_| breaker.acquire(resource, &limits)).collect()
+            };
+            let _requests = take(Resource::Requests, requests);
+            let _pending = take(Resource::PendingRequests, pending);
+            let retries = take(Resource::Retries, 50);
+            assert_eq!(retries.iter().flatten().count(), expected, "{requests} {pending}");
+        }
+    }
+
+    #[test]
+    fn limits_are_exact_however_many_workers_take() {
+        let limits = Limits {
+            max_requests: 100,
+            ..LIMITS
         };
         let breaker = Arc::new(CircuitBreaker::default());
-        let first = breaker.acquire(Resource::Connections, &limits);
-        assert!(first.is_some());
-        assert!(breaker.acquire(Resource::Connections, &limits).is_none());
-        assert!(breaker.acquire(Resource::PendingRequests, &limits).is_none());
-        drop(first);
-        assert!(breaker.acquire(Resource::Connections, &limits).is_some());
+        let taken: usize = std::thread::scope(|scope| {
+            let worker = || {
+                let permits: Vec<_> = (0..1000)
+                    .filter_map(|_| breaker.acquire(Resource::Requests, &limits))
+                    .collect();
+                let count = permits.len();
+                std::mem::forget(permits);
+                count
+            };
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("a count"))
+                .sum()
+        });
+        assert_eq!((taken, breaker.active_requests()), (100, 100));
+    }
+
+    #[test]
+    fn gauges_say_which_limit_is_reached_and_what_is_left() {
+        let breaker = Arc::new(CircuitBreaker::default());
+        let value = |name: &str| {
+            let gauges = breaker.gauges(&LIMITS);
+            gauges
+                .iter()
+                .find(|(gauge, _)| *gauge == name)
+                .map(|(_, value)| *value)
+        };
+        assert_eq!(value("cx_open"), Some(Unregistered::Gauge(None)));
+        assert_eq!(value("remaining_rq"), Some(Unregistered::Gauge(Some(9))));
+        let _connection = breaker.acquire(Resource::Connections, &LIMITS);
+        assert_eq!(value("cx_open"), Some(Unregistered::Gauge(Some(1))));
+        assert_eq!(value("remaining_cx"), Some(Unregistered::Gauge(None)));
+        let _beyond = breaker.acquire_beyond(Resource::Connections);
+        assert_eq!(value("cx_open"), Some(Unregistered::Gauge(Some(1))));
     }
 }

@@ -1,20 +1,23 @@
 //! One cluster at run time.
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use outrigger_model::address::Address;
-use outrigger_model::cluster::{self as model, Discovery, LbPolicy, UpstreamTransport};
+use outrigger_model::cluster::{self as model, Discovery, UpstreamTransport};
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::{Metadata, Struct};
+use tokio::sync::Notify;
 
 use super::circuit_breaker::CircuitBreaker;
-use super::endpoint::{Host, HostCounters, HostSet, Previous};
-use super::lb::{self, Cursor, Wish};
+use super::endpoint::{Host, HostCounters, HostSet, HostState, Making, Previous};
+use super::lb::{self, Settings, Wish};
+use super::outlier::{Detector, Outcome, Reason};
 use super::stats::ClusterStats;
 use crate::telemetry::istio_stats::Destination;
+use crate::time::Instant;
 use crate::tls::ClientTls;
 
 /// Key in endpoint metadata that chooses the transport. Source: cluster.proto `transport_socket_matches`.
@@ -59,7 +62,16 @@ pub(crate) struct Cluster {
     pub(crate) transports: Vec<TransportChoice>,
     hosts: ArcSwap<HostSet>,
     dialled: ArcSwap<HashMap<SocketAddr, Arc<Host>>>,
-    cursor: Cursor,
+    balancing: Settings,
+    outlier: Option<Detector>,
+    /// The hosts changed: weights may change with time from now on.
+    pub(super) new_hosts: Notify,
+    /// Somebody looks after it on the control thread.
+    pub(super) is_kept_up: AtomicBool,
+    /// Names have been answered for once.
+    is_resolved: AtomicBool,
+    /// Held while the hosts change.
+    changing: Mutex<()>,
     retired: AtomicBool,
 }
 
@@ -93,12 +105,20 @@ impl Cluster {
             name: config.name.as_str().into(),
             stat_name: config.stat_name.as_str().into(),
             destination: Arc::new(Destination::of_cluster(&config.name, &config.metadata)),
-            stats,
             breaker: previous.map(|old| old.breaker.clone()).unwrap_or_default(),
             transports,
             hosts: ArcSwap::from_pointee(HostSet::default()),
             dialled: ArcSwap::default(),
-            cursor: Cursor::default(),
+            balancing: Settings::of(&config),
+            outlier: config
+                .outlier_detection
+                .as_ref()
+                .map(|outlier| Detector::new(outlier, stats.outlier())),
+            new_hosts: Notify::new(),
+            is_kept_up: AtomicBool::new(false),
+            is_resolved: AtomicBool::new(false),
+            changing: Mutex::default(),
+            stats,
             retired: AtomicBool::new(false),
             config,
         };
@@ -120,11 +140,9 @@ impl Cluster {
     }
 
     /// The policy looks at the hash of a request.
+    #[allow(dead_code, reason = "for whoever applies the hash policies of routes")]
     pub(crate) fn wants_hash(&self) -> bool {
-        matches!(
-            self.config.lb_policy,
-            LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }
-        )
+        self.balancing.wants_hash()
     }
 
     /// A host for one exchange or connection; `None`: none may be used (`UH`). An ORIGINAL_DST cluster has none for a connection that
@@ -138,11 +156,16 @@ impl Cluster {
             });
         }
         let hosts = self.hosts.load();
-        lb::pick_untried(&hosts, &self.config.lb_policy, &self.cursor, random, wish.avoided)
+        let picked = lb::choose(&hosts, &self.breaker, wish, random)?;
+        if picked.in_panic {
+            self.stats.lb_healthy_panic.inc();
+        }
+        Some(picked.host.clone())
     }
 
     /// Replaces the hosts. `previous` gives counters when this object has had none yet.
     pub(crate) fn set_endpoints(&self, assignment: &LoadAssignment, previous: Option<&HostSet>) {
+        let _alone = self.change_hosts();
         let current = self.hosts.load_full();
         let previous = match previous.filter(|_| current.all.is_empty()) {
             Some(hosts) => Previous { hosts, is_own: false },
@@ -151,17 +174,63 @@ impl Cluster {
                 is_own: true,
             },
         };
-        let threshold = self.config.healthy_panic_threshold_percent.0 / 100;
-        let hosts = HostSet::build(
-            assignment,
-            threshold,
-            |metadata| self.transport_of(metadata),
-            previous,
-        );
+        let making = Making {
+            settings: &self.balancing,
+            transport_of: &|metadata| self.transport_of(metadata),
+            state: &|now| match self.outlier {
+                Some(_) => HostState::new(now).watched(),
+                None => HostState::new(now),
+            },
+            now: Instant::now(),
+        };
+        let hosts = HostSet::build(assignment, making, previous);
         self.stats.membership_change.inc();
-        self.stats.membership_total.set(hosts.all.len() as u64);
-        self.stats.membership_healthy.set(hosts.healthy_count() as u64);
+        self.put(hosts);
+        self.new_hosts.notify_one();
+    }
+
+    /// Shares the load anew: the health of hosts has changed, or their weights with time.
+    pub(crate) fn rebalance(&self) {
+        let _alone = self.change_hosts();
+        let hosts = self.hosts.load().rebalanced(&self.balancing, Instant::now());
+        self.put(hosts);
+    }
+
+    /// Outlier detection, if it is configured.
+    pub(crate) fn outlier(&self) -> Option<&Detector> {
+        self.outlier.as_ref()
+    }
+
+    /// Tells outlier detection how an attempt to use `host` went. A branch if there is none.
+    #[inline]
+    pub(crate) fn outcome(&self, host: &Host, outcome: Outcome) {
+        if let (Some(detector), Some(monitor)) = (&self.outlier, host.state.monitor()) {
+            for reason in detector.note(monitor, outcome).into_iter().flatten() {
+                self.trip(detector, host, reason);
+            }
+        }
+    }
+
+    #[cold]
+    fn trip(&self, detector: &Detector, host: &Host, reason: Reason) {
+        if detector.trip(&self.hosts.load(), host, reason, Instant::now()) {
+            self.rebalance();
+        }
+    }
+
+    fn put(&self, hosts: HostSet) {
+        self.stats.members(hosts.census());
+        if let Some(detector) = &self.outlier {
+            detector.show_ejected(hosts.ejected());
+        }
+        if let Some(ring) = hosts.balance.ring() {
+            self.stats.ring(&self.config.lb_policy, ring);
+        }
         self.hosts.store(Arc::new(hosts));
+    }
+
+    fn change_hosts(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The host for an address that a client dialled (ORIGINAL_DST). Made at its first use, one object for all workers.
@@ -185,6 +254,7 @@ impl Cluster {
             workload: None,
             transport: self.transport_of(&Metadata::default()),
             counters: Arc::new(HostCounters::default()),
+            state: Arc::new(HostState::new(Instant::now())),
         });
         let mut winner = host.clone();
         self.dialled.rcu(|known| {
@@ -218,6 +288,16 @@ impl Cluster {
                 Arc::new(kept)
             });
         }
+    }
+
+    /// The first answer for one of its names has come, or the first failure.
+    pub(super) fn set_resolved(&self) {
+        self.is_resolved.store(true, Ordering::Relaxed);
+    }
+
+    /// Somebody may use it: no name is waited for.
+    pub(crate) fn is_resolved(&self) -> bool {
+        self.is_resolved.load(Ordering::Relaxed)
     }
 
     /// Another object has this one's place: no connection is kept for later.

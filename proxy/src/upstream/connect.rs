@@ -115,8 +115,25 @@ fn system_text(error: &io::Error) -> String {
     }
 }
 
-/// Connects to `host` of `cluster` within the cluster's `connect_timeout` (TCP and TLS together, as Envoy). `fallback_alpn` is offered when
-/// nothing else says what.
+/// Leave for one more connection to `host`; `None`: the cluster's or the host's limit is reached.
+pub(crate) fn leave(cluster: &Cluster, host: &Host) -> Option<Permit> {
+    let config = &cluster.config;
+    let host_is_full = config
+        .max_connections_per_host
+        .is_some_and(|limit| host.counters.cx_active.load(Ordering::Relaxed) >= limit);
+    let permit = match host_is_full {
+        true => None,
+        false => cluster
+            .breaker
+            .acquire(Resource::Connections, &config.circuit_breaker),
+    };
+    if permit.is_none() {
+        cluster.stats.upstream_cx_overflow.inc();
+    }
+    permit
+}
+
+/// Connects if the limits allow it; see [`connect_with`].
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -126,13 +143,22 @@ pub(crate) async fn connect(
     wish: &TlsWish,
     fallback_alpn: Option<&'static [u8]>,
 ) -> Result<Connected, ConnectError> {
-    let Some(permit) = cluster
-        .breaker
-        .acquire(Resource::Connections, &cluster.config.circuit_breaker)
-    else {
-        cluster.stats.upstream_cx_overflow.inc();
-        return Err(ConnectError::Overflow);
-    };
+    let permit = leave(cluster, host).ok_or(ConnectError::Overflow)?;
+    connect_with(permit, cluster, host, wish, fallback_alpn).await
+}
+
+/// Connects to `host` of `cluster` within the cluster's `connect_timeout` (TCP and TLS together, as Envoy). `fallback_alpn` is offered when
+/// nothing else says what.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub(crate) async fn connect_with(
+    permit: Permit,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    wish: &TlsWish,
+    fallback_alpn: Option<&'static [u8]>,
+) -> Result<Connected, ConnectError> {
     let started = Instant::now();
     cluster.stats.upstream_cx_total.inc();
     cluster.stats.upstream_cx_active.inc();

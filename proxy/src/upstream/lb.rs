@@ -1,18 +1,22 @@
-//! Choosing a host: a priority by its load, then a host of it by the cluster's policy.
+//! Choosing a host: a priority by its load, then a locality by its weight, then a host by the cluster's policy.
+//!
+//! All that depends on the hosts alone is computed when they change ([`Balance`]); a pick takes no lock and allocates nothing.
+mod balance;
+mod hashing;
 mod least_request;
+mod priority;
+mod schedule;
+mod slow_start;
+mod tier;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use outrigger_model::cluster::LbPolicy;
+use outrigger_model::cluster::{Cluster as Config, LbPolicy, LocalityMode, Percent, SlowStart};
 
-use super::endpoint::{Host, HostSet, Tier};
-
-/// State of round robin: the number of hosts handed out. One a cluster: workers take turns together, so that a few connections on many
-/// workers are spread too.
-#[derive(Debug)]
-pub(crate) struct Cursor(AtomicUsize);
+pub(crate) use self::balance::{Balance, Grouping, Ring};
+use super::circuit_breaker::CircuitBreaker;
+use super::endpoint::{Availability, Host, HostSet};
 
 /// What one request or connection asks of the balancer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,92 +39,95 @@ pub(crate) struct Avoided<'a> {
     pub(crate) attempts: u32,
 }
 
-/// Picks a host; `None`: no host may be used (`UH`).
-fn pick(set: &HostSet, policy: &LbPolicy, cursor: &Cursor, random: &mut fastrand::Rng) -> Option<Arc<Host>> {
-    let tier = tier(set, random.u32(0..100))?;
-    let index = match policy {
-        LbPolicy::LeastRequest { choice_count } => least_request::pick(tier, *choice_count, random),
-        LbPolicy::Random | LbPolicy::ClusterProvided => draw(tier, random),
-        LbPolicy::RoundRobin => Some(cursor.next(tier, random)),
-        // The configuration's problems say so: least request takes their place until the traffic issue.
-        LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => least_request::pick(tier, 2, random),
-    }?;
-    tier.hosts.get(index).cloned()
+/// What of a cluster's configuration decides how its hosts share the load.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    policy: LbPolicy,
+    /// Whole percent, as Envoy compares.
+    panic_threshold: u32,
+    locality: LocalityMode,
+    slow_start: Option<SlowStart>,
+    /// How much active requests count; 0: not at all, and by weight alone.
+    active_request_bias: f64,
+    hash_balance_factor: Option<u32>,
+    hash_by_hostname: bool,
 }
 
-/// Picks a host that is not among `tried`: up to `attempts` further draws by the policy (Envoy's `host_selection_retry_max_attempts`), then
-/// any untried one of the same priority. Envoy then takes a tried one; least request makes that likely, since a host that refuses
-/// connections has no active request. A tried host is taken only when there is no other.
-pub(crate) fn pick_untried(
-    set: &HostSet,
-    policy: &LbPolicy,
-    cursor: &Cursor,
+impl Settings {
+    /// Those of `config`.
+    pub(crate) fn of(config: &Config) -> Self {
+        let Percent(hundredths) = config.healthy_panic_threshold_percent;
+        Self {
+            policy: config.lb_policy.clone(),
+            panic_threshold: hundredths / 100,
+            locality: config.locality,
+            slow_start: config.slow_start,
+            active_request_bias: config.active_request_bias.map_or(1.0, |bias| bias.0.max(0.0)),
+            hash_balance_factor: config.hash_balance_factor,
+            hash_by_hostname: config.hash_by_hostname,
+        }
+    }
+
+    /// The policy looks at the hash of a request.
+    pub(crate) fn wants_hash(&self) -> bool {
+        matches!(self.policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. })
+    }
+}
+
+/// A chosen host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Picked<'a> {
+    /// It.
+    pub(crate) host: &'a Arc<Host>,
+    /// Chosen whatever its health is.
+    pub(crate) in_panic: bool,
+}
+
+/// Chooses among `hosts`; `None`: no host may be used (`UH`).
+///
+/// A host that is not among the avoided ones is preferred: up to `attempts` further draws by the policy (Envoy's
+/// `host_selection_retry_max_attempts`), then any other one of the same priority. Envoy then takes a tried one; least request makes that
+/// likely, since a host that refuses connections has no active request. A tried host is taken only when there is no other.
+pub(crate) fn choose<'a>(
+    hosts: &'a HostSet,
+    breaker: &CircuitBreaker,
+    wish: &Wish<'_>,
     random: &mut fastrand::Rng,
-    Avoided { tried, attempts }: Avoided<'_>,
-) -> Option<Arc<Host>> {
-    let mut host = pick(set, policy, cursor, random)?;
+) -> Option<Picked<'a>> {
+    let Avoided { tried, attempts } = wish.avoided;
+    let mut picked = hosts.balance.pick(wish.hash, 0, breaker, random)?;
     if tried.is_empty() {
-        return Some(host);
+        return Some(picked);
     }
-    for _ in 0..attempts {
-        if !tried.contains(&host.address) {
-            return Some(host);
+    for attempt in 1..=attempts {
+        if !tried.contains(&picked.host.address) {
+            return Some(picked);
         }
-        host = pick(set, policy, cursor, random)?;
+        picked = hosts.balance.pick(wish.hash, attempt, breaker, random)?;
     }
-    if tried.contains(&host.address)
-        && let Some(tier) = set.usable.get(host.priority as usize)
+    if tried.contains(&picked.host.address)
+        && let Some(host) = untried(hosts, picked, tried, random)
     {
-        let start = random.usize(0..tier.hosts.len().max(1));
-        let mut from_start = tier.hosts.iter().cycle().skip(start).take(tier.hosts.len());
-        host = from_start
-            .find(|other| !tried.contains(&other.address))
-            .cloned()
-            .unwrap_or(host);
+        picked.host = host;
     }
-    Some(host)
+    Some(picked)
 }
 
-/// The priority that `percent` (0..100) falls into.
-fn tier(set: &HostSet, percent: u32) -> Option<&Tier> {
-    let mut sum = 0;
-    set.load
-        .iter()
-        .zip(&set.usable)
-        .find(|(load, _)| {
-            sum += **load;
-            percent < sum
-        })
-        .map(|(_, tier)| tier)
-        .filter(|tier| !tier.hosts.is_empty())
+/// Another host of the same priority that may be used.
+fn untried<'a>(
+    hosts: &'a HostSet,
+    picked: Picked<'_>,
+    tried: &[SocketAddr],
+    random: &mut fastrand::Rng,
+) -> Option<&'a Arc<Host>> {
+    let start = random.usize(0..hosts.all.len().max(1));
+    let mut from_start = hosts.all.iter().cycle().skip(start).take(hosts.all.len());
+    from_start.find(|host| {
+        host.priority == picked.host.priority
+            && (picked.in_panic || host.availability() != Availability::Unhealthy)
+            && !tried.contains(&host.address)
+    })
 }
 
-/// A random host by weight.
-fn draw(tier: &Tier, random: &mut fastrand::Rng) -> Option<usize> {
-    match tier.cumulative_weights.last() {
-        _ if tier.hosts.is_empty() => None,
-        None => Some(random.usize(0..tier.hosts.len())),
-        Some(sum) => {
-            let ticket = random.u64(0..*sum);
-            Some(tier.cumulative_weights.partition_point(|upto| *upto <= ticket))
-        }
-    }
-}
-
-impl Default for Cursor {
-    /// Begins anywhere: many proxies that start together do not all begin with the same host.
-    fn default() -> Self {
-        Self(AtomicUsize::new(fastrand::usize(..usize::MAX / 2)))
-    }
-}
-
-impl Cursor {
-    fn next(&self, tier: &Tier, random: &mut fastrand::Rng) -> usize {
-        // Unequal weights: a weighted draw has the same shares as Envoy's EDF schedule, with more variance.
-        if !tier.cumulative_weights.is_empty() {
-            return draw(tier, random).unwrap_or(0);
-        }
-        let index = self.0.fetch_add(1, Ordering::Relaxed);
-        index % tier.hosts.len().max(1)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::circuit_breaker::{Permit, Resource};
 use super::cluster::Cluster;
-use super::connect::{ConnectError, TlsWish};
+use super::connect::{self, ConnectError, TlsWish};
 use super::endpoint::Host;
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
@@ -58,6 +59,14 @@ impl Lease {
         match self {
             Self::H1(lease) => lease.facts(),
             Self::H2(lease) => lease.facts(),
+        }
+    }
+
+    /// Leaves the connection to the next request.
+    pub(crate) fn give_back(self) {
+        match self {
+            Self::H1(lease) => lease.release(),
+            Self::H2(lease) => lease.release(),
         }
     }
 
@@ -104,6 +113,38 @@ struct Target {
 }
 
 impl Target {
+    /// Leave to wait for a connection. Source: Envoy `ConnPoolImplBase::newStreamImpl`.
+    fn wait(&self) -> Result<Permit, ConnectError> {
+        let Cluster {
+            breaker,
+            config,
+            stats,
+            ..
+        } = &*self.cluster;
+        match breaker.acquire(Resource::PendingRequests, &config.circuit_breaker) {
+            Some(permit) => {
+                stats.upstream_rq_pending_total.inc();
+                Ok(permit)
+            }
+            None => {
+                stats.upstream_rq_pending_overflow.inc();
+                Err(ConnectError::Overflow)
+            }
+        }
+    }
+
+    /// Leave for one more connection, or if a pool `has_none` for its first: requests must not wait for what never comes.
+    /// Source: Envoy `ConnPoolImplBase::tryCreateNewConnection`.
+    fn leave(&self, has_none: bool) -> Option<Permit> {
+        let permit = connect::leave(&self.cluster, &self.host);
+        permit.or_else(|| has_none.then(|| self.cluster.breaker.acquire_beyond(Resource::Connections)))
+    }
+
+    /// The host is not one of the cluster any more: names have other addresses now.
+    fn is_gone(&self) -> bool {
+        !self.cluster.is_original_dst() && self.cluster.hosts().find(self.host.address).is_none()
+    }
+
     /// The connection was there, and HTTP on it was not.
     fn no_handshake(&self, error: &SendError) -> ConnectError {
         ConnectError::Tcp {
@@ -238,9 +279,19 @@ fn start_sweeping() {
 impl Pool {
     /// Closes what has been idle for too long; false: the pool is empty and unused.
     fn sweep(&self) -> bool {
+        if self.target().is_gone() {
+            self.close();
+        }
         match self {
             Self::H1(pool) => pool.sweep() || Rc::strong_count(pool) > 1,
             Self::H2(pool) => pool.sweep() || Rc::strong_count(pool) > 1,
+        }
+    }
+
+    fn target(&self) -> &Target {
+        match self {
+            Self::H1(pool) => &pool.target,
+            Self::H2(pool) => &pool.target,
         }
     }
 

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use outrigger_model::address::Address;
-use outrigger_model::endpoint::LoadAssignment;
+use outrigger_model::endpoint::{Health, LoadAssignment};
 
 use super::cluster::Cluster;
-use super::endpoint::{AddressSet, has_endpoints, is_healthy};
+use super::endpoint::{AddressSet, Availability, Census, has_endpoints};
 use super::stats;
-use crate::stats::Show;
+use crate::stats::{Show, Unregistered};
 
 /// Makes the cluster.
 pub(crate) trait Recipe: Debug + Send {
@@ -32,32 +32,38 @@ pub(crate) enum Counting {
     Not,
 }
 
-/// Counts that a cluster has before it is made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Members {
-    /// Hosts.
-    pub(crate) total: u64,
-    /// Of these, healthy.
-    pub(crate) healthy: u64,
+/// The members of `assignment`, before there are hosts.
+pub(crate) fn members_of(assignment: &LoadAssignment) -> Census {
+    let count = assignment.localities.iter().map(|group| group.endpoints.len());
+    let mut known = AddressSet::with_capacity_and_hasher(count.sum(), Default::default());
+    let mut members = Census::default();
+    for endpoint in assignment.localities.iter().flat_map(|group| &group.endpoints) {
+        // As the host set: one host an address.
+        if let Address::Socket(address) = endpoint.address
+            && known.insert(address)
+        {
+            members.total += 1;
+            match Availability::of(endpoint.health) {
+                Availability::Healthy => members.healthy += 1,
+                Availability::Degraded => members.degraded += 1,
+                Availability::Unhealthy => {}
+            }
+            members.excluded += u64::from(endpoint.health == Health::Draining);
+        }
+    }
+    members
 }
 
-impl Members {
-    /// Those of `assignment`.
-    pub(crate) fn of(assignment: &LoadAssignment) -> Self {
-        let count = assignment.localities.iter().map(|group| group.endpoints.len());
-        let mut known = AddressSet::with_capacity_and_hasher(count.sum(), Default::default());
-        let mut members = Self::default();
-        for endpoint in assignment.localities.iter().flat_map(|group| &group.endpoints) {
-            // As the host set: one host an address.
-            if let Address::Socket(address) = endpoint.address
-                && known.insert(address)
-            {
-                members.total += 1;
-                members.healthy += u64::from(is_healthy(endpoint.health));
-            }
-        }
-        members
-    }
+/// Gauges of limits that nothing has come near to.
+fn unlimited() -> Vec<(&'static str, Unregistered)> {
+    let names = [
+        "cx_open",
+        "cx_pool_open",
+        "rq_open",
+        "rq_pending_open",
+        "rq_retry_open",
+    ];
+    names.map(|name| (name, Unregistered::Gauge(None))).to_vec()
 }
 
 /// What a cell of the cluster table holds.
@@ -67,7 +73,7 @@ pub(crate) struct Slot {
     /// Held while the cluster is made and while its endpoints change, so that no change is lost between.
     kept: Mutex<Kept>,
     stat_name: Arc<str>,
-    members: [AtomicU64; 2],
+    members: Mutex<Census>,
     /// EDS responses, those without endpoints, and changes of members, before the cluster was made.
     updates: [AtomicU64; 3],
 }
@@ -173,7 +179,7 @@ impl Slot {
         &self,
         encoded: &Bytes,
         assignment: &LoadAssignment,
-        members: Members,
+        members: Census,
     ) -> Option<Arc<Cluster>> {
         let mut kept = self.lock();
         let cluster = self.used();
@@ -198,15 +204,13 @@ impl Slot {
     }
 
     /// Endpoints that were there before the cluster was. For one that nobody uses.
-    pub(crate) fn begin_with(&self, encoded: Bytes, members: Members) {
+    pub(crate) fn begin_with(&self, encoded: Bytes, members: Census) {
         self.lock().endpoints = Some(encoded);
         self.set_members(members);
     }
 
-    fn set_members(&self, members: Members) {
-        let [total, healthy] = &self.members;
-        total.store(members.total, Relaxed);
-        healthy.store(members.healthy, Relaxed);
+    fn set_members(&self, members: Census) {
+        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = members;
     }
 
     /// Another has its place: no connection is kept for later. Returns the cluster if somebody uses it.
@@ -221,17 +225,27 @@ impl Slot {
 
     /// The stats of a cluster that nobody has used; those of others are registered.
     pub(super) fn show(&self, show: &mut Show<'_>) {
-        if self.made.get().is_some() {
+        if let Some(made) = self.made.get() {
+            if let Some(cluster) = made {
+                let prefix = format!("cluster.{}.circuit_breakers.", self.stat_name);
+                let (breaker, config) = (&cluster.breaker, &cluster.config);
+                show(
+                    &format!("{prefix}default."),
+                    &breaker.gauges(&config.circuit_breaker),
+                );
+                show(&format!("{prefix}high."), &unlimited());
+            }
             return;
         }
         let of = |counted: &AtomicU64| counted.load(Relaxed);
-        let members = Members {
-            total: of(&self.members[0]),
-            healthy: of(&self.members[1]),
-        };
+        let members = *self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let [success, empty, change] = &self.updates;
         let stats = stats::unused(members, [of(success), of(empty), of(change)]);
         show(&format!("cluster.{}.", self.stat_name), &stats);
+        for priority in ["default", "high"] {
+            let prefix = format!("cluster.{}.circuit_breakers.{priority}.", self.stat_name);
+            show(&prefix, &unlimited());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

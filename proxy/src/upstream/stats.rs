@@ -2,8 +2,11 @@
 use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
+use outrigger_model::cluster::LbPolicy;
 
-use super::slot::Members;
+use super::endpoint::Census;
+use super::lb::Ring;
+use super::outlier::OutlierStats;
 use crate::stats::{Counter, Gauge, Histogram, Registry, ResponseCodes, Unregistered};
 use crate::tls::error::SslCounter;
 
@@ -36,11 +39,17 @@ pub(crate) struct ClusterStats {
     pub(crate) upstream_rq_retry_overflow: Counter,
     pub(crate) upstream_rq_retry_limit_exceeded: Counter,
     pub(crate) responses: ResponseCodes,
-    grpc: LazyGrpc,
+    later: Later,
     pub(crate) upstream_rq_time: Histogram,
     pub(crate) membership_total: Gauge,
     pub(crate) membership_healthy: Gauge,
+    pub(crate) membership_degraded: Gauge,
+    pub(crate) membership_excluded: Gauge,
     pub(crate) membership_change: Counter,
+    pub(crate) lb_healthy_panic: Counter,
+    pub(crate) update_attempt: Counter,
+    pub(crate) update_failure: Counter,
+    pub(crate) update_no_rebuild: Counter,
     pub(crate) update_success: Counter,
     pub(crate) update_empty: Counter,
     pub(crate) ssl_handshake: Counter,
@@ -63,11 +72,28 @@ pub(crate) struct GrpcStats {
     pub(crate) response_message_count: Counter,
 }
 
+/// Stats that not every cluster has.
 #[derive(Debug)]
-struct LazyGrpc {
+struct Later {
     /// Where, and what their names begin with.
     registry: Option<(Arc<Registry>, String)>,
-    counters: OnceLock<GrpcStats>,
+    grpc: OnceLock<GrpcStats>,
+}
+
+impl Later {
+    fn counter(&self, name: &str) -> Counter {
+        match &self.registry {
+            Some((registry, prefix)) => registry.counter(format!("{prefix}{name}")),
+            None => Counter::none(),
+        }
+    }
+
+    fn gauge(&self, name: &str) -> Gauge {
+        match &self.registry {
+            Some((registry, prefix)) => registry.gauge(format!("{prefix}{name}")),
+            None => Gauge::none(),
+        }
+    }
 }
 
 /// Makes stats by the last part of their names.
@@ -87,7 +113,7 @@ impl ClusterStats {
             histogram: &|stat| registry.histogram(name(stat)),
         };
         let responses = ResponseCodes::new(registry, &name("upstream_rq_"));
-        Self::build(&made, responses, Some((registry, name("grpc."))))
+        Self::build(&made, responses, Some((registry, name(""))))
     }
 
     /// Those of a cluster that is only looked at: they count nothing.
@@ -100,7 +126,7 @@ impl ClusterStats {
         Self::build(&made, ResponseCodes::none(), None)
     }
 
-    fn build(made: &Made<'_>, responses: ResponseCodes, grpc: Option<(&Arc<Registry>, String)>) -> Self {
+    fn build(made: &Made<'_>, responses: ResponseCodes, later: Option<(&Arc<Registry>, String)>) -> Self {
         let Made {
             counter,
             gauge,
@@ -132,14 +158,20 @@ impl ClusterStats {
             upstream_rq_retry_overflow: counter("upstream_rq_retry_overflow"),
             upstream_rq_retry_limit_exceeded: counter("upstream_rq_retry_limit_exceeded"),
             responses,
-            grpc: LazyGrpc {
-                registry: grpc.map(|(registry, prefix)| (Arc::clone(registry), prefix)),
-                counters: OnceLock::new(),
+            later: Later {
+                registry: later.map(|(registry, prefix)| (Arc::clone(registry), prefix)),
+                grpc: OnceLock::new(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
             membership_total: gauge("membership_total"),
             membership_healthy: gauge("membership_healthy"),
+            membership_degraded: gauge("membership_degraded"),
+            membership_excluded: gauge("membership_excluded"),
             membership_change: counter("membership_change"),
+            lb_healthy_panic: counter("lb_healthy_panic"),
+            update_attempt: counter("update_attempt"),
+            update_failure: counter("update_failure"),
+            update_no_rebuild: counter("update_no_rebuild"),
             update_success: counter("update_success"),
             update_empty: counter("update_empty"),
             ssl_handshake: counter("ssl.handshake"),
@@ -154,18 +186,40 @@ impl ClusterStats {
 
     /// gRPC counters; made by the first gRPC request.
     pub(crate) fn grpc(&self) -> &GrpcStats {
-        let LazyGrpc { registry, counters } = &self.grpc;
-        let counter = |name: &str| match registry {
-            Some((registry, prefix)) => registry.counter(format!("{prefix}{name}")),
-            None => Counter::none(),
-        };
-        counters.get_or_init(|| GrpcStats {
+        let counter = |name: &str| self.later.counter(&format!("grpc.{name}"));
+        self.later.grpc.get_or_init(|| GrpcStats {
             success: counter("success"),
             failure: counter("failure"),
             total: counter("total"),
             request_message_count: counter("request_message_count"),
             response_message_count: counter("response_message_count"),
         })
+    }
+
+    /// Stats of outlier detection; call it once.
+    pub(crate) fn outlier(&self) -> OutlierStats {
+        OutlierStats::new(|name| self.later.counter(name), |name| self.later.gauge(name))
+    }
+
+    /// Shows how many hosts there are.
+    pub(crate) fn members(&self, census: Census) {
+        self.membership_total.set(census.total);
+        self.membership_healthy.set(census.healthy);
+        self.membership_degraded.set(census.degraded);
+        self.membership_excluded.set(census.excluded);
+    }
+
+    /// Shows the size of a table for consistent hashing. Source: Envoy docs, ring hash and Maglev load balancer statistics.
+    pub(crate) fn ring(&self, policy: &LbPolicy, ring: Ring) {
+        let set = |name: &str, value| self.later.gauge(name).set(value);
+        if matches!(policy, LbPolicy::RingHash { .. }) {
+            set("ring_hash_lb.size", ring.size);
+            set("ring_hash_lb.min_hashes_per_host", ring.fewest);
+            set("ring_hash_lb.max_hashes_per_host", ring.most);
+        } else {
+            set("maglev_lb.min_entries_per_host", ring.fewest);
+            set("maglev_lb.max_entries_per_host", ring.most);
+        }
     }
 
     /// Counts a response status.
@@ -189,17 +243,19 @@ impl ClusterStats {
 
 /// The stats of a cluster that nobody has used: what [`ClusterStats::new`] registers, with what is known before. `updates`: EDS responses,
 /// those of them without endpoints, and changes of members.
-pub(super) fn unused(members: Members, updates: [u64; 3]) -> Vec<(&'static str, Unregistered)> {
+pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, Unregistered)> {
     let [success, empty, change] = updates.map(|count| Unregistered::Counter((count > 0).then_some(count)));
     let has_members = change != Unregistered::Counter(None);
     let gauge = |value: u64| Unregistered::Gauge(has_members.then_some(value));
-    let mut stats = Vec::with_capacity(COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len() + 5);
+    let mut stats = Vec::with_capacity(COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len() + 7);
     stats.extend(COUNTERS.map(|name| (name, Unregistered::Counter(None))));
     stats.extend(GAUGES.map(|name| (name, Unregistered::Gauge(None))));
     stats.extend(HISTOGRAMS.map(|name| (name, Unregistered::Histogram)));
     stats.extend([
         ("membership_total", gauge(members.total)),
         ("membership_healthy", gauge(members.healthy)),
+        ("membership_degraded", gauge(members.degraded)),
+        ("membership_excluded", gauge(members.excluded)),
         ("membership_change", change),
         ("update_success", success),
         ("update_empty", empty),
@@ -207,7 +263,7 @@ pub(super) fn unused(members: Members, updates: [u64; 3]) -> Vec<(&'static str, 
     stats
 }
 
-const COUNTERS: [&str; 29] = [
+const COUNTERS: [&str; 33] = [
     "upstream_cx_total",
     "upstream_cx_http1_total",
     "upstream_cx_http2_total",
@@ -230,6 +286,10 @@ const COUNTERS: [&str; 29] = [
     "upstream_rq_retry_overflow",
     "upstream_rq_retry_limit_exceeded",
     "upstream_rq_completed",
+    "lb_healthy_panic",
+    "update_attempt",
+    "update_failure",
+    "update_no_rebuild",
     "ssl.handshake",
     "ssl.session_reused",
     "ssl.no_certificate",
@@ -250,7 +310,7 @@ mod tests {
 
     impl Source for One {
         fn show(&self, show: &mut Show<'_>) {
-            show("cluster.a.", &unused(Members::default(), [0; 3]));
+            show("cluster.a.", &unused(Census::default(), [0; 3]));
         }
     }
 

@@ -56,7 +56,7 @@ fn failure_refresh_rate(
     proto: Option<cluster::RefreshRate>,
 ) -> Result<Option<(Duration, Duration)>, Rejection> {
     let Some(proto) = proto else { return Ok(None) };
-    verdicts!(at, proto => cluster::RefreshRate { awaited "traffic" { base_interval, max_interval } });
+    verdicts!(at, proto => cluster::RefreshRate { supported { base_interval, max_interval } });
     let field = at.field("base_interval");
     let base = field.required(field.positive(base_interval)?)?;
     match at.field("max_interval").positive(max_interval)? {
@@ -86,7 +86,7 @@ fn resolvers(
         return Ok(Vec::new());
     }
     verdicts!(at, config.message(&at)? => CaresDnsResolverConfig {
-        awaited "traffic" { resolvers }
+        supported { resolvers }
         inert {
             udp_max_queries: "how many queries c-ares puts on one socket, and c-ares is not here",
             qcache_max_ttl: "how long c-ares keeps answers, and c-ares is not here",

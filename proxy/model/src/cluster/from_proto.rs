@@ -13,7 +13,7 @@ use super::{
     CircuitBreaker, Cluster, Discovery, Dns, LbPolicy, OutlierDetection, Percent, RetryBudget, TcpKeepalive,
     TransportSocketMatch, UpstreamTransport, dns,
 };
-use crate::address::{Address, Names, ip_address};
+use crate::address::{Names, ip_address};
 use crate::any::{TypedConfig, types};
 use crate::bootstrap::ConfigSource;
 use crate::endpoint::LoadAssignment;
@@ -36,7 +36,8 @@ impl Cluster {
                 lb_policy, lb_config, load_balancing_policy, circuit_breakers, common_lb_config,
                 typed_extension_protocol_options, max_requests_per_connection, common_http_protocol_options,
                 http2_protocol_options, protocol_selection, upstream_bind_config, transport_socket_matches,
-                transport_socket, metadata, upstream_connection_options, filters,
+                transport_socket, metadata, upstream_connection_options, filters, outlier_detection,
+                dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
             }
             partly {
                 per_connection_buffer_limit_bytes: "limits what is kept of a request body for a retry; HTTP/2 windows and fixed sizes limit other buffers",
@@ -48,10 +49,8 @@ impl Cluster {
             }
             unsupported {
                 stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",
-                health_checks: "traffic", dns_refresh_rate: "traffic", dns_failure_refresh_rate: "traffic",
-                respect_dns_ttl: "traffic", dns_lookup_family: "traffic", dns_resolvers: "traffic",
-                use_tcp_for_dns_lookups: "traffic", dns_resolution_config: "traffic", typed_dns_resolver_config: "traffic",
-                wait_for_warm_on_init: "traffic", outlier_detection: "traffic",
+                health_checks: "traffic", dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
+                dns_resolution_config: "traffic", wait_for_warm_on_init: "traffic",
                 close_connections_on_host_health_failure: "traffic", ignore_health_on_host_removal: "traffic",
                 track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry", preconnect_policy: "traffic",
                 queuing_policies: "traffic",
@@ -75,6 +74,8 @@ impl Cluster {
             Some(proto) => {
                 let chosen = Chosen::from_proto(&at.field("load_balancing_policy"), proto)?;
                 common.locality = chosen.locality;
+                common.hash_by_hostname = chosen.hashing.by_hostname;
+                common.hash_balance_factor = chosen.hashing.balance_factor;
                 chosen.balancing
             }
             None => Balancing::from_proto(at, lb_policy, lb_config)?,
@@ -165,19 +166,6 @@ fn use_downstream(at: &FieldPath<'_>, number: i32) -> Result<bool, Rejection> {
     })
 }
 
-/// What a cluster with names for endpoints lacks.
-const NO_RESOLVER: &str = "names are resolved to reach a control plane, not for requests: those find no host and are answered 503 (UH)";
-
-fn tell_of_names(at: &FieldPath<'_>, assignment: &LoadAssignment) {
-    let mut endpoints = assignment
-        .localities
-        .iter()
-        .flat_map(|locality| &locality.endpoints);
-    if endpoints.any(|endpoint| matches!(endpoint.address, Address::Host { .. })) {
-        at.field("type").problem(NO_RESOLVER);
-    }
-}
-
 fn discovery(
     at: &FieldPath<'_>,
     name: &str,
@@ -186,7 +174,7 @@ fn discovery(
     assignment: Option<endpoint::ClusterLoadAssignment>,
 ) -> Result<Discovery, Rejection> {
     choices!(cluster::ClusterDiscoveryType {
-        partly { Type: "STRICT_DNS and LOGICAL_DNS take addresses; names are resolved to reach a control plane, not for requests, and are listed" }
+        supported { Type }
         refused { ClusterType: "no custom cluster type exists here" }
     });
     let number = match kind {
@@ -206,14 +194,9 @@ fn discovery(
     };
     Ok(match at.field("type").enumeration(number)? {
         cluster::DiscoveryType::Static => Discovery::Static(endpoints(Names::Refused)?),
-        cluster::DiscoveryType::StrictDns => {
-            let assignment = endpoints(Names::Resolved)?;
-            tell_of_names(at, &assignment);
-            Discovery::StrictDns(assignment)
-        }
+        cluster::DiscoveryType::StrictDns => Discovery::StrictDns(endpoints(Names::Resolved)?),
         cluster::DiscoveryType::LogicalDns => {
             let assignment = endpoints(Names::Resolved)?;
-            tell_of_names(at, &assignment);
             if assignment
                 .localities
                 .iter()
@@ -253,6 +236,7 @@ impl CircuitBreaker {
         max_retries: 3,
         retry_budget: None,
         max_connection_pools: None,
+        tracks_remaining: false,
     };
 }
 
@@ -267,7 +251,7 @@ impl Breakers {
     fn from_proto(at: &FieldPath<'_>, proto: Option<pb::CircuitBreakers>) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => pb::CircuitBreakers {
             supported { thresholds }
-            unsupported { per_host_thresholds: "traffic" }
+            partly { per_host_thresholds: "max_connections of the first, as in Envoy" }
         });
         let (mut default, mut high) = (None, None);
         for (index, proto) in thresholds.into_iter().enumerate() {
@@ -300,9 +284,11 @@ impl Breakers {
         proto: pb::circuit_breakers::Thresholds,
     ) -> Result<(core::RoutingPriority, CircuitBreaker), Rejection> {
         verdicts!(at, proto => pb::circuit_breakers::Thresholds {
-            supported { max_connections, max_pending_requests, max_requests, max_retries }
+            supported {
+                max_connections, max_pending_requests, max_requests, max_retries, retry_budget, track_remaining,
+            }
             partly { priority: "DEFAULT; limits for HIGH are listed as without effect: the traffic issue builds them" }
-            unsupported { retry_budget: "traffic", track_remaining: "traffic", max_connection_pools: "traffic" }
+            unsupported { max_connection_pools: "traffic" }
         });
         let default = CircuitBreaker::DEFAULT;
         let breaker = CircuitBreaker {
@@ -314,6 +300,7 @@ impl Breakers {
             max_retries: max_retries.value().unwrap_or(default.max_retries),
             retry_budget: RetryBudget::from_proto(&at.field("retry_budget"), retry_budget)?,
             max_connection_pools: max_connection_pools.value(),
+            tracks_remaining: track_remaining,
         };
         Ok((at.field("priority").enumeration(priority)?, breaker))
     }
@@ -326,14 +313,14 @@ impl RetryBudget {
     ) -> Result<Option<Self>, Rejection> {
         let Some(proto) = proto else { return Ok(None) };
         verdicts!(at, proto => pb::circuit_breakers::thresholds::RetryBudget {
-            awaited "traffic" { budget_percent, budget_interval, min_retry_concurrency }
+            supported { budget_percent, min_retry_concurrency }
+            unsupported { budget_interval: "traffic" }
         });
         Ok(Some(Self {
             budget: at
                 .field("budget_percent")
                 .percent(budget_percent)?
                 .unwrap_or(Percent(2_000)),
-            interval: at.field("budget_interval").duration(budget_interval)?,
             min_concurrency: min_retry_concurrency.value().unwrap_or(3),
         }))
     }

@@ -56,9 +56,9 @@ impl Balancing {
             "CLUSTER_PROVIDED",
         ];
         choices!(cluster::LbConfig {
-            supported { LeastRequestLbConfig, OriginalDstLbConfig }
-            awaited "traffic" { RingHashLbConfig, MaglevLbConfig }
-            partly { RoundRobinLbConfig: "slow start is listed as without effect" }
+            supported {
+                LeastRequestLbConfig, OriginalDstLbConfig, RingHashLbConfig, MaglevLbConfig, RoundRobinLbConfig,
+            }
         });
         let field = at.field("lb_policy");
         let policy: cluster::LbPolicy = field.enumeration(number)?;
@@ -88,12 +88,6 @@ impl Balancing {
             active_request_bias: None,
             original_dst_port: None,
         };
-        if matches!(policy, cluster::LbPolicy::RingHash | cluster::LbPolicy::Maglev) {
-            let name = policy.as_str_name();
-            field.problem(format!(
-                "{name} has no effect here: the traffic issue builds it, and until then LEAST_REQUEST takes its place"
-            ));
-        }
         balancing.settings(at, config, policy)?;
         Ok(balancing)
     }
@@ -113,7 +107,7 @@ impl Balancing {
             }
             Some(cluster::LbConfig::RoundRobinLbConfig(proto)) => {
                 let at = at.field("round_robin_lb_config");
-                verdicts!(at, proto => cluster::RoundRobinLbConfig { unsupported { slow_start_config: "traffic" } });
+                verdicts!(at, proto => cluster::RoundRobinLbConfig { supported { slow_start_config } });
                 self.slow_start = SlowStart::from_proto(&at.field("slow_start_config"), slow_start_config)?;
             }
             Some(cluster::LbConfig::RingHashLbConfig(proto)) => {
@@ -145,8 +139,7 @@ impl Balancing {
         proto: cluster::LeastRequestLbConfig,
     ) -> Result<LbPolicy, Rejection> {
         verdicts!(at, proto => cluster::LeastRequestLbConfig {
-            supported { choice_count }
-            unsupported { active_request_bias: "traffic", slow_start_config: "traffic" }
+            supported { choice_count, active_request_bias, slow_start_config }
         });
         let field = at.field("active_request_bias");
         self.active_request_bias = field.runtime_double(active_request_bias)?;
@@ -181,7 +174,7 @@ fn original_dst_port(
 
 fn ring_hash(at: &FieldPath<'_>, proto: cluster::RingHashLbConfig) -> Result<LbPolicy, Rejection> {
     verdicts!(at, proto => cluster::RingHashLbConfig {
-        awaited "traffic" { minimum_ring_size, hash_function, maximum_ring_size }
+        supported { minimum_ring_size, hash_function, maximum_ring_size }
     });
     let size = |field, proto: Option<protobuf::UInt64Value>, default| {
         let size = proto.map_or(default, |protobuf::UInt64Value { value }| value);
@@ -203,7 +196,7 @@ fn ring_hash(at: &FieldPath<'_>, proto: cluster::RingHashLbConfig) -> Result<LbP
 }
 
 fn maglev(at: &FieldPath<'_>, proto: cluster::MaglevLbConfig) -> Result<u64, Rejection> {
-    verdicts!(at, proto => cluster::MaglevLbConfig { awaited "traffic" { table_size } });
+    verdicts!(at, proto => cluster::MaglevLbConfig { supported { table_size } });
     let at = at.field("table_size");
     let size = table_size.map_or(MAGLEV_TABLE_SIZE, |protobuf::UInt64Value { value }| value);
     at.within_u64(size, 1..=MAGLEV_TABLE_LIMIT)?;
@@ -221,7 +214,7 @@ impl SlowStart {
     ) -> Result<Option<Self>, Rejection> {
         let Some(proto) = proto else { return Ok(None) };
         verdicts!(at, proto => cluster::SlowStartConfig {
-            awaited "traffic" { slow_start_window, aggression, min_weight_percent }
+            supported { slow_start_window, aggression, min_weight_percent }
         });
         let field = at.field("slow_start_window");
         let window = field.required(field.duration(slow_start_window)?)?;
@@ -257,11 +250,10 @@ impl CommonBalancing {
         proto: Option<cluster::CommonLbConfig>,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => cluster::CommonLbConfig {
-            supported { healthy_panic_threshold }
+            supported { healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier }
             unsupported {
                 update_merge_window: "traffic", ignore_new_hosts_until_first_hc: "traffic",
-                close_connections_on_host_set_change: "traffic", consistent_hashing_lb_config: "traffic",
-                override_host_status: "traffic", locality_config_specifier: "traffic",
+                close_connections_on_host_set_change: "traffic", override_host_status: "traffic",
             }
         });
         let threshold = at
@@ -269,7 +261,7 @@ impl CommonBalancing {
             .percent(healthy_panic_threshold)?;
         let hashing_at = at.field("consistent_hashing_lb_config");
         verdicts!(hashing_at, consistent_hashing_lb_config.unwrap_or_default() => cluster::common_lb_config::ConsistentHashingLbConfig {
-            awaited "traffic" { use_hostname_for_hashing, hash_balance_factor }
+            supported { use_hostname_for_hashing, hash_balance_factor }
         });
         let factor_at = hashing_at.field("hash_balance_factor");
         let factor = hash_balance_factor
@@ -277,7 +269,7 @@ impl CommonBalancing {
             .map(|factor| factor_at.within(factor, 100..=u32::MAX));
         Ok(Self {
             panic_threshold: threshold.unwrap_or(PANIC_THRESHOLD),
-            locality: LocalityMode::from_proto(at, locality_config_specifier)?,
+            locality: LocalityMode::from_proto(locality_config_specifier),
             hash_balance_factor: factor.transpose()?,
             hash_by_hostname: use_hostname_for_hashing,
             override_host_status: statuses(&at.field("override_host_status"), override_host_status)?,
@@ -298,33 +290,31 @@ fn statuses(at: &FieldPath<'_>, proto: Option<core::HealthStatusSet>) -> Result<
 }
 
 impl LocalityMode {
-    fn from_proto(
-        at: &FieldPath<'_>,
-        proto: Option<cluster::common_lb_config::LocalityConfigSpecifier>,
-    ) -> Result<Self, Rejection> {
+    fn from_proto(proto: Option<cluster::common_lb_config::LocalityConfigSpecifier>) -> Self {
         use cluster::common_lb_config::{
             LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
         };
         choices!(cluster::common_lb_config::LocalityConfigSpecifier {
-            awaited "traffic" { ZoneAwareLbConfig, LocalityWeightedLbConfig }
+            supported { LocalityWeightedLbConfig }
+            partly { ZoneAwareLbConfig: "fail_traffic_on_panic; zones are for proxies with a local cluster, and there is none here" }
         });
         match proto {
-            None => Ok(Self::Unaware),
+            None => Self::Unaware,
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(proto)) => {
                 verdicts!((), proto => LocalityWeightedLbConfig {});
-                Ok(Self::Weighted)
+                Self::Weighted
             }
             Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
-                let at = at.field("zone_aware_lb_config");
-                verdicts!(at, proto => ZoneAwareLbConfig {
-                    awaited "traffic" { routing_enabled, min_cluster_size, fail_traffic_on_panic }
+                verdicts!((), proto => ZoneAwareLbConfig {
+                    supported { fail_traffic_on_panic }
+                    inert {
+                        routing_enabled: "is for proxies with a local cluster, and none can be named here",
+                        min_cluster_size: "is for proxies with a local cluster, and none can be named here",
+                    }
                 });
-                let enabled = at.field("routing_enabled").percent(routing_enabled)?;
-                Ok(Self::ZoneAware {
-                    enabled: enabled.unwrap_or(Percent(10_000)),
-                    min_cluster_size: min_cluster_size.map_or(6, |protobuf::UInt64Value { value }| value),
+                Self::ZoneAware {
                     fail_on_panic: fail_traffic_on_panic,
-                })
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ impl OutlierDetection {
     /// Converts the settings; what is unset has Envoy's default.
     pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::OutlierDetection) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::OutlierDetection {
-            awaited "traffic" {
+            supported {
                 consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx,
                 enforcing_success_rate, success_rate_minimum_hosts, success_rate_request_volume, success_rate_stdev_factor,
                 consecutive_gateway_failure, enforcing_consecutive_gateway_failure, split_external_local_origin_errors,
@@ -24,9 +24,9 @@ impl OutlierDetection {
                 enforcing_local_origin_success_rate, failure_percentage_threshold, enforcing_failure_percentage,
                 enforcing_failure_percentage_local_origin, failure_percentage_minimum_hosts,
                 failure_percentage_request_volume, max_ejection_time, max_ejection_time_jitter,
-                successful_active_health_check_uneject_host, always_eject_one_host, detect_degraded_hosts,
+                successful_active_health_check_uneject_host, always_eject_one_host,
             }
-            unsupported { monitors: "traffic" }
+            unsupported { monitors: "traffic", detect_degraded_hosts: "traffic" }
         });
         let number = |proto: Option<protobuf::UInt32Value>, default| proto.value().unwrap_or(default);
         let percent = |field, proto: Option<protobuf::UInt32Value>, default| {
@@ -93,7 +93,6 @@ impl OutlierDetection {
                 .value()
                 .unwrap_or(true),
             always_ejects_one_host: always_eject_one_host.value().unwrap_or(false),
-            detects_degraded_hosts: detect_degraded_hosts.value().unwrap_or(false),
         })
     }
 }

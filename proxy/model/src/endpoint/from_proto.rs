@@ -96,8 +96,7 @@ impl LocalityEndpoints {
         endpoints: Vec<Arc<Endpoint>>,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LocalityLbEndpoints {
-            supported { locality, lb_endpoints, priority }
-            awaited "traffic" { load_balancing_weight }
+            supported { locality, lb_endpoints, priority, load_balancing_weight }
             unsupported { metadata: "traffic" }
             never { proximity: "no balancer reads it, in Envoy neither" }
             refused { lb_config: "ignoring it would leave the locality without its endpoints" }

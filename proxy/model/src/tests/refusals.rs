@@ -338,47 +338,6 @@ fn a_listener_on_a_pipe_is_refused() {
 }
 
 #[test]
-fn a_cluster_whose_names_nobody_resolves_is_listed() {
-    use envoy_types::pb::envoy::config::core::v3 as core;
-    use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
-    let listed = |address: &str| {
-        let bytes = cluster_with(|proto| {
-            let kind = cluster::cluster::DiscoveryType::StrictDns;
-            proto.cluster_discovery_type = Some(cluster::cluster::ClusterDiscoveryType::Type(kind.into()));
-            let socket = core::SocketAddress {
-                address: address.to_owned(),
-                port_specifier: Some(core::socket_address::PortSpecifier::PortValue(80)),
-                ..Default::default()
-            };
-            let address = core::Address {
-                address: Some(core::address::Address::SocketAddress(socket)),
-            };
-            let host = endpoint::Endpoint {
-                address: Some(address),
-                ..Default::default()
-            };
-            let host = endpoint::LbEndpoint {
-                host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(host)),
-                ..Default::default()
-            };
-            proto.load_assignment = Some(endpoint::ClusterLoadAssignment {
-                cluster_name: "names".to_owned(),
-                endpoints: vec![endpoint::LocalityLbEndpoints {
-                    lb_endpoints: vec![host],
-                    ..Default::default()
-                }],
-                ..Default::default()
-            });
-        });
-        let problems = decode::cluster(&bytes).unwrap().problems;
-        let paths = problems.iter().map(|problem| problem.path.as_str());
-        paths.collect::<Vec<_>>().join(" ")
-    };
-    assert_eq!(listed("bill.example"), "type");
-    assert_eq!(listed("10.0.0.1"), "");
-}
-
-#[test]
 fn a_listener_without_a_name_has_that_of_its_address() {
     let bytes = listener_with(|proto| proto.name.clear());
     assert_eq!(decode::listener(&bytes).unwrap().value.name, "0.0.0.0:9999");

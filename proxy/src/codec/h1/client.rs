@@ -67,6 +67,11 @@ impl Client {
         self.sender.is_ready()
     }
 
+    /// Waits until it can; false: it is gone.
+    pub(crate) async fn ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
     /// The connection is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()

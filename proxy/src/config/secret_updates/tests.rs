@@ -59,6 +59,7 @@ static_resources:
             clusters: Arc::default(),
             local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
             drain_time: std::time::Duration::from_secs(1),
+            resolves_names: false,
             istio: IstioMetrics::new(&registry, &bootstrap.node),
             registry: registry.clone(),
         });

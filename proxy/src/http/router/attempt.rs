@@ -12,10 +12,11 @@ use crate::http::stream::limits::Limits;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
 use crate::time::{self, Instant};
-use crate::upstream::circuit_breaker::Resource;
+use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connect::{AlpnOverride, ConnectError, TlsWish};
 use crate::upstream::endpoint::Host;
+use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::{self, Version};
 
 /// Why an attempt brought no response head.
@@ -39,6 +40,8 @@ pub(super) enum AttemptError {
 #[derive(Debug)]
 pub(super) struct Attempted {
     pub(super) response: Response,
+    /// One of the cluster's requests until the response has ended.
+    pub(super) permit: Permit,
     /// From the request's first byte to the response head.
     pub(super) service_time: Duration,
 }
@@ -69,12 +72,6 @@ impl Attempt<'_> {
             upstream.host = Some(self.host.address);
             upstream.workload.clone_from(&self.host.workload);
         }
-        let limits = &self.cluster.config.circuit_breaker;
-        let Some(pending) = self.cluster.breaker.acquire(Resource::PendingRequests, limits) else {
-            self.cluster.stats.upstream_rq_pending_overflow.inc();
-            return Err(AttemptError::Overflow);
-        };
-        self.cluster.stats.upstream_rq_pending_total.inc();
         let version = self.version(head.version);
         let acquire = pool::acquire(self.cluster, self.host, self.tls, version);
         let lease = meanwhile(acquire, source).await.inspect_err(|error| {
@@ -83,7 +80,14 @@ impl Attempt<'_> {
                 self.cluster.stats.upstream_rq_pending_failure_eject.inc();
             }
         })?;
-        drop(pending);
+        let limits = &self.cluster.config.circuit_breaker;
+        let Some(permit) = self.cluster.breaker.acquire(Resource::Requests, limits) else {
+            // As Envoy, which counts it with those that wait.
+            self.cluster.stats.upstream_rq_pending_overflow.inc();
+            lease.give_back();
+            return Err(AttemptError::Overflow);
+        };
+        self.cluster.outcome(self.host, Outcome::Connected);
         let started = Instant::now();
         {
             let upstream = &mut self.info.borrow_mut().upstream;
@@ -110,6 +114,7 @@ impl Attempt<'_> {
         self.info.borrow_mut().upstream.first_rx = Some(now.into_std());
         Ok(Attempted {
             response,
+            permit,
             service_time: now - started,
         })
     }

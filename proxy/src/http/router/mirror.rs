@@ -119,7 +119,7 @@ impl Copy {
             cluster.stats.upstream_rq_pending_overflow.inc();
             return;
         };
-        let _guards = Guards::new(&cluster, &host, request);
+        let _guards = (Guards::new(&cluster, &host), request);
         let version = match (cluster.config.http.version, head.version) {
             (UpstreamHttpVersion::Http2, _) | (UpstreamHttpVersion::Downstream, http::Version::HTTP_2) => {
                 Version::Http2

@@ -1,18 +1,47 @@
-//! Pooled HTTP/1 connections: one exchange at a time each.
+//! Pooled HTTP/1 connections: one exchange at a time each. Where the circuit breaker allows no further connection, requests wait for one
+//! to become free, first come first served.
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+
+use tokio::sync::oneshot;
 
 use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h1::client::{self, Client};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
 use crate::time::Instant;
-use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::circuit_breaker::Permit;
+use crate::upstream::connect::{ConnectError, connect_with};
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    target: Target,
+    pub(super) target: Target,
     idle: RefCell<Vec<Connection>>,
+    /// Connections there are, busy ones and those that are being made included.
+    open: Cell<usize>,
+    /// Dropping one lets its owner look again.
+    waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
     closed: Cell<bool>,
+}
+
+/// Counts a connection of its pool; when it is gone somebody who waits may make another.
+#[derive(Debug)]
+struct Counted(Weak<Pool>);
+
+impl Counted {
+    fn of(pool: &Rc<Pool>) -> Self {
+        pool.open.set(pool.open.get() + 1);
+        Self(Rc::downgrade(pool))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.open.set(pool.open.get().saturating_sub(1));
+            pool.waiting.borrow_mut().pop_front();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -36,6 +65,8 @@ impl Pool {
         Rc::new(Self {
             target,
             idle: RefCell::default(),
+            open: Cell::new(0),
+            waiting: RefCell::default(),
             closed: Cell::new(false),
         })
     }
@@ -44,7 +75,7 @@ impl Pool {
         let connection = match self.take_idle() {
             Some(connection) => connection,
             // On the heap: the handshakes inside are many kilobytes, which a request with a connection need not carry.
-            None => Box::pin(self.connect()).await?,
+            None => Box::pin(self.wait_for_one()).await?,
         };
         Ok(Lease {
             pool: self,
@@ -52,15 +83,37 @@ impl Pool {
         })
     }
 
-    async fn connect(&self) -> Result<Connection, ConnectError> {
+    async fn wait_for_one(self: &Rc<Self>) -> Result<Connection, ConnectError> {
+        let _waits = self.target.wait()?;
+        loop {
+            if let Some(permit) = self.target.leave(self.open.get() == 0) {
+                return self.connect(permit).await;
+            }
+            let (give, given) = oneshot::channel();
+            self.waiting.borrow_mut().push_back(give);
+            if let Ok(mut connection) = given.await
+                && connection.client.ready().await
+            {
+                return Ok(connection);
+            }
+            if let Some(connection) = self.take_idle() {
+                return Ok(connection);
+            }
+        }
+    }
+
+    async fn connect(self: &Rc<Self>, permit: Permit) -> Result<Connection, ConnectError> {
+        let counted = Counted::of(self);
         let cluster = &self.target.cluster;
-        let connected = connect(cluster, &self.target.host, &self.target.wish, Some(b"http/1.1")).await?;
+        let Target { host, wish, .. } = &self.target;
+        let connected = connect_with(permit, cluster, host, wish, Some(b"http/1.1")).await?;
         cluster.stats.upstream_cx_http1_total.inc();
+        let guard = (connected.guard, counted);
         let facts = ConnectionFacts {
             local_address: connected.local_address,
             principals: connected.tls.as_ref().map(|tls| tls.principals()),
         };
-        let client = client::handshake(connected.transport, connected.guard)
+        let client = client::handshake(connected.transport, guard)
             .await
             .map_err(|error| self.target.no_handshake(&error))?;
         let now = Instant::now();
@@ -89,8 +142,25 @@ impl Pool {
             .max_connection_duration
             .is_some_and(|limit| connection.born.elapsed() >= limit);
         let closing = self.closed.get() || self.target.cluster.is_retired();
-        if !(spent || old || closing || connection.client.is_closed()) {
+        if spent || old || closing || connection.client.is_closed() {
+            return;
+        }
+        if let Some(connection) = self.give(connection) {
             self.idle.borrow_mut().push(connection);
+        }
+    }
+
+    /// Gives a connection to whoever waits longest; returns it if nobody does.
+    fn give(&self, mut connection: Connection) -> Option<Connection> {
+        loop {
+            let Some(first) = self.waiting.borrow_mut().pop_front() else {
+                return Some(connection);
+            };
+            match first.send(connection) {
+                Ok(()) => return None,
+                // Its request is gone.
+                Err(back) => connection = back,
+            }
         }
     }
 

@@ -9,14 +9,14 @@ use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h2::client::{self, Client};
 use crate::codec::{Body, Http2Settings, RequestHead, Response, SendError};
 use crate::time::Instant;
-use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::connect::{ConnectError, connect_with};
 
 /// Bytes of header list accepted from upstreams; Envoy's default is 60 KiB.
 const MAX_HEADER_LIST_BYTES: u32 = 60 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    target: Target,
+    pub(super) target: Target,
     state: RefCell<State>,
 }
 
@@ -54,12 +54,16 @@ impl Pool {
     }
 
     pub(super) async fn acquire(self: Rc<Self>) -> Result<Lease, ConnectError> {
+        let mut waits = None;
         loop {
             let waiting = match &*self.state.borrow() {
                 State::Ready(connection) if self.usable(connection) => return Ok(Lease::of(connection)),
                 State::Connecting(over) => Some(over.clone()),
                 State::Ready(_) | State::Empty => None,
             };
+            if waits.is_none() {
+                waits = Some(self.target.wait()?);
+            }
             match waiting {
                 // Closing is the signal: whoever connected has left its result in the state.
                 Some(mut over) => while over.changed().await.is_ok() {},
@@ -96,7 +100,10 @@ impl Pool {
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
         let cluster = &self.target.cluster;
-        let connected = connect(cluster, &self.target.host, &self.target.wish, Some(b"h2")).await?;
+        // It has none that takes this request, and never makes two at a time: beyond the limit rather than never.
+        let permit = self.target.leave(true).ok_or(ConnectError::Overflow)?;
+        let Target { host, wish, .. } = &self.target;
+        let connected = connect_with(permit, cluster, host, wish, Some(b"h2")).await?;
         cluster.stats.upstream_cx_http2_total.inc();
         let http2 = &cluster.config.http.http2;
         let settings = Http2Settings {

@@ -18,6 +18,8 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::override_host::
 use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::{RingHash, ring_hash};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+use envoy_types::pb::google::protobuf;
 
 use super::Balancing;
 use crate::any::{TypedConfig, types};
@@ -29,9 +31,25 @@ use crate::scalar::Wrapped;
 pub(in crate::cluster) struct Chosen {
     pub(in crate::cluster) balancing: Balancing,
     pub(in crate::cluster) locality: LocalityMode,
+    pub(in crate::cluster) hashing: Hashing,
+}
+
+/// What policies that hash have in common.
+#[derive(Default)]
+pub(in crate::cluster) struct Hashing {
+    pub(in crate::cluster) by_hostname: bool,
+    pub(in crate::cluster) balance_factor: Option<u32>,
 }
 
 impl Chosen {
+    fn plain(policy: LbPolicy) -> Self {
+        Self {
+            balancing: Balancing::plain(policy),
+            locality: LocalityMode::Unaware,
+            hashing: Hashing::default(),
+        }
+    }
+
     /// The first policy of the list that exists here, as in Envoy.
     pub(in crate::cluster) fn from_proto(
         at: &FieldPath<'_>,
@@ -61,7 +79,7 @@ impl Chosen {
                 None => unknown.push(format!("{name:?} of type {type_name:?}")),
             }
         }
-        let known = "write least_request, round_robin or random";
+        let known = "write least_request, round_robin, random, ring_hash or maglev";
         Err(at.reject(format!(
             "none of the policies exists here ({}); {known}",
             unknown.join(", ")
@@ -79,19 +97,25 @@ impl Chosen {
             types::RANDOM => {
                 verdicts!(at, config.message(at)? => Random { supported { locality_lb_config } });
                 Self {
-                    balancing: Balancing::plain(LbPolicy::Random),
-                    locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
+                    locality: locality(locality_lb_config),
+                    ..Self::plain(LbPolicy::Random)
                 }
             }
             types::CLUSTER_PROVIDED => {
                 verdicts!(at, config.message(at)? => ClusterProvided {});
-                Self {
-                    balancing: Balancing::plain(LbPolicy::ClusterProvided),
-                    locality: LocalityMode::Unaware,
-                }
+                Self::plain(LbPolicy::ClusterProvided)
             }
             types::RING_HASH => Self::ring_hash(at, config.message(at)?)?,
             types::MAGLEV => Self::maglev(at, config.message(at)?)?,
+            types::WRR_LOCALITY if is_inside => return Err(at.reject("stands inside another policy")),
+            types::WRR_LOCALITY => {
+                verdicts!(at, config.message(at)? => WrrLocality { supported { endpoint_picking_policy } });
+                let at = at.field("endpoint_picking_policy");
+                Self {
+                    locality: LocalityMode::Weighted,
+                    ..Self::first(&at, at.required(endpoint_picking_policy)?, true)?
+                }
+            }
             types::OVERRIDE_HOST if is_inside => return Err(at.reject("stands inside another override_host")),
             types::OVERRIDE_HOST => {
                 verdicts!(at, config.message(at)? => OverrideHost {
@@ -110,13 +134,16 @@ impl Chosen {
         use cluster::ring_hash_lb_config::HashFunction as Old;
         use ring_hash::HashFunction;
         verdicts!(at, proto => RingHash {
-            awaited "traffic" { hash_function, minimum_ring_size, maximum_ring_size }
-            unsupported {
-                use_hostname_for_hashing: "traffic", hash_balance_factor: "traffic", consistent_hashing_lb_config: "traffic",
-                locality_weighted_lb_config: "traffic",
+            supported {
+                hash_function, minimum_ring_size, maximum_ring_size, use_hostname_for_hashing, hash_balance_factor,
+                consistent_hashing_lb_config, locality_weighted_lb_config,
             }
         });
-        stands_in(at);
+        // Source: Envoy `RingHashLbProto`: the message takes the place of the two deprecated fields.
+        let hashing = match consistent_hashing_lb_config {
+            Some(proto) => Hashing::from_proto(&at.field("consistent_hashing_lb_config"), proto)?,
+            None => Hashing::new(at, use_hostname_for_hashing, hash_balance_factor)?,
+        };
         let same = match at.field("hash_function").enumeration(hash_function)? {
             HashFunction::DefaultHash | HashFunction::XxHash => Old::XxHash,
             HashFunction::MurmurHash2 => Old::MurmurHash2,
@@ -130,29 +157,31 @@ impl Chosen {
             },
         )?;
         Ok(Self {
-            balancing: Balancing::plain(policy),
-            locality: LocalityMode::Unaware,
+            locality: weighted(locality_weighted_lb_config.is_some()),
+            hashing,
+            ..Self::plain(policy)
         })
     }
 
     fn maglev(at: &FieldPath<'_>, proto: Maglev) -> Result<Self, Rejection> {
         verdicts!(at, proto => Maglev {
-            awaited "traffic" { table_size }
-            unsupported { consistent_hashing_lb_config: "traffic", locality_weighted_lb_config: "traffic" }
+            supported { table_size, consistent_hashing_lb_config, locality_weighted_lb_config }
         });
-        stands_in(at);
         let table_size = super::maglev(at, cluster::MaglevLbConfig { table_size })?;
+        let hashing = consistent_hashing_lb_config
+            .map(|proto| Hashing::from_proto(&at.field("consistent_hashing_lb_config"), proto));
         Ok(Self {
-            balancing: Balancing::plain(LbPolicy::Maglev { table_size }),
-            locality: LocalityMode::Unaware,
+            locality: weighted(locality_weighted_lb_config.is_some()),
+            hashing: hashing.transpose()?.unwrap_or_default(),
+            ..Self::plain(LbPolicy::Maglev { table_size })
         })
     }
 
     fn least_request(at: &FieldPath<'_>, proto: LeastRequest) -> Result<Self, Rejection> {
         verdicts!(at, proto => LeastRequest {
-            supported { choice_count, locality_lb_config }
+            supported { choice_count, locality_lb_config, active_request_bias, slow_start_config }
             partly { selection_method: "N_CHOICES, which is also the default; FULL_SCAN is listed as without effect" }
-            unsupported { active_request_bias: "traffic", slow_start_config: "traffic", enable_full_scan: "traffic" }
+            unsupported { enable_full_scan: "traffic" }
         });
         let method = at.field("selection_method");
         if method.enumeration::<least_request::SelectionMethod>(selection_method)?
@@ -172,29 +201,57 @@ impl Chosen {
                     .runtime_double(active_request_bias)?,
                 original_dst_port: None,
             },
-            locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
+            locality: locality(locality_lb_config),
+            hashing: Hashing::default(),
         })
     }
 
     fn round_robin(at: &FieldPath<'_>, proto: RoundRobin) -> Result<Self, Rejection> {
         verdicts!(at, proto => RoundRobin {
-            supported { locality_lb_config }
-            unsupported { slow_start_config: "traffic" }
+            supported { locality_lb_config, slow_start_config }
         });
         Ok(Self {
             balancing: Balancing {
                 slow_start: slow_start(&at.field("slow_start_config"), slow_start_config)?,
                 ..Balancing::plain(LbPolicy::RoundRobin)
             },
-            locality: locality(&at.field("locality_lb_config"), locality_lb_config)?,
+            locality: locality(locality_lb_config),
+            hashing: Hashing::default(),
         })
     }
 }
 
-fn stands_in(at: &FieldPath<'_>) {
-    at.problem(
-        "has no effect here: the traffic issue builds it, and until then LEAST_REQUEST takes its place",
-    );
+impl Hashing {
+    fn new(
+        at: &FieldPath<'_>,
+        by_hostname: bool,
+        balance_factor: Option<protobuf::UInt32Value>,
+    ) -> Result<Self, Rejection> {
+        let at = at.field("hash_balance_factor");
+        let factor = balance_factor
+            .value()
+            .map(|factor| at.within(factor, 100..=u32::MAX));
+        Ok(Self {
+            by_hostname,
+            balance_factor: factor.transpose()?,
+        })
+    }
+
+    fn from_proto(at: &FieldPath<'_>, proto: common::ConsistentHashingLbConfig) -> Result<Self, Rejection> {
+        verdicts!(at, proto => common::ConsistentHashingLbConfig {
+            supported { use_hostname_for_hashing, hash_balance_factor }
+            unsupported { hash_policy: "traffic" }
+        });
+        Self::new(at, use_hostname_for_hashing, hash_balance_factor)
+    }
+}
+
+fn weighted(is_weighted: bool) -> LocalityMode {
+    if is_weighted {
+        LocalityMode::Weighted
+    } else {
+        LocalityMode::Unaware
+    }
 }
 
 fn slow_start(
@@ -203,7 +260,7 @@ fn slow_start(
 ) -> Result<Option<SlowStart>, Rejection> {
     let Some(proto) = proto else { return Ok(None) };
     verdicts!(at, proto => common::SlowStartConfig {
-        awaited "traffic" { slow_start_window, aggression, min_weight_percent }
+        supported { slow_start_window, aggression, min_weight_percent }
     });
     let same = cluster::SlowStartConfig {
         slow_start_window,
@@ -213,36 +270,39 @@ fn slow_start(
     SlowStart::from_proto(at, Some(same))
 }
 
-fn locality(at: &FieldPath<'_>, proto: Option<common::LocalityLbConfig>) -> Result<LocalityMode, Rejection> {
+fn locality(proto: Option<common::LocalityLbConfig>) -> LocalityMode {
     use cluster::common_lb_config as old;
     use locality_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig};
     let Some(proto) = proto else {
-        return Ok(LocalityMode::Unaware);
+        return LocalityMode::Unaware;
     };
-    verdicts!(at, proto => common::LocalityLbConfig { unsupported { locality_config_specifier: "traffic" } });
+    verdicts!((), proto => common::LocalityLbConfig { supported { locality_config_specifier } });
     choices!(locality_lb_config::LocalityConfigSpecifier {
-        awaited "traffic" { ZoneAwareLbConfig, LocalityWeightedLbConfig }
+        supported { LocalityWeightedLbConfig }
+        partly { ZoneAwareLbConfig: "fail_traffic_on_panic; zones are for proxies with a local cluster, and there is none here" }
     });
     let same = match locality_config_specifier {
-        None => return Ok(LocalityMode::Unaware),
+        None => return LocalityMode::Unaware,
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(proto)) => {
             verdicts!((), proto => LocalityWeightedLbConfig {});
             old::LocalityConfigSpecifier::LocalityWeightedLbConfig(old::LocalityWeightedLbConfig {})
         }
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
-            let at = at.field("zone_aware_lb_config");
-            verdicts!(at, proto => ZoneAwareLbConfig {
-                awaited "traffic" { routing_enabled, min_cluster_size, fail_traffic_on_panic }
-                unsupported {
-                    force_locality_direct_routing: "traffic", force_local_zone: "traffic", locality_basis: "traffic",
+            verdicts!((), proto => ZoneAwareLbConfig {
+                supported { fail_traffic_on_panic }
+                inert {
+                    routing_enabled: "is for proxies with a local cluster, and none can be named here",
+                    min_cluster_size: "is for proxies with a local cluster, and none can be named here",
+                    force_locality_direct_routing: "is for proxies with a local cluster, and none can be named here",
+                    force_local_zone: "is for proxies with a local cluster, and none can be named here",
+                    locality_basis: "is for proxies with a local cluster, and none can be named here",
                 }
             });
             old::LocalityConfigSpecifier::ZoneAwareLbConfig(old::ZoneAwareLbConfig {
-                routing_enabled,
-                min_cluster_size,
                 fail_traffic_on_panic,
+                ..Default::default()
             })
         }
     };
-    LocalityMode::from_proto(at, Some(same))
+    LocalityMode::from_proto(Some(same))
 }

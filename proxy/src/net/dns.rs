@@ -1,0 +1,187 @@
+//! Names to addresses, with the time that an answer is valid: what `getaddrinfo` does not tell.
+//!
+//! A stub: it asks the configured or the system's servers, with search domains, and over TCP when an answer is too long. It keeps
+//! nothing. Source: RFC 1035; resolv.conf(5).
+mod message;
+mod system;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use self::message::{Answer, MalformedAnswer, Question};
+pub(crate) use self::system::System;
+use crate::time;
+
+/// Which addresses are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A records.
+    V4,
+    /// AAAA records.
+    V6,
+}
+
+/// Addresses of a name and how long they are valid; empty: it has none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Resolved {
+    /// In the order received.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The shortest of all records; zero: not known.
+    pub(crate) ttl: Duration,
+}
+
+/// Why nothing is known of a name.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    /// No server is configured.
+    #[error("there is no name server; add one to resolv.conf or to the resolver of the cluster")]
+    NoServer,
+    /// A label is too long, or there are too many.
+    #[error("{0:?} is no domain name")]
+    BadName(String),
+    /// The server cannot be reached.
+    #[error("name server {server}: {source}")]
+    Io {
+        /// Which.
+        server: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("name server {0}: no answer in time")]
+    Timeout(SocketAddr),
+    /// It says that it cannot tell.
+    #[error("name server {server} refuses to answer with code {code}")]
+    Refused {
+        /// Which.
+        server: SocketAddr,
+        /// Source: RFC 1035 §4.1.1.
+        code: u8,
+    },
+    /// Its answer cannot be read.
+    #[error("name server {server}: {source}")]
+    Malformed {
+        /// Which.
+        server: SocketAddr,
+        /// Why.
+        source: MalformedAnswer,
+    },
+}
+
+/// Bytes of an answer over UDP without EDNS.
+const MAX_UDP_BYTES: usize = 4096;
+
+/// Resolves `name`: as an address, from the hosts file, or by asking; `servers` take the place of the system's unless empty.
+///
+/// # Errors
+/// No server gave an answer. That a name does not exist is an answer.
+pub(crate) async fn resolve(
+    system: &System,
+    servers: &[SocketAddr],
+    name: &str,
+    kind: Kind,
+) -> Result<Resolved, ResolveError> {
+    if let Some(known) = literal(name, kind).or_else(|| system.known(name, kind)) {
+        return Ok(known);
+    }
+    let servers = if servers.is_empty() {
+        &system.servers
+    } else {
+        servers
+    };
+    let mut last = Resolved::default();
+    for candidate in system.candidates(name) {
+        last = ask_all(system, servers, &candidate, kind).await?;
+        if !last.addresses.is_empty() {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+fn literal(name: &str, kind: Kind) -> Option<Resolved> {
+    let address: IpAddr = name.parse().ok()?;
+    let addresses = (address.is_ipv4() == (kind == Kind::V4)).then_some(address);
+    Some(Resolved {
+        addresses: addresses.into_iter().collect(),
+        ttl: Duration::ZERO,
+    })
+}
+
+/// Asks one server after the other, as often as the system wants.
+async fn ask_all(
+    system: &System,
+    servers: &[SocketAddr],
+    name: &str,
+    kind: Kind,
+) -> Result<Resolved, ResolveError> {
+    let mut error = ResolveError::NoServer;
+    for _ in 0..system.attempts {
+        for server in servers {
+            let asked = time::within(Some(system.timeout), ask(*server, name, kind)).await;
+            match asked.unwrap_or(Err(ResolveError::Timeout(*server))) {
+                Ok(resolved) => return Ok(resolved),
+                Err(bad @ ResolveError::BadName(_)) => return Err(bad),
+                Err(failed) => error = failed,
+            }
+        }
+    }
+    Err(error)
+}
+
+async fn ask(server: SocketAddr, name: &str, kind: Kind) -> Result<Resolved, ResolveError> {
+    let io = |source| ResolveError::Io { server, source };
+    let malformed = |source| ResolveError::Malformed { server, source };
+    let question = Question {
+        id: fastrand::u16(..),
+        name,
+        kind,
+    };
+    let encoded = question
+        .encode()
+        .ok_or_else(|| ResolveError::BadName(name.to_owned()))?;
+    let local: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Connected, so that only the server is heard.
+    let socket = UdpSocket::bind((local, 0)).await.map_err(io)?;
+    socket.connect(server).await.map_err(io)?;
+    socket.send(&encoded).await.map_err(io)?;
+    let mut buffer = [0; MAX_UDP_BYTES];
+    loop {
+        let length = socket.recv(&mut buffer).await.map_err(io)?;
+        match question.read(buffer.get(..length).unwrap_or_default()) {
+            // An answer to another question: an old one, or one of an attacker.
+            Err(MalformedAnswer::NotOurs) => continue,
+            Ok(Answer::Truncated) => break,
+            Ok(Answer::Whole(resolved)) => return Ok(resolved),
+            Ok(Answer::Refused(code)) => return Err(ResolveError::Refused { server, code }),
+            Err(error) => return Err(malformed(error)),
+        }
+    }
+    let whole = over_tcp(server, &encoded).await.map_err(io)?;
+    match question.read(&whole).map_err(malformed)? {
+        Answer::Whole(resolved) => Ok(resolved),
+        Answer::Refused(code) => Err(ResolveError::Refused { server, code }),
+        Answer::Truncated => Err(malformed(MalformedAnswer::Cut)),
+    }
+}
+
+async fn over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.len()).unwrap_or(u16::MAX);
+    stream.write_all(&length.to_be_bytes()).await?;
+    stream.write_all(question).await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(length)];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! What has to be done for a cluster from time to time: on the control thread, in tasks that end with the cluster.
+//!
+//! A cluster may be made on a worker, at its first use; the control thread finds it at its next tick.
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::dns;
+use crate::time::{self, Instant};
+use crate::worker;
+
+/// Weights of new hosts change in so many steps.
+const STEPS: u32 = 50;
+/// Not more often than this.
+const SHORTEST_STEP: Duration = Duration::from_millis(100);
+
+/// Begins to look after `cluster`, once.
+pub(crate) fn start(cluster: &Arc<Cluster>) {
+    if cluster.is_kept_up.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    dns::start(cluster);
+    if cluster.config.slow_start.is_some() {
+        worker::spawn(slow_start(Arc::downgrade(cluster)));
+    }
+    if let Some(detector) = cluster.outlier() {
+        worker::spawn(outlier(Arc::downgrade(cluster), detector.interval()));
+    }
+}
+
+/// The cluster while it is in use.
+pub(super) fn in_use(cluster: &Weak<Cluster>) -> Option<Arc<Cluster>> {
+    cluster.upgrade().filter(|cluster| !cluster.is_retired())
+}
+
+/// Shares the load anew while weights change with time.
+async fn slow_start(cluster: Weak<Cluster>) {
+    while let Some(now) = in_use(&cluster) {
+        let step = now
+            .config
+            .slow_start
+            .map_or(SHORTEST_STEP, |slow| slow.window / STEPS);
+        let step = step.max(SHORTEST_STEP);
+        if now.hosts().balance.changes_for().is_none() {
+            // Held while it waits, but not for ever: the cluster may be replaced meanwhile.
+            let _ = time::within(Some(step), now.new_hosts.notified()).await;
+            continue;
+        }
+        drop(now);
+        time::sleep(step).await;
+        if let Some(now) = in_use(&cluster) {
+            now.rebalance();
+        }
+    }
+}
+
+/// Looks at all hosts once an interval.
+async fn outlier(cluster: Weak<Cluster>, interval: Duration) {
+    loop {
+        time::sleep(interval).await;
+        let Some(cluster) = in_use(&cluster) else { return };
+        if let Some(detector) = cluster.outlier()
+            && detector.tick(&cluster.hosts(), Instant::now())
+        {
+            cluster.rebalance();
+        }
+    }
+}
