@@ -1,5 +1,6 @@
 //! One proxy on a static configuration, beside Envoy on the same one. What Envoy does is what must be done.
 
+mod balance;
 mod clusters;
 mod config_files;
 mod cors;

@@ -82,8 +82,7 @@ pub(crate) mod types {
     pub(crate) const MAGLEV: &str = "envoy.extensions.load_balancing_policies.maglev.v3.Maglev";
     pub(crate) const OVERRIDE_HOST: &str =
         "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost";
-    pub(crate) const WRR_LOCALITY: &str =
-        "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality";
+    pub(crate) const PEAK_EWMA: &str = "envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma";
     pub(crate) const CLUSTER_PROVIDED: &str =
         "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided";
     pub(crate) const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";

@@ -1,6 +1,7 @@
 //! Clusters. Source: envoy/config/cluster/v3/cluster.proto; what Istio sets: contract §1.8.
 mod dns;
 mod from_proto;
+mod health_check;
 mod http;
 mod lb;
 mod outlier;
@@ -15,6 +16,8 @@ use crate::fraction::Decimal;
 use crate::metadata::{Metadata, Struct};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::tls::UpstreamTls;
+
+pub use health_check::{HealthCheck, HealthChecker};
 
 /// A cluster's name, the key by which everything refers to it.
 pub type ClusterName = String;
@@ -53,10 +56,14 @@ pub struct Cluster {
     pub closes_on_host_change: bool,
     /// Changes of health, weight or metadata are gathered this long; `None`: Envoy's default 1 s. Awaits the traffic issue.
     pub update_merge_window: Option<Duration>,
-    /// New hosts count only after their first health check. Awaits the traffic issue.
+    /// New hosts count only after their first health check.
     pub new_hosts_wait_for_health: bool,
     /// Hosts that answer badly are left out for a while; `None`: never.
     pub outlier_detection: Option<Box<OutlierDetection>>,
+    /// Hosts are asked whether they are well.
+    pub health_checks: Vec<HealthCheck>,
+    /// Connections to hosts that fail active checks are closed.
+    pub closes_on_failed_check: bool,
     /// How names are resolved.
     pub dns: Dns,
     /// Limits for the DEFAULT priority.
@@ -119,6 +126,13 @@ pub enum LbPolicy {
     RoundRobin,
     /// Uniform.
     Random,
+    /// The quicker of two by their latest answers and active requests; of Envoy's contrib build.
+    PeakEwma {
+        /// Time in which a measurement fades.
+        decay: Duration,
+        /// Of hosts that have not answered yet.
+        default_rtt: Duration,
+    },
     /// ORIGINAL_DST chooses by itself.
     ClusterProvided,
     /// Ketama.

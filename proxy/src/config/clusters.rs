@@ -22,7 +22,6 @@ use crate::stats::Registry;
 use crate::time::Instant;
 use crate::tls::ClientTls;
 use crate::upstream::cluster::Cluster;
-use crate::upstream::dns;
 use crate::upstream::endpoint::Census;
 use crate::upstream::pool;
 use crate::upstream::slot::{self, Slot};
@@ -300,10 +299,7 @@ impl Clusters {
         }
         let is_ready = |name: &str, since: Instant| {
             let kept = self.store.get(name);
-            let has_addresses = self
-                .prepared
-                .get(name)
-                .is_none_or(|cluster| cluster.is_resolved());
+            let has_addresses = self.prepared.get(name).is_none_or(|cluster| cluster.is_warm());
             has_addresses && kept.is_none_or(|kept| self.is_warm(kept, since, secrets))
         };
         let waiting = self.warming.iter();
@@ -326,11 +322,7 @@ impl Clusters {
             let Some(kept) = self.store.get(name) else {
                 continue;
             };
-            let Some(config) = kept
-                .eager
-                .as_ref()
-                .filter(|config| dns::has_names(&config.discovery))
-            else {
+            let Some(config) = kept.eager.as_ref().filter(|config| Cluster::warms_up(config)) else {
                 continue;
             };
             let is_same = |cluster: &Arc<Cluster>| Arc::ptr_eq(&cluster.config, config);

@@ -329,11 +329,19 @@ impl Exchange<'_> {
     /// Tells outlier detection how an attempt went. An overflow is no fault of the host.
     fn tell(&self, host: &Host, outcome: &Result<Attempted, AttemptError>) {
         let outcome = match outcome {
-            Ok(attempted) => Outcome::Status(self.status_of(&attempted.response.head)),
+            Ok(attempted) => {
+                let status = self.status_of(&attempted.response.head);
+                let is_failure = status >= 500 || status == 429;
+                self.cluster.answered(host, attempted.service_time, is_failure);
+                Outcome::Status(status)
+            }
             Err(AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow)) => return,
             Err(AttemptError::PerTryTimeout) => Outcome::TimedOut,
             Err(_) => Outcome::ConnectFailed,
         };
+        if !matches!(outcome, Outcome::Status(_)) {
+            self.cluster.answered(host, Duration::ZERO, true);
+        }
         self.cluster.outcome(host, outcome);
     }
 

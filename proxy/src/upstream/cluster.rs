@@ -3,16 +3,19 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use outrigger_model::address::Address;
 use outrigger_model::cluster::{self as model, Discovery, UpstreamTransport};
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::{Metadata, Struct};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::circuit_breaker::CircuitBreaker;
-use super::endpoint::{Host, HostCounters, HostSet, HostState, Making, Previous};
+use super::dns;
+use super::endpoint::{HealthFlag, Host, HostCounters, HostSet, HostState, Making, Previous};
+use super::health_check::HealthStats;
 use super::lb::{self, Settings, Wish};
 use super::outlier::{Detector, Outcome, Reason};
 use super::stats::ClusterStats;
@@ -22,6 +25,9 @@ use crate::tls::ClientTls;
 
 /// Key in endpoint metadata that chooses the transport. Source: cluster.proto `transport_socket_matches`.
 const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
+
+/// A failed request counts as one of this latency. Source: linkerd `PenaltyPeakEwma`.
+const FAILURE_LATENCY: Duration = Duration::from_secs(5);
 
 /// How an endpoint is reached.
 #[derive(Debug)]
@@ -64,12 +70,15 @@ pub(crate) struct Cluster {
     dialled: ArcSwap<HashMap<SocketAddr, Arc<Host>>>,
     balancing: Settings,
     outlier: Option<Detector>,
-    /// The hosts changed: weights may change with time from now on.
-    pub(super) new_hosts: Notify,
+    health_stats: Option<HealthStats>,
+    /// Told when the hosts are others.
+    new_hosts: watch::Sender<()>,
     /// Somebody looks after it on the control thread.
     pub(super) is_kept_up: AtomicBool,
     /// Names have been answered for once.
     is_resolved: AtomicBool,
+    /// All hosts have been checked once.
+    is_checked: AtomicBool,
     /// Held while the hosts change.
     changing: Mutex<()>,
     retired: AtomicBool,
@@ -114,7 +123,9 @@ impl Cluster {
                 .outlier_detection
                 .as_ref()
                 .map(|outlier| Detector::new(outlier, stats.outlier())),
-            new_hosts: Notify::new(),
+            health_stats: (!config.health_checks.is_empty()).then(|| stats.health_check()),
+            new_hosts: watch::Sender::new(()),
+            is_checked: AtomicBool::new(false),
             is_kept_up: AtomicBool::new(false),
             is_resolved: AtomicBool::new(false),
             changing: Mutex::default(),
@@ -177,16 +188,13 @@ impl Cluster {
         let making = Making {
             settings: &self.balancing,
             transport_of: &|metadata| self.transport_of(metadata),
-            state: &|now| match self.outlier {
-                Some(_) => HostState::new(now).watched(),
-                None => HostState::new(now),
-            },
+            state: &|now| self.new_state(now),
             now: Instant::now(),
         };
         let hosts = HostSet::build(assignment, making, previous);
         self.stats.membership_change.inc();
         self.put(hosts);
-        self.new_hosts.notify_one();
+        self.new_hosts.send_replace(());
     }
 
     /// Shares the load anew: the health of hosts has changed, or their weights with time.
@@ -211,6 +219,20 @@ impl Cluster {
         }
     }
 
+    /// A host answered, or failed, after `time`; for the policy that looks at that. A branch for others.
+    #[inline]
+    pub(crate) fn answered(&self, host: &Host, time: Duration, is_failure: bool) {
+        if let Some(decay) = self.balancing.latency_decay() {
+            // A failure is quick, and must not attract requests.
+            let sample = if is_failure {
+                time.max(FAILURE_LATENCY)
+            } else {
+                time
+            };
+            host.state.note_latency(sample, decay);
+        }
+    }
+
     #[cold]
     fn trip(&self, detector: &Detector, host: &Host, reason: Reason) {
         if detector.trip(&self.hosts.load(), host, reason, Instant::now()) {
@@ -218,8 +240,57 @@ impl Cluster {
         }
     }
 
+    /// Of a host that nothing is known of: with active checks it has to pass one first.
+    fn new_state(&self, now: Instant) -> HostState {
+        let state = match self.outlier {
+            Some(_) => HostState::new(now).watched(),
+            None => HostState::new(now),
+        };
+        if self.health_stats.is_some() {
+            state.set(HealthFlag::FailedActiveCheck, true);
+            state.set(
+                HealthFlag::PendingActiveCheck,
+                self.config.new_hosts_wait_for_health,
+            );
+            state.set_unchecked();
+        }
+        state
+    }
+
+    /// Told when the hosts are others.
+    pub(super) fn host_changes(&self) -> watch::Receiver<()> {
+        self.new_hosts.subscribe()
+    }
+
+    /// Counts of active checks, if they are configured.
+    pub(super) fn health_stats(&self) -> Option<&HealthStats> {
+        self.health_stats.as_ref()
+    }
+
+    /// A host passed an active check: that ends an ejection, unless it is configured not to.
+    pub(super) fn passed_check(&self, host: &Host) {
+        let Some(detector) = &self.outlier else { return };
+        if detector.ends_with_health_check() && detector.uneject(host, Instant::now()) {
+            self.rebalance();
+        }
+    }
+
+    /// It has had a connection for a request.
+    pub(super) fn has_had_connection(&self) -> bool {
+        let hosts = self.hosts.load();
+        let mut totals = hosts
+            .all
+            .iter()
+            .map(|host| host.counters.cx_total.load(Ordering::Relaxed));
+        totals.any(|total| total > 0)
+    }
+
     fn put(&self, hosts: HostSet) {
-        self.stats.members(hosts.census());
+        let census = hosts.census();
+        self.stats.members(census);
+        if let Some(stats) = &self.health_stats {
+            stats.show(hosts.passing(), census.degraded);
+        }
         if let Some(detector) = &self.outlier {
             detector.show_ejected(hosts.ejected());
         }
@@ -295,9 +366,21 @@ impl Cluster {
         self.is_resolved.store(true, Ordering::Relaxed);
     }
 
-    /// Somebody may use it: no name is waited for.
-    pub(crate) fn is_resolved(&self) -> bool {
-        self.is_resolved.load(Ordering::Relaxed)
+    /// Somebody may use it: neither a name nor a first health check is waited for.
+    pub(crate) fn is_warm(&self) -> bool {
+        let is_checked = self.health_stats.is_none() || self.is_checked.load(Ordering::Relaxed);
+        let is_resolved = !dns::has_names(&self.config.discovery) || self.is_resolved.load(Ordering::Relaxed);
+        is_resolved && is_checked
+    }
+
+    /// Hosts have to be resolved or checked before somebody may use it.
+    pub(crate) fn warms_up(config: &model::Cluster) -> bool {
+        dns::has_names(&config.discovery) || !config.health_checks.is_empty()
+    }
+
+    /// Every host has been checked once.
+    pub(super) fn set_checked(&self) {
+        self.is_checked.store(true, Ordering::Relaxed);
     }
 
     /// Another object has this one's place: no connection is kept for later.

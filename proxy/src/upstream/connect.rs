@@ -171,7 +171,7 @@ pub(crate) async fn connect_with(
     };
     let attempt = time::within(
         Some(cluster.config.connect_timeout),
-        establish(cluster, host, wish, fallback_alpn),
+        establish(cluster, host, host.address, wish, fallback_alpn),
     )
     .await;
     match attempt {
@@ -200,6 +200,20 @@ pub(crate) async fn connect_with(
     }
 }
 
+/// A connection that is not counted, at another port if one is given; the caller sets a time limit.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub(super) async fn dial(
+    cluster: &Cluster,
+    host: &Host,
+    port: Option<u16>,
+) -> Result<Transport, ConnectError> {
+    let address = SocketAddr::new(host.address.ip(), port.unwrap_or_else(|| host.address.port()));
+    let (transport, _, _) = establish(cluster, host, address, &TlsWish::default(), None).await?;
+    Ok(transport)
+}
+
 fn failed(cluster: &Cluster, host: &Host) {
     cluster.stats.upstream_cx_connect_fail.inc();
     host.counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
@@ -208,6 +222,7 @@ fn failed(cluster: &Cluster, host: &Host) {
 async fn establish(
     cluster: &Cluster,
     host: &Host,
+    address: SocketAddr,
     wish: &TlsWish,
     fallback_alpn: Option<&'static [u8]>,
 ) -> Result<(Transport, Option<Rc<TlsInfo>>, Option<SocketAddr>), ConnectError> {
@@ -219,7 +234,6 @@ async fn establish(
         source: cluster.config.bind_source,
         keepalive,
     };
-    let address = host.address;
     let tcp = tcp_connect(address, options)
         .await
         .map_err(|source| ConnectError::Tcp {

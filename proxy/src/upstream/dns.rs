@@ -297,7 +297,7 @@ mod tests {
                         time::sleep(Duration::from_millis(50)).await;
                     }
                     assert_eq!(lasts(&cluster), *hosts);
-                    assert!(cluster.is_resolved());
+                    assert!(cluster.is_warm());
                 }
                 serving.abort();
             })

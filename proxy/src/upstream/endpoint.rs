@@ -1,6 +1,7 @@
 //! Hosts of a cluster: what is said of each, what is known of it, and all of them together.
 mod health;
 mod host_set;
+mod latency;
 mod places;
 
 use std::net::SocketAddr;

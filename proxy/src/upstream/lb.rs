@@ -11,6 +11,7 @@ mod tier;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_model::cluster::{Cluster as Config, LbPolicy, LocalityMode, Percent, SlowStart};
 
@@ -65,6 +66,14 @@ impl Settings {
             active_request_bias: config.active_request_bias.map_or(1.0, |bias| bias.0.max(0.0)),
             hash_balance_factor: config.hash_balance_factor,
             hash_by_hostname: config.hash_by_hostname,
+        }
+    }
+
+    /// Time in which measured latencies fade, if the policy looks at them.
+    pub(crate) fn latency_decay(&self) -> Option<Duration> {
+        match self.policy {
+            LbPolicy::PeakEwma { decay, .. } => Some(decay),
+            _ => None,
         }
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::circuit_breaker::{Permit, Resource};
 use super::cluster::Cluster;
 use super::connect::{self, ConnectError, TlsWish};
-use super::endpoint::Host;
+use super::endpoint::{HealthFlag, Host};
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
 use crate::telemetry::workload::Principals;
@@ -138,6 +138,11 @@ impl Target {
     fn leave(&self, has_none: bool) -> Option<Permit> {
         let permit = connect::leave(&self.cluster, &self.host);
         permit.or_else(|| has_none.then(|| self.cluster.breaker.acquire_beyond(Resource::Connections)))
+    }
+
+    /// It fails active checks, and connections are to be closed then.
+    fn is_ill(&self) -> bool {
+        self.cluster.config.closes_on_failed_check && self.host.state.has(HealthFlag::FailedActiveCheck)
     }
 
     /// The host is not one of the cluster any more: names have other addresses now.
@@ -279,7 +284,7 @@ fn start_sweeping() {
 impl Pool {
     /// Closes what has been idle for too long; false: the pool is empty and unused.
     fn sweep(&self) -> bool {
-        if self.target().is_gone() {
+        if self.target().is_gone() || self.target().is_ill() {
             self.close();
         }
         match self {

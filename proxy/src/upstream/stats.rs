@@ -5,6 +5,7 @@ use http::StatusCode;
 use outrigger_model::cluster::LbPolicy;
 
 use super::endpoint::Census;
+use super::health_check::HealthStats;
 use super::lb::Ring;
 use super::outlier::OutlierStats;
 use crate::stats::{Counter, Gauge, Histogram, Registry, ResponseCodes, Unregistered};
@@ -199,6 +200,11 @@ impl ClusterStats {
     /// Stats of outlier detection; call it once.
     pub(crate) fn outlier(&self) -> OutlierStats {
         OutlierStats::new(|name| self.later.counter(name), |name| self.later.gauge(name))
+    }
+
+    /// Stats of active health checks; call it once.
+    pub(crate) fn health_check(&self) -> HealthStats {
+        HealthStats::new(|name| self.later.counter(name), |name| self.later.gauge(name))
     }
 
     /// Shows how many hosts there are.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::dns;
+use super::{dns, health_check};
 use crate::time::{self, Instant};
 use crate::worker;
 
@@ -21,6 +21,7 @@ pub(crate) fn start(cluster: &Arc<Cluster>) {
         return;
     }
     dns::start(cluster);
+    health_check::start(cluster);
     if cluster.config.slow_start.is_some() {
         worker::spawn(slow_start(Arc::downgrade(cluster)));
     }
@@ -36,6 +37,9 @@ pub(super) fn in_use(cluster: &Weak<Cluster>) -> Option<Arc<Cluster>> {
 
 /// Shares the load anew while weights change with time.
 async fn slow_start(cluster: Weak<Cluster>) {
+    let Some(mut changes) = in_use(&cluster).map(|cluster| cluster.host_changes()) else {
+        return;
+    };
     while let Some(now) = in_use(&cluster) {
         let step = now
             .config
@@ -43,8 +47,10 @@ async fn slow_start(cluster: Weak<Cluster>) {
             .map_or(SHORTEST_STEP, |slow| slow.window / STEPS);
         let step = step.max(SHORTEST_STEP);
         if now.hosts().balance.changes_for().is_none() {
-            // Held while it waits, but not for ever: the cluster may be replaced meanwhile.
-            let _ = time::within(Some(step), now.new_hosts.notified()).await;
+            drop(now);
+            if changes.changed().await.is_err() {
+                return;
+            }
             continue;
         }
         drop(now);

@@ -10,8 +10,8 @@ use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBu
 use super::http::{DeprecatedProtos, HttpProtocol};
 use super::lb::{Balancing, Chosen, CommonBalancing};
 use super::{
-    CircuitBreaker, Cluster, Discovery, Dns, LbPolicy, OutlierDetection, Percent, RetryBudget, TcpKeepalive,
-    TransportSocketMatch, UpstreamTransport, dns,
+    CircuitBreaker, Cluster, Discovery, Dns, HealthCheck, LbPolicy, OutlierDetection, Percent, RetryBudget,
+    TcpKeepalive, TransportSocketMatch, UpstreamTransport, dns,
 };
 use crate::address::{Names, ip_address};
 use crate::any::{TypedConfig, types};
@@ -38,6 +38,7 @@ impl Cluster {
                 http2_protocol_options, protocol_selection, upstream_bind_config, transport_socket_matches,
                 transport_socket, metadata, upstream_connection_options, filters, outlier_detection,
                 dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
+                health_checks, close_connections_on_host_health_failure,
             }
             partly {
                 per_connection_buffer_limit_bytes: "limits what is kept of a request body for a retry; HTTP/2 windows and fixed sizes limit other buffers",
@@ -49,9 +50,9 @@ impl Cluster {
             }
             unsupported {
                 stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",
-                health_checks: "traffic", dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
+                dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
                 dns_resolution_config: "traffic", wait_for_warm_on_init: "traffic",
-                close_connections_on_host_health_failure: "traffic", ignore_health_on_host_removal: "traffic",
+                ignore_health_on_host_removal: "traffic",
                 track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry", preconnect_policy: "traffic",
                 queuing_policies: "traffic",
             }
@@ -134,6 +135,12 @@ impl Cluster {
             update_merge_window: common.update_merge_window,
             new_hosts_wait_for_health: common.new_hosts_wait_for_health,
             outlier_detection: outlier.transpose()?,
+            health_checks: health_checks
+                .into_iter()
+                .enumerate()
+                .map(|(index, proto)| HealthCheck::from_proto(&at.field("health_checks").index(index), proto))
+                .collect::<Result<_, _>>()?,
+            closes_on_failed_check: close_connections_on_host_health_failure,
             dns,
             circuit_breaker: breakers.default,
             circuit_breaker_high: breakers.high,

@@ -1,5 +1,6 @@
 //! Protobuf to [`LbPolicy`], [`SlowStart`] and what all policies share.
 mod extension;
+mod peak_ewma;
 
 use std::time::Duration;
 
@@ -250,9 +251,9 @@ impl CommonBalancing {
         proto: Option<cluster::CommonLbConfig>,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => cluster::CommonLbConfig {
-            supported { healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier }
+            supported { healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier, ignore_new_hosts_until_first_hc }
             unsupported {
-                update_merge_window: "traffic", ignore_new_hosts_until_first_hc: "traffic",
+                update_merge_window: "traffic",
                 close_connections_on_host_set_change: "traffic", override_host_status: "traffic",
             }
         });

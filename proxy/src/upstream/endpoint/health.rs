@@ -7,6 +7,7 @@ use std::time::Duration;
 use outrigger_model::endpoint::Health;
 
 use super::Host;
+use super::latency::Latency;
 use crate::time::Instant;
 use crate::upstream::outlier::Monitor;
 
@@ -51,6 +52,9 @@ pub(crate) enum HealthFlag {
     ActiveCheckTimeout = 64,
 }
 
+/// Beside the flags: a host that has not been checked yet.
+const UNCHECKED: u32 = 1 << 31;
+
 /// What is known of a host, shared by all workers; changed by few, read when hosts are grouped.
 #[derive(Debug)]
 pub(crate) struct HostState {
@@ -60,6 +64,7 @@ pub(crate) struct HostState {
     healthy_after: AtomicU64,
     /// For clusters with outlier detection.
     monitor: Option<Box<Monitor>>,
+    latency: Latency,
 }
 
 impl HostState {
@@ -70,6 +75,7 @@ impl HostState {
             since: now,
             healthy_after: AtomicU64::new(0),
             monitor: None,
+            latency: Latency::default(),
         }
     }
 
@@ -79,6 +85,17 @@ impl HostState {
             monitor: Some(Box::default()),
             ..self
         }
+    }
+
+    /// It answered, or failed, after this time.
+    pub(crate) fn note_latency(&self, sample: Duration, decay: Duration) {
+        let age = Instant::now().saturating_duration_since(self.since);
+        self.latency.note(sample, age, decay);
+    }
+
+    /// Nanoseconds that an answer takes at `now`; `None`: not known.
+    pub(crate) fn latency(&self, now: Instant, decay: Duration) -> Option<f64> {
+        self.latency.now(now.saturating_duration_since(self.since), decay)
     }
 
     /// What outlier detection knows.
@@ -98,6 +115,21 @@ impl HostState {
             false => self.flags.fetch_and(!(flag as u32), Ordering::Relaxed),
         };
         (before & flag as u32 != 0) != value
+    }
+
+    /// It waits for its first active check.
+    pub(crate) fn set_unchecked(&self) {
+        self.flags.fetch_or(UNCHECKED, Ordering::Relaxed);
+    }
+
+    /// An active check has come to an end.
+    pub(crate) fn set_checked(&self) {
+        self.flags.fetch_and(!UNCHECKED, Ordering::Relaxed);
+    }
+
+    /// No active check has come to an end.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & UNCHECKED != 0
     }
 
     /// It became healthy by an active check: slow start begins again.

@@ -144,6 +144,12 @@ impl HostSet {
         self.all.iter().filter(is_ejected).count() as u64
     }
 
+    /// How many pass their active checks. O(n).
+    pub(crate) fn passing(&self) -> u64 {
+        let passes = |host: &&Arc<Host>| !host.state.has(HealthFlag::FailedActiveCheck);
+        self.all.iter().filter(passes).count() as u64
+    }
+
     /// Counts them.
     pub(crate) fn census(&self) -> Census {
         let mut census = Census {

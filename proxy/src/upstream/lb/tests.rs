@@ -14,6 +14,8 @@ use super::*;
 use crate::time::Instant;
 use crate::upstream::endpoint::{HostState, Making, Previous};
 
+mod latency;
+
 const PICKS: u32 = 100_000;
 const LEAST_REQUEST: LbPolicy = LbPolicy::LeastRequest { choice_count: 2 };
 const MAGLEV: LbPolicy = LbPolicy::Maglev { table_size: 65_537 };

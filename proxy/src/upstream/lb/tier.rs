@@ -1,5 +1,7 @@
 //! Hosts of one priority (and locality) that may be picked, prepared for the cluster's policy.
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use outrigger_model::cluster::LbPolicy;
 
@@ -30,6 +32,12 @@ enum Way {
         /// Running sums of weights; empty when all are equal.
         upto: Vec<u64>,
     },
+    /// Peak EWMA: the quicker of two.
+    Quickest {
+        decay: Duration,
+        default_rtt: Duration,
+        upto: Vec<u64>,
+    },
 }
 
 impl Tier {
@@ -48,6 +56,11 @@ impl Tier {
             LbPolicy::LeastRequest { choice_count } => {
                 least_busy(&weights(&hosts, settings, now), *choice_count, settings)
             }
+            LbPolicy::PeakEwma { decay, default_rtt } => Way::Quickest {
+                decay: *decay,
+                default_rtt: *default_rtt,
+                upto: running_sums(&weights(&hosts, settings, now)),
+            },
             // Those that hash have tables of their own.
             LbPolicy::RoundRobin | LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. } => {
                 Way::Turns(Schedule::new(&weights(&hosts, settings, now), random))
@@ -65,6 +78,11 @@ impl Tier {
             Way::LeastBusy { draws, measure, upto } => {
                 return self.least_busy(*draws, *measure, upto, random);
             }
+            Way::Quickest {
+                decay,
+                default_rtt,
+                upto,
+            } => return self.quickest(*decay, *default_rtt, upto, random),
         };
         self.hosts.get(index)
     }
@@ -86,15 +104,41 @@ impl Tier {
         Some(best)
     }
 
+    /// Of two different hosts that with the least `latency × (active requests + 1)`; the first drawn on ties.
+    fn quickest(
+        &self,
+        decay: Duration,
+        default_rtt: Duration,
+        upto: &[u64],
+        random: &mut fastrand::Rng,
+    ) -> Option<&Arc<Host>> {
+        let first = self.draw_index(upto, random);
+        let mut second = self.draw_index(upto, random);
+        if second == first {
+            second = (first + 1) % self.hosts.len();
+        }
+        let (first, second) = (self.hosts.get(first)?, self.hosts.get(second)?);
+        let now = Instant::now();
+        let cost = |host: &Host| {
+            let latency = host.state.latency(now, decay);
+            let active = host.counters.rq_active.load(Ordering::Relaxed);
+            latency.unwrap_or(default_rtt.as_nanos() as f64) * (f64::from(active) + 1.0)
+        };
+        Some(if cost(second) < cost(first) { second } else { first })
+    }
+
     fn draw(&self, upto: &[u64], random: &mut fastrand::Rng) -> Option<&Arc<Host>> {
-        let index = match upto.last() {
+        self.hosts.get(self.draw_index(upto, random))
+    }
+
+    fn draw_index(&self, upto: &[u64], random: &mut fastrand::Rng) -> usize {
+        match upto.last() {
             None => random.usize(0..self.hosts.len()),
             Some(sum) => {
                 let ticket = random.u64(0..*sum);
                 upto.partition_point(|upto| *upto <= ticket)
             }
-        };
-        self.hosts.get(index)
+        }
     }
 }
 
@@ -103,19 +147,27 @@ fn weights(hosts: &[Arc<Host>], settings: &Settings, now: Instant) -> Vec<u32> {
 }
 
 fn least_busy(weights: &[u32], draws: u32, settings: &Settings) -> Way {
-    let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-    let running = weights.iter().scan(0, |sum, weight| {
-        *sum += u64::from(*weight);
-        Some(*sum)
-    });
+    let upto = running_sums(weights);
     let bias = settings.active_request_bias;
     Way::LeastBusy {
         draws: draws.max(2),
-        measure: if equal {
+        measure: if upto.is_empty() {
             Measure::Plain
         } else {
             Measure::ByWeight { bias }
         },
-        upto: if equal { Vec::new() } else { running.collect() },
+        upto,
     }
+}
+
+/// Empty when all are equal.
+fn running_sums(weights: &[u32]) -> Vec<u64> {
+    if weights.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Vec::new();
+    }
+    let running = weights.iter().scan(0, |sum, weight| {
+        *sum += u64::from(*weight);
+        Some(*sum)
+    });
+    running.collect()
 }

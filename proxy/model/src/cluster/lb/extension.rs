@@ -18,10 +18,10 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::override_host::
 use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::{RingHash, ring_hash};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
-use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use envoy_types::pb::google::protobuf;
 
 use super::Balancing;
+use super::peak_ewma::PeakEwma;
 use crate::any::{TypedConfig, types};
 use crate::cluster::{LbPolicy, LocalityMode, SlowStart};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -105,17 +105,12 @@ impl Chosen {
                 verdicts!(at, config.message(at)? => ClusterProvided {});
                 Self::plain(LbPolicy::ClusterProvided)
             }
+            types::PEAK_EWMA => {
+                let message: PeakEwma = config.message_or_json(at)?;
+                Self::plain(message.into_policy(at)?)
+            }
             types::RING_HASH => Self::ring_hash(at, config.message(at)?)?,
             types::MAGLEV => Self::maglev(at, config.message(at)?)?,
-            types::WRR_LOCALITY if is_inside => return Err(at.reject("stands inside another policy")),
-            types::WRR_LOCALITY => {
-                verdicts!(at, config.message(at)? => WrrLocality { supported { endpoint_picking_policy } });
-                let at = at.field("endpoint_picking_policy");
-                Self {
-                    locality: LocalityMode::Weighted,
-                    ..Self::first(&at, at.required(endpoint_picking_policy)?, true)?
-                }
-            }
             types::OVERRIDE_HOST if is_inside => return Err(at.reject("stands inside another override_host")),
             types::OVERRIDE_HOST => {
                 verdicts!(at, config.message(at)? => OverrideHost {
