@@ -28,6 +28,7 @@ const HTTP2: Http2Settings = Http2Settings {
     stream_window: 65_535,
     connection_window: 65_535,
     max_header_list_bytes: 60 * 1024,
+    allows_connect: false,
 };
 
 /// Asks; keeps the connection where that is wanted.
@@ -146,11 +147,7 @@ impl Probe {
                     .await
                     .map_err(|_| Nothing)?,
             ),
-            false => Link::H1(
-                h1::client::handshake(transport, ())
-                    .await
-                    .map_err(|_| Nothing)?,
-            ),
+            false => Link::H1(h1::client::handshake(transport, ()).await.map_err(|_| Nothing)?),
         });
         Ok(())
     }
