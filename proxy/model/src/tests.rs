@@ -7,6 +7,7 @@ mod captures;
 mod compat;
 mod corruption;
 mod coverage;
+mod deprecated;
 mod mutation;
 mod mutator;
 mod policy;

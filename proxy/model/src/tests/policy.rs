@@ -70,7 +70,7 @@ fn typed(name: &str, mut message: Value) -> Value {
     message
 }
 
-fn encode(type_url: &str, document: Value) -> Vec<u8> {
+pub(super) fn encode(type_url: &str, document: Value) -> Vec<u8> {
     let descriptors = Descriptors::full().unwrap();
     let descriptor = descriptors.by_url(type_url).unwrap();
     DynamicMessage::deserialize(descriptor, document)
