@@ -1,6 +1,8 @@
 //! When a snapshot is written, and when it is taken into force; see [`super::snapshot`] for the file.
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -21,6 +23,8 @@ pub(super) struct Restore {
     /// `node.id`.
     node: String,
     state: State,
+    /// The last attempt to write failed.
+    failed: Arc<AtomicBool>,
     /// Generations of what was written last, and when.
     written: Option<([u64; 4], Instant)>,
 }
@@ -71,6 +75,7 @@ impl Control {
             options,
             node,
             state: State::Unused,
+            failed: Arc::default(),
             written: None,
         });
     }
@@ -220,27 +225,32 @@ impl Control {
         if matches!(restore.state, State::InForce { .. }) {
             return;
         }
-        let is_due =
-            |(written, at): &([u64; 4], Instant)| *written != generations && at.elapsed() >= WRITE_EVERY;
+        let failed = restore.failed.load(Ordering::Relaxed);
+        let is_due = |(written, at): &([u64; 4], Instant)| {
+            (failed || *written != generations) && at.elapsed() >= WRITE_EVERY
+        };
         if !restore.written.as_ref().is_none_or(is_due) {
             return;
         }
         restore.written = Some((generations, Instant::now()));
         let (path, node) = (restore.options.path.clone(), restore.node.clone());
+        let outcome = restore.failed.clone();
         let snapshot = Snapshot {
             node,
             saved: SystemTime::now(),
             types: self.resources_to_keep(),
         };
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = snapshot.write(&path) {
+            let written = snapshot.write(&path);
+            outcome.store(written.is_err(), Ordering::Relaxed);
+            if let Err(error) = written {
                 tracing::warn!(file = %path.display(), %error, "the configuration snapshot cannot be written");
             }
         });
     }
 
     /// All that came from the control plane and holds no private key.
-    fn resources_to_keep(&self) -> Vec<Resources> {
+    pub(super) fn resources_to_keep(&self) -> Vec<Resources> {
         vec![
             resources(CLUSTER_TYPE, &self.clusters.store, |cluster| cluster.holds_key),
             resources(LOAD_ASSIGNMENT_TYPE, &self.clusters.endpoints, |_| false),

@@ -2,7 +2,9 @@
 //!
 //! Only what came over CDS, EDS, LDS and RDS is written: no secret, and no resource with a private key in it. The file is replaced as a
 //! whole, readable by its owner only, and belongs to one node. One that is too old, damaged or of another node is named and not used.
-//! What is in force from it is replaced type by type as soon as the control plane answers.
+//! The control plane is told which clusters and listeners are in force from it and says what of them is gone: a delta server by
+//! `initial_resource_versions` (of a stream that begins anew if it has asked already), any other by what its whole set lacks. Endpoints
+//! and routes are asked for by name, and stay until they come.
 use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher as _;
 use std::io::{self, BufReader, BufWriter, Read, Write};

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod order;
+mod snapshot;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
