@@ -75,8 +75,7 @@ pub struct Pod {
     pub app: Option<Process>,
     version: &'static str,
     workers: u32,
-    /// Its files.
-    pub folder: PathBuf,
+    folder: PathBuf,
 }
 
 /// A mesh. Dropping it ends and removes everything.

@@ -1,10 +1,12 @@
 //! Starting from the last good configuration on disk, with nobody to ask (`--config-snapshot`).
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use e2e::mesh::{Mesh, PATIENCE, Plan, Scenario};
 use e2e::process::until;
 use e2e::proxy::Kind;
+use e2e::tools;
 use outrigger_demo::control_plane::{CLUSTER, LISTENER};
 
 /// A cluster that nobody needs for the way to bill-service.
@@ -15,7 +17,8 @@ const GONE: &str = "0.0.0.0_8080";
 #[test]
 fn a_proxy_serves_from_disk_until_the_control_plane_is_back() {
     let mut mesh = Mesh::start(&Plan::new(Scenario::Bill, Kind::Outrigger, Kind::Outrigger));
-    let file = mesh.pod("front").folder.join("configuration.snapshot");
+    let folder = writable_folder();
+    let file = folder.path().join("configuration.snapshot");
     let options = ["--config-snapshot", file.to_str().expect("our folder")];
     restart(&mut mesh, &options);
     assert_eq!(mesh.get("/").status(), 200);
@@ -49,7 +52,8 @@ fn a_proxy_serves_from_disk_until_the_control_plane_is_back() {
 #[test]
 fn a_snapshot_that_is_too_old_is_named_and_not_used() {
     let mut mesh = Mesh::start(&Plan::new(Scenario::Bill, Kind::Outrigger, Kind::Outrigger));
-    let file = mesh.pod("front").folder.join("configuration.snapshot");
+    let folder = writable_folder();
+    let file = folder.path().join("configuration.snapshot");
     let path = file.to_str().expect("our folder").to_owned();
     restart(&mut mesh, &["--config-snapshot", &path]);
     until("a snapshot", PATIENCE, || file.exists().then_some(()));
@@ -65,6 +69,13 @@ fn a_snapshot_that_is_too_old_is_named_and_not_used() {
         (response.body.contains(": refused") && response.body.contains("allows 1 s")).then_some(())
     });
     assert_eq!(mesh.admin("front", "/ready").status(), 503);
+}
+
+/// One that the proxy's user may write to.
+fn writable_folder() -> tempfile::TempDir {
+    let folder = tools::open_folder("outrigger-e2e-snapshot-");
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).expect("the folder is ours");
+    folder
 }
 
 fn restart(mesh: &mut Mesh, options: &[&str]) {
