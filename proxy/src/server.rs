@@ -126,6 +126,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     registry.add_source(&shared.clusters);
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
     let admin_address = bootstrap.admin;
+    let stream_options = options.streams.clone();
     let address_path = options.admin_address_path.clone();
     let (ads, transports) = (bootstrap.ads.clone(), bootstrap::Transports::of(&bootstrap));
     let control = Control::new(bootstrap, Bytes::from(encoded), shared.clone(), workers.handles())
@@ -153,7 +154,14 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     }
     let clusters = shared.clusters.clone();
     let transport_of = Box::new(move |cluster: &str| transports.get(cluster, &clusters));
-    Streams::start(&control, node, ads.as_ref(), transport_of, &registry);
+    Streams::start(
+        &control,
+        node,
+        ads.as_ref(),
+        transport_of,
+        stream_options,
+        &registry,
+    );
     worker::spawn(housekeeping(control, registry.clone()));
     tracing::info!(concurrency = workers.count(), "started");
     until_stopped(&state, &shared.sinks).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::logger::{Level, LogControl};
 use crate::config::history::Limits;
 use crate::config::snapshot::SnapshotOptions;
+use crate::config::streams::StreamOptions;
 
 /// The command line, understood. Source: Envoy docs "Command line options".
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) history: Limits,
     /// `--config-snapshot`, `--config-snapshot-max-age-s`: the last good configuration on disk; `None`: it is not kept.
     pub(crate) snapshot: Option<SnapshotOptions>,
+    /// `--ads-token-file`, `--keep-last-set`.
+    pub(crate) streams: StreamOptions,
     /// `--file-flush-interval-msec`: how often access logs are written out; Envoy's default 10 s.
     pub(crate) file_flush_interval: Duration,
 }

@@ -83,6 +83,7 @@ impl Fake {
             admin_address_path: None,
             history: Limits::default(),
             snapshot: None,
+            streams: Default::default(),
             file_flush_interval: Duration::from_secs(10),
         };
         Rc::new(Self {

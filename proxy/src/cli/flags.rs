@@ -14,6 +14,7 @@ use crate::admin;
 use crate::admin::logger::{Level, Levels, LogControl};
 use crate::config::history::Limits;
 use crate::config::snapshot::SnapshotOptions;
+use crate::config::streams::StreamOptions;
 
 /// The command line, understood.
 #[derive(Debug)]
@@ -165,6 +166,10 @@ fn options(matches: &ArgMatches, remarks: &mut Vec<String>) -> Result<Options, T
             bytes: number(matches, "config-history-bytes").unwrap_or(Limits::default().bytes),
         },
         snapshot: snapshot(matches)?,
+        streams: StreamOptions {
+            token_file: matches.get_one::<PathBuf>("ads-token-file").cloned(),
+            keeps_last_set: matches.get_flag("keep-last-set"),
+        },
         file_flush_interval: Duration::from_millis(
             // A timer of 0 never lets go of its thread.
             matches
@@ -319,6 +324,16 @@ fn command() -> Command {
             "A configuration snapshot older than this is not used, seconds; default: 86400",
         )
         .value_parser(value_parser!(u32)),
+        arg(
+            "ads-token-file",
+            "FILE",
+            "Sends the token in this file to the ADS server (authorization: Bearer …), read anew for each stream",
+        )
+        .value_parser(value_parser!(PathBuf)),
+        switch(
+            "keep-last-set",
+            "A state-of-the-world answer without any cluster or listener takes none away",
+        ),
         arg("service-node", "ID", "Node id, before the bootstrap's"),
         arg(
             "service-cluster",
@@ -401,6 +416,17 @@ mod tests {
             |options| options.concurrency,
             3,
         );
+    }
+
+    #[test]
+    fn streams_are_as_envoys_unless_told_otherwise() {
+        let streams = |options: &Options| options.streams.clone();
+        check("-c a.yaml", streams, StreamOptions::default());
+        let told = StreamOptions {
+            token_file: Some(PathBuf::from("/t")),
+            keeps_last_set: true,
+        };
+        check("-c a.yaml --ads-token-file /t --keep-last-set", streams, told);
     }
 
     #[test]

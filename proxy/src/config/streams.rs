@@ -4,6 +4,7 @@
 //! a stream for each subscription of a server of its own; here those of one type share one.
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,11 +42,21 @@ const FILE_INTERVAL: Duration = Duration::from_secs(1);
 /// Finds the transport for a static cluster by its name.
 pub(crate) type TransportOf = Box<dyn Fn(&str) -> Option<Transport>>;
 
+/// What the command line says of control planes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StreamOptions {
+    /// A bearer token for the ADS server, read for each stream, so that whoever rotates it needs to tell nobody.
+    pub(crate) token_file: Option<PathBuf>,
+    /// A state-of-the-world answer without any cluster or listener takes none away.
+    pub(crate) keeps_last_set: bool,
+}
+
 /// All clients; control thread only.
 pub(crate) struct Streams {
     control: Weak<RefCell<Control>>,
     node: Node,
     transport_of: TransportOf,
+    options: StreamOptions,
     ads: RefCell<Option<Handle>>,
     own: RefCell<BTreeMap<(ConfigServer, &'static str), Own>>,
     /// Of the wishes that were carried out last.
@@ -67,12 +78,14 @@ impl Streams {
         node: Node,
         ads: Option<&AdsConfig>,
         transport_of: TransportOf,
+        options: StreamOptions,
         registry: &Registry,
     ) {
         let streams = Rc::new(Self {
             control: Rc::downgrade(control),
             node,
             transport_of,
+            options,
             ads: RefCell::default(),
             own: RefCell::default(),
             revision: Cell::new(None),
@@ -98,9 +111,12 @@ impl Streams {
     }
 
     fn open_ads(self: &Rc<Self>, config: &AdsConfig, subscriptions: Subscriptions) {
-        let Some(transport) = self.grpc(&config.server) else {
+        let Some(mut transport) = self.grpc(&config.server) else {
             return;
         };
+        if let Some(path) = &self.options.token_file {
+            transport = transport.with_bearer_token_file(path.clone());
+        }
         let protocol = match config.mode {
             AdsMode::Delta => Protocol::delta_ads(),
             AdsMode::Sotw => Protocol::sotw_ads(),
@@ -267,7 +283,9 @@ impl Streams {
     }
 
     fn run(self: &Rc<Self>, client: Client, server: ConfigServer) {
-        let client = client.with_backoff(Backoff::new(RECONNECT_BASE, RECONNECT_CAP));
+        let client = client
+            .with_backoff(Backoff::new(RECONNECT_BASE, RECONNECT_CAP))
+            .with_keep_last_set(self.options.keeps_last_set);
         let handler = ServerHandler {
             streams: self.clone(),
             server,
