@@ -17,6 +17,7 @@ mod matchers;
 mod mirror;
 mod paths;
 mod redirects;
+mod scopes;
 mod secret_files;
 mod underscores;
 mod waiting;

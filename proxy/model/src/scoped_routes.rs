@@ -17,16 +17,19 @@ pub struct ScopedRoutes {
     pub key_parts: Vec<KeyPart>,
     /// Where the scopes come from.
     pub scopes: ScopeSource,
-    /// Where their tables come from.
-    pub tables: ConfigSource,
 }
 
 /// Where scopes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScopeSource {
-    /// All that this server has (SRDS).
-    Discovered(ConfigSource),
-    /// Written in the listener.
+    /// All that a server has (SRDS).
+    Discovered {
+        /// That server.
+        srds: ConfigSource,
+        /// Where their tables come from.
+        rds: ConfigSource,
+    },
+    /// Written in the listener, with their tables.
     Inline(Vec<Scope>),
 }
 
@@ -95,29 +98,27 @@ impl ScopedRoutes {
         }
         let scopes = match config_specifier {
             Some(ConfigSpecifier::ScopedRds(proto)) => {
+                let rds = ConfigSource::from_proto(&at.field("rds_config_source"), rds_config_source)?;
                 let at = at.field("scoped_rds");
                 verdicts!(at, proto => hcm::ScopedRds {
                     supported { scoped_rds_config_source }
                     refused { srds_resources_locator: "xdstp collections have no behaviour here" }
                 });
                 let at = at.field("scoped_rds_config_source");
-                ScopeSource::Discovered(ConfigSource::from_proto(&at, scoped_rds_config_source)?)
+                let srds = ConfigSource::from_proto(&at, scoped_rds_config_source)?;
+                ScopeSource::Discovered { srds, rds }
             }
             Some(ConfigSpecifier::ScopedRouteConfigurationsList(proto)) => {
                 let at = at.field("scoped_route_configurations_list");
                 verdicts!(at, proto => hcm::ScopedRouteConfigurationsList { supported { scoped_route_configurations } });
                 let at = at.field("scoped_route_configurations");
                 let scopes = scoped_route_configurations.into_iter().enumerate();
-                let scopes = scopes.map(|(index, proto)| Scope::from_proto(&at.index(index), proto));
+                let scopes = scopes.map(|(index, proto)| Scope::inline(&at.index(index), proto));
                 ScopeSource::Inline(scopes.collect::<Result<_, _>>()?)
             }
             None => return Err(at.reject("has neither scoped_rds nor scoped_route_configurations_list")),
         };
-        Ok(Self {
-            key_parts,
-            scopes,
-            tables: ConfigSource::from_proto(&at.field("rds_config_source"), rds_config_source)?,
-        })
+        Ok(Self { key_parts, scopes })
     }
 }
 
@@ -160,7 +161,18 @@ impl KeyPart {
 }
 
 impl Scope {
-    /// Converts a scope, of SRDS or of a listener.
+    /// Converts a scope of a listener. As in Envoy, its table is written in it.
+    fn inline(at: &FieldPath<'_>, proto: pb::ScopedRouteConfiguration) -> Result<Self, Rejection> {
+        let scope = Self::from_proto(at, proto)?;
+        match scope.scope_table {
+            ScopeTable::Inline(_) => Ok(scope),
+            ScopeTable::Named(_) => Err(at
+                .field("route_configuration_name")
+                .reject("is for scopes that are discovered; write route_configuration")),
+        }
+    }
+
+    /// Converts a scope.
     pub(crate) fn from_proto(
         at: &FieldPath<'_>,
         proto: pb::ScopedRouteConfiguration,

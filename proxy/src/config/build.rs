@@ -203,10 +203,8 @@ impl Builder<'_> {
             RouteSource::Scoped(routes) => Routes::Scoped {
                 key: routes.key_parts.clone(),
                 scopes: match &routes.scopes {
-                    ScopeSource::Discovered(source) => self.cells.scopes(&source.server),
-                    ScopeSource::Inline(scopes) => {
-                        inline_scopes(scopes, self.shared, |name| self.cells.table(name))
-                    }
+                    ScopeSource::Discovered { srds, .. } => self.cells.scopes(&srds.server),
+                    ScopeSource::Inline(scopes) => inline_scopes(scopes, self.shared),
                 },
             },
         };

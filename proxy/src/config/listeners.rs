@@ -281,14 +281,12 @@ impl Listeners {
 
     /// The servers whose scopes are wanted.
     pub(super) fn wanted_scopes(&self) -> ByServer {
-        let mut sources = Vec::new();
-        for listener in self.needed() {
-            sources.extend(scoped(&listener).filter_map(|routes| match &routes.scopes {
-                ScopeSource::Discovered(source) => Some(source.clone()),
-                ScopeSource::Inline(_) => None,
-            }));
-        }
-        scopes::everything(sources.iter())
+        let listeners: Vec<_> = self.needed().collect();
+        let routes = listeners.iter().flat_map(|listener| scoped(listener));
+        scopes::everything(routes.filter_map(|routes| match &routes.scopes {
+            ScopeSource::Discovered { srds, .. } => Some(srds),
+            ScopeSource::Inline(_) => None,
+        }))
     }
 
     /// The route tables that a listener needs, as far as that is known.
@@ -453,8 +451,8 @@ impl Listeners {
             self.routes.get(&name).is_some() && has_hosts(&name) || waited(&source, since)
         });
         let scopes = scoped(config).all(|routes| match &routes.scopes {
-            ScopeSource::Discovered(source) => {
-                self.parts.scopes.contains_key(&source.server) || waited(source, since)
+            ScopeSource::Discovered { srds, .. } => {
+                self.parts.scopes.contains_key(&srds.server) || waited(srds, since)
             }
             ScopeSource::Inline(_) => true,
         });

@@ -156,16 +156,16 @@ impl RouteParts {
         &'a self,
         routes: &'a ScopedRoutes,
     ) -> impl Iterator<Item = (String, ConfigSource)> + 'a {
-        let (inline, discovered) = match &routes.scopes {
-            ScopeSource::Inline(scopes) => (Some(scopes), None),
-            ScopeSource::Discovered(source) => (None, self.scopes.get(&source.server)),
+        let discovered = match &routes.scopes {
+            ScopeSource::Inline(_) => None,
+            ScopeSource::Discovered { srds, rds } => self.scopes.get(&srds.server).map(|store| (store, rds)),
         };
-        let discovered = discovered.into_iter().flat_map(|store| store.accepted.values());
-        let discovered = discovered.map(|accepted| &*accepted.model);
-        let scopes = inline.into_iter().flatten().chain(discovered);
-        scopes.filter_map(|scope| match &scope.scope_table {
-            ScopeTable::Named(name) => Some((name.clone(), routes.tables.clone())),
-            ScopeTable::Inline(_) => None,
+        discovered.into_iter().flat_map(|(store, rds)| {
+            let scopes = store.accepted.values();
+            scopes.filter_map(|accepted| match &accepted.model.scope_table {
+                ScopeTable::Named(name) => Some((name.clone(), rds.clone())),
+                ScopeTable::Inline(_) => None,
+            })
         })
     }
 
@@ -219,14 +219,10 @@ fn table_of_scope(
     Some((joined(scope.key_values.iter().map(String::as_str)), table))
 }
 
-/// The scopes that a listener writes out.
-pub(super) fn inline_scopes(
-    scopes: &[Scope],
-    shared: &Shared,
-    mut named: impl FnMut(&str) -> Arc<RouteCell>,
-) -> Arc<ScopeCell> {
+/// The scopes that a listener writes out, with their tables.
+pub(super) fn inline_scopes(scopes: &[Scope], shared: &Shared) -> Arc<ScopeCell> {
     let tables = scopes.iter().filter_map(|scope| {
-        let (key, table) = table_of_scope(scope, shared, |name| Some(named(name)))?;
+        let (key, table) = table_of_scope(scope, shared, |_| None)?;
         Some((key, table?))
     });
     let cell = ScopeCell::default();
