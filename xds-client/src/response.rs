@@ -11,9 +11,9 @@ use prost::bytes::Bytes;
 /// `google.protobuf.Any`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Any {
-    /// What the value is.
-    #[prost(string, tag = "1")]
-    pub type_url: String,
+    /// The URL of the type of the value, as it came.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub type_url: Bytes,
     /// The encoded message: a part of the response in which it came. Who keeps it keeps much of that response; copy what is to stay.
     #[prost(bytes = "bytes", tag = "2")]
     pub value: Bytes,
@@ -97,7 +97,7 @@ impl From<protobuf::Any> for Any {
     fn from(any: protobuf::Any) -> Self {
         let protobuf::Any { type_url, value } = any;
         Self {
-            type_url,
+            type_url: type_url.into(),
             value: value.into(),
         }
     }

@@ -7,6 +7,7 @@
 pub mod delta;
 mod intake;
 mod machine;
+mod names;
 mod pacing;
 pub mod sotw;
 mod ttl;

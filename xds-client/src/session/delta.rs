@@ -119,6 +119,7 @@ impl Session for DeltaSession {
             .collect();
         let mut intake = Intake::sort(
             interest,
+            |name| state.held.known.contains_key(name),
             system_version_info,
             offers,
             removed,

@@ -2,9 +2,10 @@
 //!
 //! Judges only what needs no knowledge of resource types. Nothing that was not asked for can cause a NACK.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::names::NameSet;
 use crate::subscriptions::Interest;
 use crate::{Any, Counters, Rejection, Resource, Update};
 
@@ -36,9 +37,10 @@ pub(super) struct Outcome<'a> {
 }
 
 impl Intake {
-    /// O(n) in the size of the response.
+    /// O(n) in the size of the response. `is_known`: the owner was shown a resource of this name and still wants it.
     pub(super) fn sort(
         interest: &Interest,
+        is_known: impl Fn(&str) -> bool,
         version: String,
         offers: Vec<Offer>,
         removed: Vec<String>,
@@ -61,7 +63,8 @@ impl Intake {
         let mut repeated = repeated(&removed, &offers);
         intake.update.added.reserve(offers.len());
         for offer in offers {
-            intake.offer(interest, offer, &mut repeated, counters);
+            let is_wanted = is_known(&offer.name) || interest.wants(&offer.name);
+            intake.offer(interest, is_wanted, offer, &mut repeated, counters);
         }
         // A name that is also among the added ones was refused above: neither is done.
         let removed = removed.into_iter();
@@ -75,6 +78,7 @@ impl Intake {
     fn offer(
         &mut self,
         interest: &Interest,
+        is_wanted: bool,
         offer: Offer,
         repeated: &mut HashMap<String, bool>,
         counters: &mut Counters,
@@ -89,7 +93,7 @@ impl Intake {
             self.nameless = true;
             return self.reject(name, "resource without a name".to_owned());
         }
-        if !interest.wants(&name) {
+        if !is_wanted {
             counters.unrequested += 1;
             return;
         }
@@ -100,14 +104,15 @@ impl Intake {
             return;
         }
         match any {
-            Some(any) if any.type_url == *interest.type_url => {
+            Some(any) if any.type_url == interest.type_url.as_bytes() => {
                 if let Some(ttl) = ttl {
                     self.ttls.push((name.clone(), ttl));
                 }
                 self.update.added.push(Resource { name, version, any });
             }
             Some(any) => {
-                let reason = format!("is a {:?} in a response of {:?}", any.type_url, interest.type_url);
+                let type_url = String::from_utf8_lossy(&any.type_url);
+                let reason = format!("is a {type_url:?} in a response of {:?}", interest.type_url);
                 self.reject(name, reason);
             }
             // A heartbeat prolongs a time to live and changes nothing else (xDS protocol, "Time to live").
@@ -128,7 +133,8 @@ impl Intake {
 
 /// Names that occur more than once, or are removed as well; true once that was said. Nothing is copied for a name that occurs once.
 fn repeated(removed: &BTreeSet<String>, offers: &[Offer]) -> HashMap<String, bool> {
-    let mut seen: HashSet<&str> = HashSet::with_capacity(removed.len() + offers.len());
+    let mut seen = NameSet::default();
+    seen.reserve(removed.len() + offers.len());
     seen.extend(removed.iter().map(String::as_str));
     let again = offers.iter().filter(|offer| !seen.insert(&offer.name));
     again.map(|offer| (offer.name.clone(), false)).collect()

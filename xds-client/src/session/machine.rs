@@ -11,6 +11,7 @@ use envoy_types::pb::google::rpc::Status;
 
 use super::error_detail;
 use super::intake::Outcome;
+use super::names::Named;
 use super::pacing::Answers;
 use super::ttl::Expiries;
 use crate::subscriptions::{Interest, WILDCARD};
@@ -244,8 +245,9 @@ impl<T: PerType> Machine<T> {
 /// The resources of one type that the owner has seen, and the names that the stream was asked for.
 #[derive(Debug)]
 pub(super) struct Held<V> {
-    /// Every resource that the owner was shown and that is not gone, with what the protocol knows of it.
-    pub(super) known: HashMap<String, V>,
+    /// Every resource that the owner was shown and that is not gone, with what the protocol knows of it. All of them are wanted: what
+    /// the owner dropped from its wishes is forgotten before each response.
+    pub(super) known: Named<V>,
     /// What this stream asked for; `None` before the first request of the type.
     pub(super) asked: Option<BTreeSet<String>>,
     /// Asked for, dropped and wanted again: to be taken back and then asked for once more, which makes every control plane send it again
@@ -257,7 +259,7 @@ pub(super) struct Held<V> {
 impl<V> Default for Held<V> {
     fn default() -> Self {
         Self {
-            known: HashMap::new(),
+            known: Named::default(),
             asked: None,
             renewing: BTreeSet::new(),
             expiries: Expiries::default(),

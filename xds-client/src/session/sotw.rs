@@ -148,6 +148,7 @@ impl Session for SotwSession {
         };
         let mut intake = Intake::sort(
             interest,
+            |name| state.held.known.contains_key(name),
             version_info.clone(),
             offers,
             Vec::new(),

@@ -235,7 +235,7 @@ mod tests {
 
     fn message(values: &[&[u8]]) -> SotwResponse {
         let any = |value: &&[u8]| Any {
-            type_url: "t".to_owned(),
+            type_url: "t".into(),
             value: value.to_vec().into(),
         };
         SotwResponse {

@@ -54,7 +54,7 @@ fn broken(name: &str) -> Resource {
 
 fn resource(name: &str, value: Vec<u8>) -> Resource {
     let any = Any {
-        type_url: CLUSTER_TYPE.to_owned(),
+        type_url: CLUSTER_TYPE.into(),
         value: value.into(),
     };
     Resource {

@@ -74,7 +74,7 @@ fn resource(type_url: &str, name: &str, version: &str) -> DeltaResource {
         name: name.into(),
         version: version.into(),
         resource: Some(Any {
-            type_url: type_url.into(),
+            type_url: type_url.as_bytes().to_vec().into(),
             value: vec![1].into(),
         }),
         ..DeltaResource::default()

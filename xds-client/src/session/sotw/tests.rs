@@ -76,7 +76,7 @@ fn session(wishes: &[(&str, &[&str])]) -> SotwSession {
 /// `version` is also the nonce, with an `n` before it.
 fn response(type_url: &str, version: &str, names: &[&str]) -> SotwResponse {
     let any = |name: &&str| Any {
-        type_url: type_url.into(),
+        type_url: type_url.as_bytes().to_vec().into(),
         value: name.as_bytes().to_vec().into(),
     };
     SotwResponse {

@@ -11,7 +11,7 @@ pub(super) const WRAPPER_TYPE: &str = "type.googleapis.com/envoy.service.discove
 
 pub(super) fn offer<H: Handler + ?Sized>(any: Any, version: &str, handler: &H) -> Offer {
     let version = version.to_owned();
-    if any.type_url == WRAPPER_TYPE
+    if any.type_url == WRAPPER_TYPE.as_bytes()
         && let Ok(DeltaResource {
             name, resource, ttl, ..
         }) = DeltaResource::decode(any.value.clone())
