@@ -96,7 +96,11 @@ impl ClusterTable {
 
     /// The clusters that were used, in no order.
     pub(crate) fn used(&self) -> Vec<Arc<Cluster>> {
-        self.slots().iter().filter_map(|(_, slot)| slot.used()).collect()
+        let cells = self.lock();
+        cells
+            .values()
+            .filter_map(|cell| cell.current.load().as_ref()?.used())
+            .collect()
     }
 
     fn slots(&self) -> Vec<(Arc<str>, Arc<Slot>)> {
