@@ -227,8 +227,11 @@ fn cut(message: &[u8], range: Range<usize>, wanted: u32) -> Result<Cut, DecodeEr
     Ok(cut)
 }
 
-/// The first field of an encoded message: its number, its value if it has a length, and what follows it.
-fn field(message: &[u8]) -> Result<(u32, Option<&[u8]>, &[u8]), DecodeError> {
+/// The number of a field, its value if it has a length, and what follows it.
+type First<'a> = (u32, Option<&'a [u8]>, &'a [u8]);
+
+/// The first field of an encoded message.
+fn field(message: &[u8]) -> Result<First<'_>, DecodeError> {
     let mut left = message;
     let (number, wire_type) = decode_key(&mut left)?;
     if wire_type != WireType::LengthDelimited {
