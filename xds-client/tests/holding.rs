@@ -42,7 +42,7 @@ fn wildcard() -> Subscriptions {
 
 fn any(name: &str) -> Any {
     Any {
-        type_url: TYPE.to_owned(),
+        type_url: TYPE.into(),
         value: name.as_bytes().to_vec().into(),
     }
 }

@@ -36,12 +36,12 @@ pub(super) const PARAMS: &[Param] = &[
 pub(super) fn answer(view: &dyn AdminView, query: &Query) -> Result<Later, Answer> {
     let options = options(query);
     let dump = view.config_dump();
-    Ok(Box::new(move || {
+    Ok(Box::new(move |pieces| {
         let descriptors = match dump.descriptors() {
             Ok(descriptors) => descriptors,
             Err(error) => return Answer::internal(error.to_string()),
         };
-        dump.render(&descriptors, &options)
+        dump.render_to(&descriptors, &options, &mut |piece| pieces.send(piece))
             .map_or_else(|error| refusal(&error), Answer::json)
     }))
 }

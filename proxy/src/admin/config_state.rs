@@ -46,7 +46,7 @@ pub(super) const DIFF_PARAMS: &[Param] = &[
 pub(super) fn problems(view: &dyn AdminView, query: &Query) -> Result<Later, Answer> {
     let problems = view.problems();
     let is_json = is_json(query);
-    Ok(Box::new(move || {
+    Ok(Box::new(move |_| {
         if is_json {
             return rendered(&ProblemsJson::of(&problems));
         }
@@ -98,7 +98,7 @@ pub(super) fn diff(view: &dyn AdminView, query: &Query) -> Result<Later, Answer>
         .differences(from, to)
         .map_err(|error| Answer::text(format!("{error}\n")).with_status(StatusCode::NOT_FOUND))?;
     let is_json = is_json(query);
-    Ok(Box::new(move || {
+    Ok(Box::new(move |_| {
         let descriptors = match Descriptors::full() {
             Ok(descriptors) => descriptors,
             Err(error) => return Answer::internal(error.to_string()),

@@ -1,5 +1,7 @@
 //! The table of endpoints, and choosing one. `/help` and the home page are made from the same table.
+use bytes::Bytes;
 use http::{Method, StatusCode};
+use tokio::sync::mpsc;
 
 use super::answer::Answer;
 use super::query::Query;
@@ -32,8 +34,18 @@ pub(super) enum ParamKind {
     OneOf(&'static [&'static str]),
 }
 
-/// An answer still to be made, by any thread.
-pub(super) type Later = Box<dyn FnOnce() -> Answer + Send>;
+/// An answer still to be made, by any thread. One that is large may send parts of it before the rest.
+pub(super) type Later = Box<dyn FnOnce(&Pieces) -> Answer + Send>;
+
+/// Takes JSON in parts, and waits until the client has taken those before.
+pub(super) struct Pieces(pub(super) mpsc::Sender<Bytes>);
+
+impl Pieces {
+    /// False: the client is gone. Blocks.
+    pub(super) fn send(&self, piece: String) -> bool {
+        self.0.blocking_send(piece.into()).is_ok()
+    }
+}
 
 enum Run {
     /// Cheap: answered at once.

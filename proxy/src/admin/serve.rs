@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, SERVER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::AdminView;
 use super::answer::Answer;
-use super::endpoint::{self, Later, Outcome};
+use super::endpoint::{self, Later, Outcome, Pieces};
 use super::query::Query;
 use crate::codec::{
     Body, Http2Settings, Refusal, Request, RequestHead, Response, ResponseHead, ServeEnd, ServerOptions,
@@ -33,6 +33,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// As listeners do when file descriptors are short.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
+
+/// Pieces of an answer that wait for its client.
+const PIECES_AHEAD: usize = 4;
 
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
@@ -121,7 +124,7 @@ impl StreamHandler for Admin {
         let answer = match query(&head, &mut body).await {
             Ok(query) => match endpoint::route(&*self.view, &head.method, head.path.path(), &query) {
                 Outcome::Ready(answer) => answer,
-                Outcome::Later(later) => self.aside(later).await,
+                Outcome::Later(later) => return self.aside(later).await,
             },
             Err(answer) => answer,
         };
@@ -134,14 +137,21 @@ impl StreamHandler for Admin {
 }
 
 impl Admin {
-    async fn aside(&self, later: Later) -> Answer {
+    async fn aside(&self, later: Later) -> Response {
         let Ok(_turn) = self.aside.acquire().await else {
-            return Answer::internal("shutting down\n");
+            return response(Answer::internal("shutting down\n"));
         };
-        match tokio::task::spawn_blocking(later).await {
+        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
+        let rest = tokio::task::spawn_blocking(move || later(&Pieces(sender)));
+        // An answer in pieces is small while it is made, and takes as long as its client: it does not keep others waiting.
+        if let Some(first) = pieces.recv().await {
+            let rest = async move { Some(rest.await.ok()?.body.into()) };
+            return head_and_body(&Answer::json(String::new()), Body::made(first, pieces, rest));
+        }
+        response(match rest.await {
             Ok(answer) => answer,
             Err(error) => Answer::internal(format!("the answer could not be made: {error}\n")),
-        }
+        })
     }
 }
 
@@ -167,12 +177,19 @@ async fn query(head: &RequestHead, body: &mut Body) -> Result<Query, Answer> {
     Ok(Query::parse(&String::from_utf8_lossy(&form)))
 }
 
-fn response(answer: Answer) -> Response {
+fn response(mut answer: Answer) -> Response {
+    let text = std::mem::take(&mut answer.body);
+    let length = HeaderValue::from(text.len());
+    let mut response = head_and_body(&answer, Body::full(text));
+    response.head.headers.insert(CONTENT_LENGTH, length);
+    response
+}
+
+/// What is the same for an answer whose length is not known.
+fn head_and_body(answer: &Answer, body: Body) -> Response {
     let Answer {
-        status,
-        content_type,
-        body,
-    } = answer;
+        status, content_type, ..
+    } = *answer;
     let mut headers = HeaderMap::with_capacity(7);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
@@ -181,9 +198,8 @@ fn response(answer: Answer) -> Response {
         headers.insert(DATE, now);
     }
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     Response {
         head: ResponseHead { status, headers },
-        body: Body::full(body),
+        body,
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn version() -> &'static str {
 /// `/server_info`.
 pub(super) fn answer(view: &dyn AdminView, _: &Query) -> Result<Later, Answer> {
     let info = server_info(view)?.encode_to_vec();
-    Ok(Box::new(move || {
+    Ok(Box::new(move |_| {
         let descriptors = match Descriptors::full() {
             Ok(descriptors) => descriptors,
             Err(error) => return Answer::internal(error.to_string()),

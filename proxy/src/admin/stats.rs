@@ -73,7 +73,7 @@ fn render(view: &dyn AdminView, query: &Query, format: Format) -> Result<Later, 
     let used_only = query.is_set("usedonly");
     view.refresh_stats();
     let registry = view.registry();
-    Ok(Box::new(move || match format {
+    Ok(Box::new(move |_| match format {
         Format::Text => Answer::text(stats::text(&registry, filter.as_ref(), used_only)),
         Format::Json => Answer::json(stats::json(&registry, filter.as_ref(), used_only)),
         Format::Prometheus => Answer::text(stats::prometheus(&registry, filter.as_ref(), used_only)),

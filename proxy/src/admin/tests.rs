@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use http::{Method, StatusCode};
 use outrigger_model::document::{UnknownFields, parse_bootstrap};
-use outrigger_model::dump::DumpSection;
+use outrigger_model::dump::{DumpResource, DumpSection, DumpState};
 use outrigger_model::nds::{NameInfo, NameTable};
 use prost::Message as _;
 use serde_json::Value;
@@ -42,6 +42,8 @@ struct Fake {
     node: Bytes,
     drained: Cell<Option<DrainListeners>>,
     quit: Cell<bool>,
+    /// How many clusters the dump has.
+    dumped: Cell<usize>,
     applied: Arc<std::sync::Mutex<Vec<Levels>>>,
 }
 
@@ -94,6 +96,7 @@ impl Fake {
             node,
             drained: Cell::default(),
             quit: Cell::default(),
+            dumped: Cell::default(),
             applied,
         })
     }
@@ -147,10 +150,25 @@ impl AdminView for Fake {
         Some(Arc::new(NameTable { names }))
     }
     fn config_dump(&self) -> ConfigDump {
+        // `name` and `connect_timeout`.
+        let dumped = |number: usize| {
+            let name = format!("{number:05}");
+            let bytes = [b"\x0a\x05", name.as_bytes(), b"\x22\x02\x08\x01"].concat();
+            DumpResource {
+                version: String::new(),
+                name,
+                bytes: bytes.into(),
+                last_updated: SystemTime::UNIX_EPOCH,
+                state: DumpState::Active,
+            }
+        };
         ConfigDump {
             bootstrap: Bytes::new(),
             bootstrap_updated: SystemTime::UNIX_EPOCH,
-            clusters: DumpSection::default(),
+            clusters: DumpSection {
+                version_info: String::new(),
+                resources: (0..self.dumped.get()).map(dumped).collect(),
+            },
             listeners: DumpSection::default(),
             routes: DumpSection::default(),
             endpoints: DumpSection::default(),
@@ -232,7 +250,8 @@ fn ask(view: &Fake, request: &str) -> Answer {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     match endpoint::route(view, &method, path, &Query::parse(query)) {
         Outcome::Ready(answer) => answer,
-        Outcome::Later(later) => later(),
+        // Nobody takes pieces: what is asked for here is small.
+        Outcome::Later(later) => later(&endpoint::Pieces(tokio::sync::mpsc::channel(1).0)),
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`BodyObserver`]s see bytes pass, trailers, the end, an error or an early drop: that is how byte counts, access logs and timeouts
 //! follow a body without another layer. A body has at most a few: its
 //! connection's, and its stream's.
+mod made;
 mod pace;
 mod replay;
 
@@ -14,7 +15,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
+use tokio::sync::mpsc;
 
+use made::Made;
 use pace::Pace;
 use replay::Replay;
 pub(crate) use replay::ReplaySource;
@@ -41,6 +44,7 @@ enum Source {
     Replay(Replay),
     Tunnel(Box<Tunnel>),
     Paced(Box<Pace>),
+    Made(Made),
 }
 
 /// What is held against the trailers of a request.
@@ -145,6 +149,15 @@ impl Body {
         })
     }
 
+    /// What another thread makes: `first`, what comes through `pieces`, and at their end `rest`; `None` of it: it could not be made.
+    pub(crate) fn made(
+        first: Bytes,
+        pieces: mpsc::Receiver<Bytes>,
+        rest: impl Future<Output = Option<Bytes>> + 'static,
+    ) -> Self {
+        Self::new(Source::Made(Made::new(first, pieces, rest)))
+    }
+
     pub(super) fn h1(incoming: hyper::body::Incoming) -> Self {
         use http_body::Body as _;
         Self::new(if incoming.is_end_stream() {
@@ -225,6 +238,7 @@ impl Body {
             Source::Replay(replay) => replay.poll(cx),
             Source::Tunnel(tunnel) => tunnel.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
             Source::Paced(pace) => pace.poll(cx),
+            Source::Made(made) => made.poll(cx),
         }
     }
 }
@@ -339,7 +353,8 @@ impl http_body::Body for Body {
             | Source::H1(_)
             | Source::H2(..)
             | Source::Replay(_)
-            | Source::Tunnel(_) => self.finished,
+            | Source::Tunnel(_)
+            | Source::Made(_) => self.finished,
         }
     }
 
@@ -352,7 +367,8 @@ impl http_body::Body for Body {
             | Source::Replay(_)
             | Source::Incoming(_)
             | Source::Tunnel(_)
-            | Source::Paced(_) => SizeHint::default(),
+            | Source::Paced(_)
+            | Source::Made(_) => SizeHint::default(),
         }
     }
 }
@@ -369,7 +385,7 @@ impl Drop for Body {
             Source::H2(stream, _) => stream.is_end_stream(),
             Source::Incoming(incoming) => incoming.ended,
             Source::Paced(pace) => pace.is_end_stream(),
-            Source::Full(Some(_)) | Source::Replay(_) | Source::Tunnel(_) => false,
+            Source::Full(Some(_)) | Source::Replay(_) | Source::Tunnel(_) | Source::Made(_) => false,
         };
         for observer in &self.observers {
             if whole {

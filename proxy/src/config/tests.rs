@@ -75,7 +75,7 @@ fn resources(documents: &[Value]) -> BTreeMap<String, Resource> {
             name: name.clone(),
             version: String::new(),
             any: Any {
-                type_url: any.type_url,
+                type_url: any.type_url.into(),
                 value: any.value.into(),
             },
         };

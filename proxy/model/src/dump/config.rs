@@ -137,6 +137,27 @@ struct Query<'q> {
     names: Option<Regex>,
 }
 
+/// Pieces are at least so long.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Where pieces go.
+struct Output<'t> {
+    take: &'t mut dyn FnMut(String) -> bool,
+    is_wanted: bool,
+}
+
+impl Output<'_> {
+    /// Hands over what is there if it is enough; false: nobody wants more.
+    fn goes_on(&mut self, printer: &mut Printer<'_>) -> bool {
+        if self.is_wanted
+            && let Some(piece) = printer.json.take(PIECE_BYTES)
+        {
+            self.is_wanted = (self.take)(piece);
+        }
+        self.is_wanted
+    }
+}
+
 impl ConfigDump {
     /// The descriptors that [`Self::render`] needs for this dump, and no more. Cost: megabytes and milliseconds; drop them with the answer.
     ///
@@ -166,13 +187,38 @@ impl ConfigDump {
     /// # Errors
     /// For queries that Envoy refuses too.
     pub fn render(&self, descriptors: &Descriptors, options: &DumpOptions) -> Result<String, RenderError> {
+        let mut text = String::new();
+        let mut take = |piece: String| {
+            text.push_str(&piece);
+            true
+        };
+        let rest = self.render_to(descriptors, options, &mut take)?;
+        Ok(text + &rest)
+    }
+
+    /// As [`Self::render`], in pieces: a mesh of a thousand services makes forty megabytes. `take` has all but the last of them, and says
+    /// whether there is still somebody who wants them. Nothing was taken when this fails.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_to(
+        &self,
+        descriptors: &Descriptors,
+        options: &DumpOptions,
+        take: &mut dyn FnMut(String) -> bool,
+    ) -> Result<String, RenderError> {
         let query = Query::new(options)?;
+        let mut output = Output {
+            take,
+            is_wanted: true,
+        };
+        let output = &mut output;
         let dump = self.completed(options.include_eds);
         let mut printer = Printer::new(descriptors, Defaults::Omit);
         printer.json.begin_object();
         match query.resource {
-            None => dump.sections(&mut printer, &query, options.include_eds)?,
-            Some(field) => dump.elements(&mut printer, &query, field, options.include_eds)?,
+            None => dump.sections(&mut printer, &query, output, options.include_eds)?,
+            Some(field) => dump.elements(&mut printer, &query, output, field, options.include_eds)?,
         }
         printer.json.end_object();
         Ok(printer.json.finish())
@@ -183,6 +229,7 @@ impl ConfigDump {
         &self,
         printer: &mut Printer<'_>,
         query: &Query<'_>,
+        output: &mut Output<'_>,
         include_eds: bool,
     ) -> Result<(), RenderError> {
         let mut printed = 0;
@@ -203,7 +250,7 @@ impl ConfigDump {
             printer
                 .json
                 .member("@type", &format!("{ADMIN}{}", section.message));
-            self.section(printer, query, section);
+            self.section(printer, query, output, section);
             printer.json.end_object();
         }
         printer.json.end_array();
@@ -213,7 +260,13 @@ impl ConfigDump {
         }
     }
 
-    fn section(&self, printer: &mut Printer<'_>, query: &Query<'_>, section: &Section) {
+    fn section(
+        &self,
+        printer: &mut Printer<'_>,
+        query: &Query<'_>,
+        output: &mut Output<'_>,
+        section: &Section,
+    ) {
         let Some(resources) = self.resources(section) else {
             if section.shape == Shape::Bootstrap {
                 self.bootstrap(printer, &query.mask);
@@ -238,6 +291,9 @@ impl ConfigDump {
                 printer.json.begin_object();
                 section.element(printer, &element, &Mask::All);
                 printer.json.end_object();
+                if !output.goes_on(printer) {
+                    break;
+                }
             }
             printer.json.end_array();
         }
@@ -248,6 +304,7 @@ impl ConfigDump {
         &self,
         printer: &mut Printer<'_>,
         query: &Query<'_>,
+        output: &mut Output<'_>,
         field: &str,
         include_eds: bool,
     ) -> Result<(), RenderError> {
@@ -281,6 +338,9 @@ impl ConfigDump {
                 printer.json.member("@type", &format!("{ADMIN}{message}"));
                 section.element(printer, element, &query.mask);
                 printer.json.end_object();
+                if !output.goes_on(printer) {
+                    break;
+                }
             }
             printer.json.end_array();
             return Ok(());

@@ -20,6 +20,11 @@ impl JsonWriter {
         }
     }
 
+    /// What was written since the last time, if it is so much.
+    pub(super) fn take(&mut self, at_least: usize) -> Option<String> {
+        (self.text.len() >= at_least).then(|| std::mem::take(&mut self.text))
+    }
+
     /// The text, with a line end.
     pub(super) fn finish(mut self) -> String {
         self.text.push('\n');

@@ -106,6 +106,28 @@ async fn dumps_are_made_beside_and_an_idle_connection_does_not_hold_the_end_up()
 }
 
 #[tokio::test]
+async fn a_large_dump_comes_in_pieces_and_a_slow_client_keeps_nobody_waiting() {
+    with_server(async |address, view| {
+        const CLUSTERS: usize = 10_000;
+        view.dumped.set(CLUSTERS);
+        let request = "GET /config_dump HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+        slow.write_all(request.as_bytes()).await.unwrap();
+        let mut begin = [0; 15];
+        slow.read_exact(&mut begin).await.unwrap();
+        assert_eq!(&begin, b"HTTP/1.1 200 OK");
+        let text = talk(address, request).await;
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("\r\ntransfer-encoding: chunked"), "{head}");
+        assert!(body.ends_with("\r\n0\r\n\r\n"), "the end is said");
+        assert_eq!(body.matches("\"connect_timeout\"").count(), CLUSTERS);
+        // Whoever makes the dump for it notices.
+        drop(slow);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn more_connections_than_slots_wait_and_are_answered() {
     with_server(async |address, _| {
         let mut held = Vec::new();
