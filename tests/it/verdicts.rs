@@ -51,10 +51,14 @@ const SHARED: &[(&str, &str, &str)] = &[
     ("Cluster.name", "src/upstream/cluster.rs", "config.name"),
     ("ConfigSource.server", "src/config/listeners.rs", "source.server"),
     ("DownstreamTls.common", "src/tls/server.rs", "&config.common"),
-    ("Endpoint.address", "src/upstream/endpoint.rs", "endpoint.address"),
+    (
+        "Endpoint.address",
+        "src/upstream/endpoint/host_set.rs",
+        "endpoint.address",
+    ),
     (
         "Endpoint.metadata",
-        "src/upstream/endpoint.rs",
+        "src/upstream/endpoint/host_set.rs",
         "endpoint.metadata",
     ),
     ("FilterChain.filters", "src/config/build.rs", "config.filters"),
@@ -143,7 +147,7 @@ const SHARED: &[(&str, &str, &str)] = &[
     ("ListenerFilter.kind", "src/listener/inspect.rs", "filter.kind"),
     (
         "LocalityEndpoints.locality",
-        "src/upstream/endpoint.rs",
+        "src/upstream/endpoint/host_set.rs",
         "group.locality",
     ),
     (
@@ -235,7 +239,6 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/http/route_table/forward.rs",
         "share.weight",
     ),
-    ("Endpoint.weight", "src/upstream/endpoint.rs", "endpoint.weight"),
     (
         "CookieMatcher.invert",
         "src/http/route_table/criteria.rs",
@@ -356,6 +359,44 @@ const SHARED: &[(&str, &str, &str)] = &[
         "WeightedCluster.filter_settings",
         "src/http/route_table/forward.rs",
         "share.filter_settings",
+    ),
+    (
+        "Endpoint.weight",
+        "src/upstream/endpoint/host_set.rs",
+        "endpoint.weight",
+    ),
+    ("ClientCertDetails.dns", "src/http/xfcc.rs", "details.dns"),
+    ("Cluster.dns", "src/upstream/dns.rs", "config.dns"),
+    ("Cluster.locality", "src/upstream/lb.rs", "config.locality"),
+    (
+        "Forward.timeout",
+        "src/http/router/timeouts.rs",
+        "None=>config.timeout",
+    ),
+    (
+        "HealthCheck.interval",
+        "src/upstream/health_check.rs",
+        "config.interval,",
+    ),
+    (
+        "HealthCheck.timeout",
+        "src/upstream/health_check/probe.rs",
+        "config.timeout",
+    ),
+    (
+        "LocalityEndpoints.weight",
+        "src/upstream/lb/balance.rs",
+        "group.weight",
+    ),
+    (
+        "OutlierDetection.interval",
+        "src/upstream/outlier.rs",
+        "self.config.interval",
+    ),
+    (
+        "TcpKeepalive.interval",
+        "src/upstream/connect.rs",
+        "keepalive.interval",
     ),
 ];
 

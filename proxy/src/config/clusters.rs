@@ -41,6 +41,8 @@ pub(super) struct Kept {
     pub(super) tls: Box<[ClientNeeds]>,
     /// A private key is written in it.
     pub(super) holds_key: bool,
+    /// Its hosts are checked, so it is made before somebody uses it: hosts begin as unhealthy.
+    is_checked: bool,
     /// The whole, for a cluster that is made at once.
     eager: Option<Arc<ClusterConfig>>,
 }
@@ -299,7 +301,12 @@ impl Clusters {
         }
         let is_ready = |name: &str, since: Instant| {
             let kept = self.store.get(name);
-            let has_addresses = self.prepared.get(name).is_none_or(|cluster| cluster.is_warm());
+            // A control plane is reached over a static cluster, so those do not wait for the names of their hosts.
+            let is_static = self.store.accepted.get(name).is_some_and(|known| known.is_static);
+            let may_begin = |cluster: &Arc<Cluster>| {
+                cluster.is_warm() || (is_static && cluster.config.health_checks.is_empty())
+            };
+            let has_addresses = self.prepared.get(name).is_none_or(may_begin);
             has_addresses && kept.is_none_or(|kept| self.is_warm(kept, since, secrets))
         };
         let waiting = self.warming.iter();
@@ -354,7 +361,9 @@ impl Clusters {
         let encoded = endpoints.map(|endpoints| endpoints.bytes.clone());
         let previous = shared.clusters.cell(name).slot().and_then(|slot| slot.used());
         let recipe = Encoded::new(accepted.bytes.clone(), kept, shared);
-        let is_used = previous.is_some() || members.is_some_and(|members| members.total > MANY_HOSTS);
+        let is_used = previous.is_some()
+            || kept.is_checked
+            || members.is_some_and(|members| members.total > MANY_HOSTS);
         let slot = match &kept.eager {
             Some(config) => {
                 let make = || Arc::new(build::cluster(shared, config, kept, previous.as_deref()));
@@ -373,6 +382,9 @@ impl Clusters {
             }
         };
         tracing::debug!(cluster = name, "in use");
+        if let Some(cluster) = slot.used().filter(|_| shared.resolves_names) {
+            upkeep::start(&cluster);
+        }
         if let Some(old) = shared.clusters.set(name, slot) {
             retire(&old, workers);
         }
@@ -408,6 +420,7 @@ impl Kept {
             tls: tls_of(config)
                 .map(|tls| known.client_needs(&tls.common))
                 .collect(),
+            is_checked: !config.health_checks.is_empty(),
             holds_key: tls_of(config).any(|tls| secrets::holds_key(&tls.common)),
             eager: None,
         }

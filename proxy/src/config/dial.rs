@@ -24,20 +24,31 @@ impl ClusterDial {
         Self { cluster }
     }
 
-    fn tls(&self) -> Option<(Arc<ClientTls>, Arc<Cluster>)> {
-        let cluster = self.cluster.load()?;
-        match &cluster.transports.last()?.socket {
-            TransportSocket::Tls(tls) => Some((tls.clone(), cluster)),
-            TransportSocket::RawBuffer => None,
-        }
+    /// The cluster and its TLS, if it has some.
+    ///
+    /// # Errors
+    /// It is not in use yet, so nobody knows whether it wants TLS: plaintext would be a guess.
+    fn tls(&self) -> io::Result<Option<(Arc<ClientTls>, Arc<Cluster>)>> {
+        let Some(cluster) = self.cluster.load() else {
+            let name = &self.cluster.name;
+            return Err(io::Error::other(format!(
+                "the cluster {name:?} is not there, or waits for its secrets or its first health checks"
+            )));
+        };
+        Ok(match cluster.transports.last().map(|choice| &choice.socket) {
+            Some(TransportSocket::Tls(tls)) => Some((tls.clone(), cluster)),
+            Some(TransportSocket::RawBuffer) | None => None,
+        })
     }
 }
 
 impl Connect for ClusterDial {
     fn connect(&self, address: &Address) -> Connecting {
         let plain = Plain.connect(address);
-        let Some((tls, cluster)) = self.tls() else {
-            return plain;
+        let (tls, cluster) = match self.tls() {
+            Ok(Some(found)) => found,
+            Ok(None) => return plain,
+            Err(error) => return Box::pin(async { Err(error) }),
         };
         Box::pin(async move {
             let Some(context) = tls.context() else {

@@ -494,7 +494,7 @@ impl Exchange<'_> {
         }
         details.push('}');
         let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, Some(error.flag()), details, body);
-        if matches!(error, AttemptError::Overflow) {
+        if error.flag() == ResponseFlag::UpstreamOverflow {
             reply.headers.push((OVERLOADED, HeaderValue::from_static("true")));
         }
         reply

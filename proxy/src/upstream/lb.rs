@@ -60,7 +60,7 @@ impl Settings {
         let Percent(hundredths) = config.healthy_panic_threshold_percent;
         Self {
             policy: config.lb_policy.clone(),
-            panic_threshold: hundredths / 100,
+            panic_threshold: (hundredths + 50) / 100,
             locality: config.locality,
             slow_start: config.slow_start,
             active_request_bias: config.active_request_bias.map_or(1.0, |bias| bias.0.max(0.0)),

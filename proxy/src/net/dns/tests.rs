@@ -1,3 +1,4 @@
+//! Answers, damaged answers, search domains, and servers that fail.
 use super::*;
 
 const NAME: &str = "www.example.com";

@@ -1,3 +1,4 @@
+//! What stays of a host over updates, and what is known of its health.
 use outrigger_model::address::Address;
 use outrigger_model::endpoint::LocalityEndpoints;
 use outrigger_model::metadata::Metadata;

@@ -1,3 +1,4 @@
+//! What findings do to a host, and when it is asked again.
 use std::net::SocketAddr;
 
 use outrigger_model::address::Address;

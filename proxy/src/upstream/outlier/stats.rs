@@ -31,6 +31,8 @@ impl OutlierStats {
     /// `counter` and `gauge` make stats by the last part of their names.
     pub(crate) fn new(counter: impl Fn(&str) -> Counter, gauge: impl Fn(&str) -> Gauge) -> Self {
         let counter = |name: &str| counter(&format!("outlier_detection.ejections_{name}"));
+        // Always 0: `detect_degraded_hosts` has no effect here.
+        counter("detected_degradation");
         Self {
             ejections_active: gauge("outlier_detection.ejections_active"),
             ejections_overflow: counter("overflow"),

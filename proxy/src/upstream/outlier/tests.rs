@@ -1,3 +1,4 @@
+//! Every way into an ejection and out of it, on a clock of its own.
 use std::net::SocketAddr;
 
 use outrigger_model::address::Address;

@@ -89,6 +89,14 @@ impl Pool {
             if let Some(permit) = self.target.leave(self.open.get() == 0) {
                 return self.connect(permit).await;
             }
+            // One whose last exchange is not over on the wire may be the only one there will be.
+            let unready = self.idle.borrow_mut().pop();
+            if let Some(mut connection) = unready {
+                if connection.client.ready().await {
+                    return Ok(connection);
+                }
+                continue;
+            }
             let (give, given) = oneshot::channel();
             self.waiting.borrow_mut().push_back(give);
             if let Ok(mut connection) = given.await
