@@ -322,7 +322,7 @@ fn the_index_finds_what_a_walk_finds() {
         format!("/{}", letters.collect::<String>())
     };
     let mut matched = 0;
-    for _ in 0..200 {
+    for _ in 0..50 {
         let routes: Vec<_> = (0..random.usize(1..60))
             .map(|number| {
                 let path = match random.u32(0..8) {
@@ -369,7 +369,7 @@ fn the_index_finds_what_a_walk_finds() {
             );
         }
     }
-    assert!(matched > 1000, "{matched}");
+    assert!(matched > 250, "{matched}");
 }
 
 /// What a lookup costs does not grow with the table: candidates are counted, not time.

@@ -89,7 +89,7 @@ impl RateLimit {
     fn from_proto(at: &FieldPath<'_>, proto: pb::RateLimit) -> Result<Option<Self>, Rejection> {
         verdicts!(at, proto => pb::RateLimit {
             supported { stage, actions, disable_key }
-            unsupported { x_ratelimit_option }
+            unsupported { x_ratelimit_option: "traffic" }
             refused {
                 limit: "ignoring it would admit more requests",
                 hits_addend: "ignoring it would admit more requests",
