@@ -196,7 +196,7 @@ const SHARED: &[(&str, &str, &str)] = &[
     ),
     ("Secret.kind", "src/config/secrets.rs", "&secret.kind"),
     ("Secret.name", "src/config/secrets.rs", "name:secret.name"),
-    ("SecretRef.name", "src/config/secrets.rs", "reference.name"),
+    ("SecretRef.name", "src/config/secrets/key.rs", "reference.name"),
     ("StatsTag.name", "src/stats/tags.rs", "tag.name"),
     ("StatsTag.value", "src/stats/tags.rs", "tag.value"),
     ("TcpProxy.access_log", "src/config/build.rs", "&tcp.access_log"),
@@ -398,6 +398,14 @@ const SHARED: &[(&str, &str, &str)] = &[
         "src/upstream/connect.rs",
         "keepalive.interval",
     ),
+    (
+        "MetadataExchange.protocol",
+        "src/listener/connection.rs",
+        "&exchange.protocol",
+    ),
+    ("TlsNames.sni", "src/upstream/connect.rs", "names.sni"),
+    ("Upgrade.protocol", "src/http/upgrade.rs", "upgrade.protocol"),
+    ("UpstreamTls.sni", "src/tls/client.rs", "config.sni"),
 ];
 
 /// Model folders that hold no configuration.
