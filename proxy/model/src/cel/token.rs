@@ -198,7 +198,7 @@ fn string(text: &str) -> Result<Option<usize>, (usize, String)> {
 
 /// Length of an escape, backslash included.
 fn escape(text: &str) -> Option<usize> {
-    let kind = text.bytes().nth(1)?;
+    let kind = text.as_bytes().get(1).copied()?;
     let hex = |count: usize| {
         let digits = text.get(2..2 + count)?;
         digits
