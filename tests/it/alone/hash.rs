@@ -1,6 +1,6 @@
 //! What requests hash to. Shares of a route that go by the hash show it without a load balancer: each of them adds its own header.
 
-use e2e::beside::{Case, Manager, check, configuration, get};
+use e2e::beside::{Case, Manager, check, check_with, cluster, configuration, echo, get};
 
 const SHARES: u32 = 97;
 
@@ -74,4 +74,66 @@ fn requests_hash_as_in_envoy() {
         }
     }
     check(&configuration(&[manager], &[]), &cases);
+}
+
+const PORTS: [u16; 4] = [9011, 9012, 9013, 9014];
+
+/// Both policies pick the host that Envoy picks, for keys from headers and cookies; and a client without a cookie gets one.
+#[test]
+fn requests_go_to_the_hosts_that_they_go_to_in_envoy() {
+    let hashing = |name: &str, policy: &str| {
+        let plain = cluster(name, &PORTS);
+        plain.replacen('{', &format!("{{ lb_policy: {policy},"), 1)
+    };
+    let cookie = "hash_policy: [{ cookie: { name: session, ttl: 60s, path: /some, attributes: [{ name: SameSite, value: Lax }] } }]";
+    let routes = format!(
+        "{{ match: {{ prefix: /ring }}, route: {{ cluster: ring, hash_policy: [{{ header: {{ header_name: x-key }} }}] }} }},
+         {{ match: {{ prefix: /maglev }}, route: {{ cluster: maglev, hash_policy: [{{ header: {{ header_name: x-key }} }}] }} }},
+         {{ match: {{ prefix: /cookie }}, route: {{ cluster: ring, {cookie} }} }},
+         {{ match: {{ prefix: /session }}, route: {{ cluster: ring, hash_policy: [{{ cookie: {{ name: session, ttl: 0s }} }}] }} }},
+         {{ match: {{ prefix: /unused }}, route: {{ cluster: echo, {cookie} }} }}"
+    );
+    let clusters = [hashing("ring", "RING_HASH"), hashing("maglev", "MAGLEV")];
+    let resources = configuration(&[Manager::with_routes(&routes)], &clusters);
+    let mut cases = Vec::new();
+    for path in ["/ring", "/maglev"] {
+        for number in 0..20 {
+            let key: &'static str = format!("key-{number}").leak();
+            let headers: &'static [(&str, &str)] = vec![("x-key", key)].leak();
+            cases.push(Case {
+                path,
+                ..get("", headers)
+            });
+        }
+    }
+    cases.push(get("/cookie", &[("cookie", "session=mine")]));
+    cases.push(get("/session", &[("cookie", "session=mine")]));
+    let made = [get("/cookie", &[]), get("/session", &[]), get("/unused", &[])];
+    check_with(
+        &resources,
+        |namespace, _| {
+            for port in PORTS {
+                let _ = echo(namespace, port);
+            }
+        },
+        |alone| {
+            let answers = cases.iter().chain(&made).enumerate();
+            let answers = answers.map(|(number, case)| (case, case.answer(alone, number)));
+            let seen = answers.map(|(case, answer)| match case.headers {
+                // The cookie's value is a hash of both ends of the connection, so what it picks differs too.
+                [] => format!("{}: {:?}", case.path, made_cookie(&answer)),
+                headers => format!("{} {headers:?}: {answer}", case.path),
+            });
+            seen.collect()
+        },
+    );
+}
+
+/// `set-cookie` with the length of its value.
+fn made_cookie(answer: &str) -> Option<String> {
+    let cookie = answer.split("\"set-cookie: ").nth(1)?;
+    let cookie = cookie.split("\", \"").next()?.split("\"]").next()?;
+    let (name, rest) = cookie.split_once('=')?;
+    let (value, attributes) = rest.split_once(';').unwrap_or((rest, ""));
+    Some(format!("{name}: {} characters;{attributes}", value.len()))
 }
