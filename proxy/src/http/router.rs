@@ -63,8 +63,6 @@ pub(super) struct Guards {
 impl Guards {
     fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
         host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
-        host.counters.rq_total.fetch_add(1, Ordering::Relaxed);
-        cluster.stats.upstream_rq_total.inc();
         cluster.stats.upstream_rq_active.inc();
         Self {
             cluster: cluster.clone(),
@@ -152,13 +150,21 @@ pub(super) async fn forward(
             response,
             guards: Some(guards),
         }),
-        Ok(Err(reply)) => Err(reply),
+        Ok(Err(reply)) => {
+            // Envoy's `chargeUpstreamAbort`: what is answered for the cluster counts as its answer.
+            cluster.stats.response(reply.status);
+            Err(reply)
+        }
         Err(limit) => {
             if limit == Limit::Response {
                 cluster.stats.upstream_rq_timeout.inc();
                 exchange.tell_of_timeout();
             }
-            Err(stream.limit_reached(limit))
+            let reply = stream.limit_reached(limit);
+            if limit == Limit::Response {
+                cluster.stats.response(reply.status);
+            }
+            Err(reply)
         }
     };
     if route.answers_attempt_count {
@@ -328,6 +334,9 @@ impl Exchange<'_> {
 
     /// Tells outlier detection how an attempt went. An overflow is no fault of the host.
     fn tell(&self, host: &Host, outcome: &Result<Attempted, AttemptError>) {
+        if !self.cluster.learns() {
+            return;
+        }
         let outcome = match outcome {
             Ok(attempted) => {
                 let status = self.status_of(&attempted.response.head);

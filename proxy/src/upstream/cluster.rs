@@ -192,7 +192,9 @@ impl Cluster {
             now: Instant::now(),
         };
         let hosts = HostSet::build(assignment, making, previous);
-        self.stats.membership_change.inc();
+        if hosts.has_other_members(&current) {
+            self.stats.membership_change.inc();
+        }
         self.put(hosts);
         self.new_hosts.send_replace(());
     }
@@ -207,6 +209,12 @@ impl Cluster {
     /// Outlier detection, if it is configured.
     pub(crate) fn outlier(&self) -> Option<&Detector> {
         self.outlier.as_ref()
+    }
+
+    /// How attempts go has an effect later: outlier detection, or a policy that looks at latency.
+    #[inline]
+    pub(crate) fn learns(&self) -> bool {
+        self.outlier.is_some() || self.balancing.latency_decay().is_some()
     }
 
     /// Tells outlier detection how an attempt to use `host` went. A branch if there is none.

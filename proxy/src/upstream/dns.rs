@@ -158,12 +158,9 @@ impl Found {
     /// An answer; the hosts change if it does.
     fn take(&self, cluster: &Cluster, target: &Target, mut addresses: Vec<IpAddr>) {
         cluster.stats.update_success.inc();
-        if addresses.is_empty() {
-            cluster.stats.update_empty.inc();
-            // There is one host as long as there was one. Source: Envoy `LogicalDnsCluster`.
-            if self.is_logical {
-                return;
-            }
+        // There is one host as long as there was one. Source: Envoy `LogicalDnsCluster`.
+        if addresses.is_empty() && self.is_logical {
+            return;
         }
         if self.is_logical {
             addresses.truncate(1);

@@ -29,6 +29,7 @@ pub(crate) struct ClusterStats {
     pub(crate) upstream_cx_rx_bytes_total: Counter,
     pub(crate) upstream_rq_total: Counter,
     pub(crate) upstream_rq_active: Gauge,
+    pub(crate) upstream_rq_active_overflow: Counter,
     pub(crate) upstream_rq_pending_total: Counter,
     pub(crate) upstream_rq_pending_overflow: Counter,
     pub(crate) upstream_rq_pending_failure_eject: Counter,
@@ -148,6 +149,7 @@ impl ClusterStats {
             upstream_cx_rx_bytes_total: counter("upstream_cx_rx_bytes_total"),
             upstream_rq_total: counter("upstream_rq_total"),
             upstream_rq_active: gauge("upstream_rq_active"),
+            upstream_rq_active_overflow: counter("upstream_rq_active_overflow"),
             upstream_rq_pending_total: counter("upstream_rq_pending_total"),
             upstream_rq_pending_overflow: counter("upstream_rq_pending_overflow"),
             upstream_rq_pending_failure_eject: counter("upstream_rq_pending_failure_eject"),
@@ -269,7 +271,7 @@ pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, U
     stats
 }
 
-const COUNTERS: [&str; 33] = [
+const COUNTERS: [&str; 34] = [
     "upstream_cx_total",
     "upstream_cx_http1_total",
     "upstream_cx_http2_total",
@@ -281,6 +283,7 @@ const COUNTERS: [&str; 33] = [
     "upstream_cx_tx_bytes_total",
     "upstream_cx_rx_bytes_total",
     "upstream_rq_total",
+    "upstream_rq_active_overflow",
     "upstream_rq_pending_total",
     "upstream_rq_pending_overflow",
     "upstream_rq_pending_failure_eject",

@@ -223,7 +223,10 @@ impl HealthChecker {
 /// Bytes as hexadecimal text or as they are.
 fn payload(at: &FieldPath<'_>, proto: pb::Payload) -> Result<Vec<u8>, Rejection> {
     verdicts!(at, proto => pb::Payload { supported { payload } });
-    choices!(pb::payload::Payload { supported { Text, Binary } });
+    choices!(pb::payload::Payload {
+        supported { Binary }
+        partly { Text: "hexadecimal; other text is refused" }
+    });
     match at.required(payload)? {
         pb::payload::Payload::Binary(bytes) => Ok(bytes),
         pb::payload::Payload::Text(text) => hex(&text).ok_or_else(|| {

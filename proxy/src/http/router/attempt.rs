@@ -1,6 +1,7 @@
 //! One attempt: a connection, the request, the response head.
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Version as HttpVersion;
@@ -82,11 +83,12 @@ impl Attempt<'_> {
         })?;
         let limits = &self.cluster.config.circuit_breaker;
         let Some(permit) = self.cluster.breaker.acquire(Resource::Requests, limits) else {
-            // As Envoy, which counts it with those that wait.
-            self.cluster.stats.upstream_rq_pending_overflow.inc();
+            self.cluster.stats.upstream_rq_active_overflow.inc();
             lease.give_back();
             return Err(AttemptError::Overflow);
         };
+        self.cluster.stats.upstream_rq_total.inc();
+        self.host.counters.rq_total.fetch_add(1, Ordering::Relaxed);
         self.cluster.outcome(self.host, Outcome::Connected);
         let started = Instant::now();
         {

@@ -138,6 +138,11 @@ impl HostSet {
         self.places.find(&self.all, address)
     }
 
+    /// A host was added or is gone. O(n).
+    pub(crate) fn has_other_members(&self, before: &HostSet) -> bool {
+        self.all.len() != before.all.len() || self.all.iter().any(|host| before.find(host.address).is_none())
+    }
+
     /// How many are ejected by outlier detection. O(n).
     pub(crate) fn ejected(&self) -> u64 {
         let is_ejected = |host: &&Arc<Host>| host.state.has(HealthFlag::FailedOutlierCheck);
