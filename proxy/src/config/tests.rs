@@ -123,6 +123,7 @@ struct Served {
 
 /// Why a request would not be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "each says what is missing")]
 enum Unserved {
     /// Nobody listens.
     NoListener,
