@@ -335,9 +335,11 @@ fn without_chance(line: &str) -> String {
         Some((name, value)) if name.eq_ignore_ascii_case("x-request-id") && value.len() == 36 => {
             "x-request-id: made".to_owned()
         }
-        // What is left of 15 s for a retry.
-        Some((name, value)) if name == "x-envoy-expected-rq-timeout-ms" && value.starts_with("149") => {
-            format!("{name}: less than 15000")
+        // All of 15 s, or what is left of them for a retry, which may be all when it was quick.
+        Some((name, value))
+            if name == "x-envoy-expected-rq-timeout-ms" && (value.starts_with("149") || value == "15000") =>
+        {
+            format!("{name}: about 15000")
         }
         Some((name, value)) => format!("{}: {value}", name.to_ascii_lowercase()),
         None => line.to_owned(),

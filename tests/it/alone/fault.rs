@@ -326,5 +326,6 @@ fn waits(alone: &Alone, path: &str) -> bool {
     let _ = alone
         .send(SocketAddr::from((Ipv4Addr::LOCALHOST, FRONT)), &request)
         .expect("an answer");
-    start.elapsed() >= Duration::from_millis(300)
+    // Envoy's timers may be a millisecond early.
+    start.elapsed() >= Duration::from_millis(290)
 }
