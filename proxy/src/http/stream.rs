@@ -7,6 +7,7 @@ mod metrics;
 mod prepare;
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -97,11 +98,16 @@ pub(super) async fn run(
         (Ok(()), Some(route)) => match &route.action {
             Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
             Action::Redirect(redirect) => Err(redirect::reply(redirect, stream.request())),
-            Action::Forward(forward) => tokio::select! {
-                biased;
-                refusal = feedback.refused(), if has_body => Err(LocalReply::refusal(&refusal)),
-                outcome = router::forward(&stream, route, forward, chosen.cluster.as_ref(), &state, body) => outcome,
-            },
+            Action::Forward(forward) => {
+                let cluster = chosen.cluster.as_ref();
+                // In place: it is some kilobytes, and would be moved with each call that takes it.
+                let forwarding = pin!(router::forward(&stream, route, forward, cluster, &state, body));
+                tokio::select! {
+                    biased;
+                    refusal = feedback.refused(), if has_body => Err(LocalReply::refusal(&refusal)),
+                    outcome = forwarding => outcome,
+                }
+            }
         },
     };
     let passed = feedback.take_passed();

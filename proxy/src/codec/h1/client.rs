@@ -88,7 +88,8 @@ impl Client {
         feedback: Option<&Feedback>,
     ) -> Result<Response, SendError> {
         if head.is_upgrade {
-            return self.upgrade(head, body).await;
+            // On the heap, for those few that ask for it.
+            return Box::pin(self.upgrade(head, body)).await;
         }
         self.exchange(outgoing(head, body), feedback).await.map(incoming)
     }

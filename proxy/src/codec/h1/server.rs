@@ -92,7 +92,8 @@ where
         let mut exchange = Exchange::new(&head.head.method, head.head.version);
         exchange.upgrade = head.head.is_upgrade;
         let keep_alive = head.keep_alive;
-        let answering = handler.handle(request(&connection, head, tls));
+        // In place: it is some kilobytes, and would be moved with each call that takes it.
+        let answering = pin!(handler.handle(request(&connection, head, tls)));
         let Some(response) = answer(&connection, &mut outbox, answering).await else {
             return ServeEnd::Closed;
         };
@@ -243,9 +244,8 @@ impl<D: Future<Output = ()>, I: Future<Output = ()>> Wait<'_, D, I> {
 async fn answer<IO: AsyncRead + AsyncWrite + Unpin>(
     connection: &Connection<IO>,
     outbox: &mut Outbox,
-    answering: impl Future<Output = Response>,
+    mut answering: Pin<&mut impl Future<Output = Response>>,
 ) -> Option<Response> {
-    let mut answering = pin!(answering);
     poll_fn(|cx| {
         if connection.is_cut() {
             return Poll::Ready(None);

@@ -52,7 +52,8 @@ impl Client {
     pub(crate) async fn send(&self, head: RequestHead, body: Body) -> Result<Response, SendError> {
         let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
         if head.is_upgrade {
-            return change_protocol(sender, head, body).await;
+            // On the heap, for those few that ask for it.
+            return Box::pin(change_protocol(sender, head, body)).await;
         }
         let end = http_body::Body::is_end_stream(&body);
         let (response, stream) = sender.send_request(outgoing(head)?, end).map_err(not_sent)?;
