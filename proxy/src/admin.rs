@@ -115,6 +115,8 @@ pub(crate) struct UnreadyListener {
     pub(crate) routes: Vec<String>,
     /// Secrets that have not come.
     pub(crate) secrets: Vec<String>,
+    /// HTTP filters that have not come.
+    pub(crate) filters: Vec<String>,
 }
 
 /// What `POST /drain_listeners` asks for. Source: Envoy docs, `/drain_listeners`.

@@ -9,6 +9,7 @@ pub(crate) mod control;
 mod counters;
 pub(crate) mod dial;
 mod dump;
+mod extensions;
 pub(crate) mod history;
 mod listeners;
 mod names;

@@ -6,6 +6,7 @@ mod config_files;
 mod cors;
 mod dump;
 mod edge;
+mod extensions;
 mod fault;
 mod grpc_stats;
 mod hash;

@@ -3,7 +3,7 @@
 //! Each function takes the value of the `google.protobuf.Any` (without its type URL) and answers with the value and the problems to list,
 //! or with the rejection to NACK. Nothing here panics, whatever the bytes.
 use envoy_types::pb::envoy::config::{
-    bootstrap, cluster as pb_cluster, endpoint, listener as pb_listener, route,
+    bootstrap, cluster as pb_cluster, core, endpoint, listener as pb_listener, route,
 };
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as pb_tls;
 use prost::Message;
@@ -13,6 +13,7 @@ use crate::bootstrap::Bootstrap;
 use crate::cluster::Cluster;
 use crate::endpoint::LoadAssignment;
 use crate::field::{Context, Converted, FieldPath, Problem, Rejection};
+use crate::http_filter::discovered::FilterResource;
 use crate::istio;
 use crate::listener::Listener;
 use crate::nds::NameTable;
@@ -34,6 +35,8 @@ pub const VIRTUAL_HOST_TYPE: &str = "type.googleapis.com/envoy.config.route.v3.V
 pub const LOAD_ASSIGNMENT_TYPE: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 /// SDS.
 pub const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+/// ECDS.
+pub const EXTENSION_TYPE: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 /// Istio's names for the DNS proxy.
 pub const NAME_TABLE_TYPE: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
 
@@ -115,6 +118,15 @@ pub fn secret(bytes: &[u8]) -> Result<Converted<Secret>, Rejection> {
     )
 }
 
+/// The configuration of an HTTP filter.
+///
+/// # Errors
+/// As [`listener`].
+pub fn http_filter(bytes: &[u8]) -> Result<Converted<FilterResource>, Rejection> {
+    let name = |proto: &core::v3::TypedExtensionConfig| proto.name.clone();
+    resource("extension", bytes, name, FilterResource::from_proto)
+}
+
 /// Istio's name table.
 ///
 /// # Errors
@@ -156,6 +168,7 @@ pub fn judge(type_url: &str, bytes: &[u8]) -> Option<Result<Vec<Problem>, Reject
         VIRTUAL_HOST_TYPE => virtual_host(bytes).map(problems),
         LOAD_ASSIGNMENT_TYPE => load_assignment(bytes).map(problems),
         SECRET_TYPE => secret(bytes).map(problems),
+        EXTENSION_TYPE => http_filter(bytes).map(problems),
         NAME_TABLE_TYPE => name_table(bytes).map(problems),
         _ => return None,
     })

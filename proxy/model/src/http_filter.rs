@@ -1,6 +1,7 @@
 //! HTTP filters, one file each. Filters are positional: names repeat under Istio.
 pub mod alpn;
 pub mod cors;
+pub mod discovered;
 pub mod ext_authz;
 pub mod fault;
 pub mod grpc_stats;
@@ -45,6 +46,8 @@ pub enum HttpFilter {
     GrpcWeb,
     /// Istio's standard metrics.
     IstioStats(IstioStats),
+    /// What it is comes by itself.
+    Discovered(Box<discovered::DiscoveredFilter>),
 }
 
 /// A filter at its place in the chain.
@@ -110,15 +113,19 @@ impl Filter {
             }
         });
         choices!(http_filter::ConfigType {
-            supported { TypedConfig }
-            refused { ConfigDiscovery: "extension discovery has no behaviour here" }
+            supported { TypedConfig, ConfigDiscovery }
         });
         let any = match config_type {
             Some(http_filter::ConfigType::TypedConfig(any)) => Some(any),
-            Some(http_filter::ConfigType::ConfigDiscovery(_)) => {
-                return Err(at
-                    .field("config_discovery")
-                    .reject("extension discovery is not supported"));
+            Some(http_filter::ConfigType::ConfigDiscovery(proto)) => {
+                let name = at.field("name").not_empty(name)?;
+                let at = at.field("config_discovery");
+                let discovered = discovered::DiscoveredFilter::from_proto(&at, proto, &name)?;
+                return Ok(Self::Middle(Box::new(PlacedFilter {
+                    filter: HttpFilter::Discovered(Box::new(discovered)),
+                    filter_name: name,
+                    starts_disabled: disabled,
+                })));
             }
             None => None,
         };

@@ -59,6 +59,7 @@ impl From<UnreadyListener> for Dump {
             name,
             routes,
             secrets,
+            filters,
         } = listener;
         let number = number(&name);
         let routes = routes
@@ -67,9 +68,12 @@ impl From<UnreadyListener> for Dump {
         let secrets = secrets
             .into_iter()
             .map(|name| format!("shared target SdsApi {name}"));
+        let filters = filters
+            .into_iter()
+            .map(|name| format!("shared target FilterConfigSubscription init {name}"));
         Self {
             name: format!("init manager Listener-local-init-manager {name} {number}"),
-            target_names: routes.chain(secrets).collect(),
+            target_names: routes.chain(secrets).chain(filters).collect(),
         }
     }
 }

@@ -138,6 +138,7 @@ impl AdminView for Fake {
             name: "web".to_owned(),
             routes: vec!["r1".to_owned()],
             secrets: vec!["ca".to_owned()],
+            filters: vec!["f1".to_owned()],
         }]
     }
     fn name_table(&self) -> Option<Arc<NameTable>> {
@@ -174,6 +175,7 @@ impl AdminView for Fake {
             routes: DumpSection::default(),
             endpoints: DumpSection::default(),
             secrets: DumpSection::default(),
+            filters: None,
         }
     }
     fn problems(&self) -> Problems {
@@ -464,7 +466,8 @@ fn init_dump_shows_what_listeners_wait_for() {
         &format!("   \"name\": \"init manager Listener-local-init-manager web {number}\","),
         "   \"target_names\": [",
         "    \"shared target RdsRouteConfigSubscription RDS init r1\",",
-        "    \"shared target SdsApi ca\"",
+        "    \"shared target SdsApi ca\",",
+        "    \"shared target FilterConfigSubscription init f1\"",
         "   ]\n  }\n ]\n}\n",
     ]
     .join("\n");

@@ -8,6 +8,7 @@ use outrigger_model::bootstrap::ConfigServer;
 use outrigger_model::cluster::Cluster as ClusterConfig;
 use outrigger_model::filter_chain::{FilterChain, NetworkFilter, TerminalFilter};
 use outrigger_model::hcm::{HttpConnectionManager, RouteSource};
+use outrigger_model::http_filter::PlacedFilter;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 use outrigger_model::scoped_routes::ScopeSource;
 
@@ -85,6 +86,10 @@ pub(super) trait Cells {
     fn table(&mut self, name: &str) -> Arc<RouteCell>;
     /// Of a server's scopes.
     fn scopes(&mut self, server: &ConfigServer) -> Arc<ScopeCell>;
+    /// The filters that are there in the place of discovered ones; `None`: none is discovered.
+    fn filters(&self, configured: &[PlacedFilter]) -> Option<Vec<PlacedFilter>>;
+    /// Updates of these filters are for this connection manager.
+    fn follow(&mut self, manager: &Arc<ConnectionManager>, in_use: Vec<PlacedFilter>);
 }
 
 /// The runtime listener. Chains that `previous` has too are taken over.
@@ -180,7 +185,7 @@ impl Builder<'_> {
                 let proxy = TcpProxy::new(tcp, clusters, access_log, istio_stats, local_peers, registry);
                 Terminal::Tcp(proxy)
             }
-            TerminalFilter::Http(http) => Terminal::Http(Arc::new(self.manager(http)?)),
+            TerminalFilter::Http(http) => Terminal::Http(self.manager(http)?),
         };
         Ok(Chain {
             name: config.name.as_str().into(),
@@ -193,7 +198,7 @@ impl Builder<'_> {
         })
     }
 
-    fn manager(&mut self, config: &HttpConnectionManager) -> Result<ConnectionManager, BuildError> {
+    fn manager(&mut self, config: &HttpConnectionManager) -> Result<Arc<ConnectionManager>, BuildError> {
         let routes = match &config.routes {
             RouteSource::Rds { name, .. } => Routes::Table(self.cells.table(name)),
             RouteSource::Inline(table) => {
@@ -208,7 +213,9 @@ impl Builder<'_> {
                 },
             },
         };
+        let discovered = self.cells.filters(&config.filters);
         let parts = Parts {
+            discovered: discovered.as_deref(),
             direction: self.direction,
             routes,
             access_log: AccessLogger::build(&config.access_log, &self.shared.sinks)?,
@@ -216,6 +223,11 @@ impl Builder<'_> {
             istio: &self.shared.istio,
             registry: &self.shared.registry,
         };
-        Ok(ConnectionManager::new(config.clone(), parts).map_err(Box::new)?)
+        let manager = ConnectionManager::new(config.clone(), parts).map_err(Box::new)?;
+        let manager = Arc::new(manager);
+        if let Some(in_use) = discovered {
+            self.cells.follow(&manager, in_use);
+        }
+        Ok(manager)
     }
 }

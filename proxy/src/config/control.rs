@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SCOPE_TYPE,
-    SECRET_TYPE, VIRTUAL_HOST_TYPE,
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE,
+    SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 use outrigger_model::nds::NameTable;
 use outrigger_model::secret::Secret;
@@ -258,6 +258,8 @@ impl Control {
             self.wishes.set(ROUTE_TABLE_TYPE, wanted);
             self.wishes
                 .set(VIRTUAL_HOST_TYPE, self.listeners.parts.wanted_hosts());
+            let wanted = self.listeners.wanted_filters();
+            self.wishes.set(EXTENSION_TYPE, wanted);
         }
         let wanted = self.wanted_secrets();
         self.want_secret_files(&wanted);
@@ -283,6 +285,7 @@ impl Control {
             SECRET_TYPE => self.offer_secret(server, name, version, bytes),
             SCOPE_TYPE => self.listeners.parts.offer_scope(server, name, version, bytes),
             VIRTUAL_HOST_TYPE => self.listeners.parts.offer_host(server, name, version, bytes),
+            EXTENSION_TYPE => self.listeners.extensions.offer(server, name, version, bytes),
             NAME_TABLE_TYPE => self.names.offer(version, bytes),
             // Nobody asked for it: ignored, as xds-client does with whole responses.
             _ => Ok(()),
@@ -295,6 +298,7 @@ impl Control {
             LISTENER_TYPE => self.listeners.remove(name),
             SCOPE_TYPE => self.listeners.parts.remove_scope(server, name),
             VIRTUAL_HOST_TYPE => self.listeners.parts.remove_host(server, name),
+            EXTENSION_TYPE => self.listeners.extensions.remove(server, name),
             // Endpoints and routes live as long as what refers to them (Envoy: removal of EDS and RDS resources changes nothing).
             _ => {}
         }
@@ -364,6 +368,7 @@ impl Control {
         self.clusters
             .publish_warm(&self.secrets, &self.shared, &self.workers);
         self.listeners.publish_routes(&self.shared);
+        self.listeners.extensions.publish(&self.shared);
         let clusters_ready = !self.dynamic.0 || (self.answered.0 && self.clusters.warming.is_empty());
         if clusters_ready || self.initialized {
             self.listeners

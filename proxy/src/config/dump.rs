@@ -6,6 +6,7 @@ use outrigger_model::dump::{ConfigDump, DumpResource, DumpSection, DumpState};
 use prost::Message as _;
 
 use super::control::Control;
+use super::listeners::Unready;
 use super::store::Store;
 
 impl Control {
@@ -23,11 +24,12 @@ impl Control {
             routes: section(&self.listeners.routes, |_| false),
             endpoints: section(&self.clusters.endpoints, |_| false),
             secrets: self.secrets_section(),
+            filters: self.filters_section(),
         }
     }
 
-    /// Every listener that waits, with the route tables and the secrets that it waits for, sorted by name.
-    pub(crate) fn unready_listeners(&self) -> Vec<(String, Vec<String>, Vec<String>)> {
+    /// Every listener that waits, with what it waits for, sorted by name.
+    pub(crate) fn unready_listeners(&self) -> Vec<Unready> {
         self.listeners.unready(&self.secrets)
     }
 
@@ -39,6 +41,15 @@ impl Control {
             version_info: String::new(),
             resources: received.chain(self.awaited_secrets()).collect(),
         }
+    }
+
+    fn filters_section(&self) -> Option<DumpSection> {
+        let extensions = &self.listeners.extensions;
+        let sections = extensions.stores.values().map(|store| section(store, |_| false));
+        extensions.is_in_use().then(|| DumpSection {
+            version_info: String::new(),
+            resources: sections.flat_map(|section| section.resources).collect(),
+        })
     }
 
     /// Asked for, and not come. Envoy shows them so, its date being that of the subscription; no date is kept here.

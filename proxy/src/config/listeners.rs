@@ -11,6 +11,7 @@ use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
 use outrigger_model::decode;
 use outrigger_model::filter_chain::{FilterChain, TerminalFilter};
 use outrigger_model::hcm::RouteSource;
+use outrigger_model::http_filter::PlacedFilter;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 use outrigger_model::scoped_routes::{ScopeSource, ScopedRoutes};
 
@@ -18,10 +19,12 @@ use self::sockets::{Addresses, Sockets};
 use super::build::{self, Cells, Shared};
 use super::clusters::waited;
 use super::counters::ListenerChanges;
+use super::extensions::Extensions;
 use super::scopes::{self, RouteParts};
 use super::secrets::{self, Secrets, Wanted};
 use super::store::{Changes, Offered, Pending, Store};
 use super::wishes::ByServer;
+use crate::http::manager::ConnectionManager;
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::http::scoped_routes::ScopeCell;
 use crate::listener::accept;
@@ -40,6 +43,8 @@ pub(super) struct Listeners {
     pub(super) routes: Store<()>,
     /// SRDS and VHDS.
     pub(super) parts: RouteParts,
+    /// ECDS.
+    pub(super) extensions: Extensions,
     /// Accepted, not in use yet.
     pub(super) warming: BTreeMap<String, Warming>,
     /// In use.
@@ -70,6 +75,15 @@ pub(super) struct Active {
     pub(super) bound: Vec<SocketAddr>,
 }
 
+/// A listener that waits, and what for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unready {
+    pub(crate) name: String,
+    pub(crate) routes: Vec<String>,
+    pub(crate) secrets: Vec<String>,
+    pub(crate) filters: Vec<String>,
+}
+
 impl Active {
     /// It has sockets, and for exactly these addresses.
     fn is_bound_to(&self, addresses: &[SocketAddr]) -> bool {
@@ -83,6 +97,7 @@ impl Listeners {
     pub(super) fn new(registry: &Registry) -> Self {
         Self {
             parts: RouteParts::default(),
+            extensions: Extensions::default(),
             replacements: 0,
             addresses: Addresses::default(),
             store: Store::new(Changes::new(registry, "listener_manager.listener")),
@@ -289,6 +304,12 @@ impl Listeners {
         }))
     }
 
+    /// The HTTP filters to subscribe, by server.
+    pub(super) fn wanted_filters(&mut self) -> ByServer {
+        let listeners: Vec<_> = self.needed().collect();
+        self.extensions.wanted(&listeners)
+    }
+
     /// The route tables that a listener needs, as far as that is known.
     fn rds_names<'a>(
         &'a self,
@@ -356,6 +377,7 @@ impl Listeners {
         let mut cells = RouteCells {
             tables: &mut self.route_cells,
             parts: &mut self.parts,
+            extensions: &mut self.extensions,
         };
         let previous = self.active.get(name).map(|active| active.cell.load());
         let listener = match build::listener(shared, secrets, &config, previous.as_deref(), &mut cells) {
@@ -425,8 +447,8 @@ impl Listeners {
             .filter(wanted)
     }
 
-    /// Every listener that waits, with the route tables and the secrets that it waits for.
-    pub(super) fn unready(&self, secrets: &Secrets) -> Vec<(String, Vec<String>, Vec<String>)> {
+    /// Every listener that waits, with what it waits for.
+    pub(super) fn unready(&self, secrets: &Secrets) -> Vec<Unready> {
         let of = |name: &String| {
             let config = self.store.get(name)?;
             let missing = |(name, _): &(String, ConfigSource)| self.routes.get(name).is_none();
@@ -437,7 +459,12 @@ impl Listeners {
                 .collect();
             let tls = chains(config).filter_map(|chain| chain.tls.as_ref());
             let awaited: BTreeSet<_> = tls.flat_map(|tls| secrets.missing(&tls.common)).collect();
-            Some((name.clone(), Vec::from_iter(routes), Vec::from_iter(awaited)))
+            Some(Unready {
+                name: name.clone(),
+                routes: Vec::from_iter(routes),
+                secrets: Vec::from_iter(awaited),
+                filters: self.extensions.awaited(config),
+            })
         };
         self.warming.keys().filter_map(of).collect()
     }
@@ -458,6 +485,7 @@ impl Listeners {
         });
         routes
             && scopes
+            && self.extensions.is_warm(config, since)
             && chains(config)
                 .filter_map(|chain| chain.tls.as_ref())
                 .all(|tls| secrets.is_warm(&tls.common, since))
@@ -482,7 +510,7 @@ pub(super) fn holds_key(config: &ListenerConfig) -> bool {
     tls.any(|tls| secrets::holds_key(&tls.common))
 }
 
-fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {
+pub(super) fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {
     config.filter_chains.iter().chain(&config.default_filter_chain)
 }
 
@@ -490,6 +518,7 @@ fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {
 struct RouteCells<'a> {
     tables: &'a mut BTreeMap<String, Arc<RouteCell>>,
     parts: &'a mut RouteParts,
+    extensions: &'a mut Extensions,
 }
 
 impl Cells for RouteCells<'_> {
@@ -502,6 +531,14 @@ impl Cells for RouteCells<'_> {
 
     fn scopes(&mut self, server: &ConfigServer) -> Arc<ScopeCell> {
         self.parts.cell(server)
+    }
+
+    fn filters(&self, configured: &[PlacedFilter]) -> Option<Vec<PlacedFilter>> {
+        self.extensions.resolved(configured)
+    }
+
+    fn follow(&mut self, manager: &Arc<ConnectionManager>, in_use: Vec<PlacedFilter>) {
+        self.extensions.follow(manager, in_use);
     }
 }
 

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SCOPE_TYPE,
-    SECRET_TYPE, VIRTUAL_HOST_TYPE,
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE,
+    SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 
 use super::control::Control;
@@ -52,6 +52,9 @@ impl Control {
         }
         for store in self.listeners.parts.hosts.values() {
             list(VIRTUAL_HOST_TYPE, store, &mut listed);
+        }
+        for store in self.listeners.extensions.stores.values() {
+            list(EXTENSION_TYPE, store, &mut listed);
         }
         for store in self.secret_stores.values() {
             list(SECRET_TYPE, store, &mut listed);

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use outrigger_model::bootstrap::{AdsConfig, AdsMode, ConfigServer, GrpcServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE, SCOPE_TYPE,
-    SECRET_TYPE, VIRTUAL_HOST_TYPE,
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE,
+    SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 use outrigger_model::document::{read_response, request_to_json, response_from_json};
 use xds_client::{
@@ -339,6 +339,14 @@ impl Service {
             ROUTE_TABLE_TYPE => service!("route", "Route", "Routes", "routes"),
             SCOPE_TYPE => service!("route", "ScopedRoutes", "ScopedRoutes", "scoped-routes"),
             VIRTUAL_HOST_TYPE => service!("route", "VirtualHost", "VirtualHosts", "virtual-hosts"),
+            EXTENSION_TYPE => {
+                service!(
+                    "extension",
+                    "ExtensionConfig",
+                    "ExtensionConfigs",
+                    "extension_configs"
+                )
+            }
             SECRET_TYPE => service!("secret", "Secret", "Secrets", "secrets"),
             _ => None,
         }
@@ -419,6 +427,12 @@ mod tests {
             "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
             "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters",
             "/v3/discovery:clusters",
+        );
+        check(
+            EXTENSION_TYPE,
+            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
+            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs",
+            "/v3/discovery:extension_configs",
         );
         check(
             SECRET_TYPE,

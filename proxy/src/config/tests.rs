@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod addresses;
+mod extensions;
 mod order;
 mod snapshot;
 mod waiting;

@@ -2,7 +2,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
-use outrigger_model::decode::{CLUSTER_TYPE, LISTENER_TYPE, SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE};
+use outrigger_model::decode::{
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
+};
 use xds_client::WILDCARD;
 
 /// Names by type.
@@ -37,7 +39,7 @@ impl Wishes {
         let is_read_elsewhere =
             |server: &ConfigServer| type_url == SECRET_TYPE && matches!(server, ConfigServer::Path(_));
         wanted.retain(|server, _| !is_read_elsewhere(server));
-        let is_by_server = [SECRET_TYPE, SCOPE_TYPE, VIRTUAL_HOST_TYPE].contains(&type_url);
+        let is_by_server = [SECRET_TYPE, SCOPE_TYPE, VIRTUAL_HOST_TYPE, EXTENSION_TYPE].contains(&type_url);
         let conflicts = if is_by_server { Vec::new() } else { twice(&wanted) };
         for name in conflicts {
             tracing::error!(

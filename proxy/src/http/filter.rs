@@ -7,6 +7,7 @@ mod alpn;
 mod cors;
 mod fault;
 mod local_ratelimit;
+mod missing;
 mod peer_metadata;
 mod settings;
 
@@ -149,7 +150,10 @@ pub(crate) struct FilterChain(Box<[Placed]>);
 struct Placed {
     name: Box<str>,
     starts_disabled: bool,
-    filter: Box<dyn Filter>,
+    /// Of the list of the connection manager.
+    index: usize,
+    /// Lists that follow one another share what stays the same.
+    filter: Arc<dyn Filter>,
 }
 
 /// What filters are made from besides their configuration.
@@ -170,19 +174,35 @@ impl Scope<'_> {
     }
 }
 
+/// Filters, and the list that they were made from.
+pub(super) struct Earlier<'a> {
+    pub(super) configs: &'a [PlacedFilter],
+    pub(super) chain: &'a FilterChain,
+}
+
+impl Earlier<'_> {
+    /// The filter at this place, if it was the same: it keeps its tokens, and requests that it counts.
+    fn same(&self, index: usize, config: &PlacedFilter) -> Option<Arc<dyn Filter>> {
+        self.configs.get(index).filter(|earlier| *earlier == config)?;
+        let placed = self.chain.0.iter().find(|placed| placed.index == index)?;
+        Some(placed.filter.clone())
+    }
+}
+
 /// The filter of a configuration; `None`: it does nothing with heads.
-fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Box<dyn Filter>>, regex::Error> {
+fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Arc<dyn Filter>>, regex::Error> {
     Ok(Some(match config {
         HttpFilter::PeerMetadata(config) => {
-            Box::new(peer_metadata::PeerMetadataFilter::new(config, scope.local_peers))
+            Arc::new(peer_metadata::PeerMetadataFilter::new(config, scope.local_peers))
         }
-        HttpFilter::Alpn(config) => Box::new(alpn::AlpnFilter::new(config)),
-        HttpFilter::Fault(config) => Box::new(fault::FaultFilter::new(config, scope)?),
-        HttpFilter::Cors(_) => Box::new(cors::Cors::new(scope)),
-        HttpFilter::LocalRateLimit(config) => Box::new(local_ratelimit::LocalRateLimitFilter::new(
+        HttpFilter::Alpn(config) => Arc::new(alpn::AlpnFilter::new(config)),
+        HttpFilter::Fault(config) => Arc::new(fault::FaultFilter::new(config, scope)?),
+        HttpFilter::Cors(_) => Arc::new(cors::Cors::new(scope)),
+        HttpFilter::LocalRateLimit(config) => Arc::new(local_ratelimit::LocalRateLimitFilter::new(
             config,
             scope.registry,
         )?),
+        HttpFilter::Discovered(_) => Arc::new(missing::MissingFilter),
         HttpFilter::GrpcStats(_)
         | HttpFilter::StatefulSession(_)
         | HttpFilter::GrpcWeb
@@ -191,17 +211,27 @@ fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Box<dyn Filter
 }
 
 impl FilterChain {
-    /// Builds the chain.
+    /// Builds the chain; what an earlier one has too is taken over.
     ///
     /// # Errors
     /// A regular expression does not compile (the model refuses such before).
-    pub(super) fn new(configs: &[PlacedFilter], scope: &Scope<'_>) -> Result<Self, regex::Error> {
+    pub(super) fn new(
+        configs: &[PlacedFilter],
+        scope: &Scope<'_>,
+        earlier: Option<&Earlier<'_>>,
+    ) -> Result<Self, regex::Error> {
         let mut chain = Vec::with_capacity(configs.len());
-        for config in configs {
-            if let Some(filter) = build(&config.filter, scope)? {
+        for (index, config) in configs.iter().enumerate() {
+            let same = earlier.and_then(|earlier| earlier.same(index, config));
+            let filter = match same {
+                Some(filter) => Some(filter),
+                None => build(&config.filter, scope)?,
+            };
+            if let Some(filter) = filter {
                 chain.push(Placed {
                     name: config.filter_name.as_str().into(),
                     starts_disabled: config.starts_disabled,
+                    index,
                     filter,
                 });
             }

@@ -2,14 +2,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
 use outrigger_model::hcm::{self as model, HeadersWithUnderscores, HttpConnectionManager};
-use outrigger_model::http_filter::HttpFilter;
 use outrigger_model::http_filter::grpc_stats::GrpcStats;
+use outrigger_model::http_filter::{HttpFilter, PlacedFilter};
 use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
-use super::filter::{FilterChain, Scope};
+use super::filter::{Earlier, FilterChain, Scope};
 use super::scoped_routes::Routes;
 use super::stream;
 use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores};
@@ -34,6 +35,8 @@ pub(crate) struct ConnectionManager {
     pub(crate) istio_stats: Vec<IstioStats>,
     /// The `grpc_stats` filter.
     pub(crate) grpc_stats: Option<GrpcStats>,
+    /// The same with the filters that came last; `None`: all filters are written in the listener.
+    latest: Option<Box<ArcSwapOption<ConnectionManager>>>,
     /// The `server` header.
     pub(crate) server_name: HeaderValue,
     /// Logs.
@@ -115,6 +118,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) routes: Routes,
     /// Its logs.
     pub(crate) access_log: AccessLogger,
+    /// Its filters as far as they have come, if some come by themselves; else those of its configuration count.
+    pub(crate) discovered: Option<&'a [PlacedFilter]>,
     /// Who this proxy is, for the peer metadata filter.
     pub(crate) local_peers: &'a LocalPeers,
     /// Istio's metrics of this process.
@@ -123,35 +128,75 @@ pub(crate) struct Parts<'a> {
     pub(crate) registry: &'a Registry,
 }
 
+/// What filters are made from besides their configuration.
+pub(crate) struct Surroundings<'a> {
+    /// Who this proxy is, for the peer metadata filter.
+    pub(crate) local_peers: &'a LocalPeers,
+    /// Istio's metrics of this process.
+    pub(crate) istio: &'a Arc<IstioMetrics>,
+    /// Where counters are registered.
+    pub(crate) registry: &'a Registry,
+}
+
+/// All filters of a list.
+struct Filters {
+    chain: FilterChain,
+    istio_stats: Vec<IstioStats>,
+    grpc_stats: Option<GrpcStats>,
+}
+
+impl Filters {
+    fn new(
+        configs: &[PlacedFilter],
+        stat_prefix: &str,
+        direction: TrafficDirection,
+        surroundings: &Surroundings<'_>,
+        earlier: Option<&Earlier<'_>>,
+    ) -> Result<Self, regex::Error> {
+        let scope = Scope {
+            registry: surroundings.registry,
+            prefix: format!("http.{stat_prefix}."),
+            local_peers: surroundings.local_peers,
+        };
+        let istio_stats = configs.iter().filter_map(|placed| match &placed.filter {
+            HttpFilter::IstioStats(stats) => Some(IstioStats::new(stats, direction, surroundings.istio)),
+            _ => None,
+        });
+        let grpc_stats = configs.iter().find_map(|placed| match &placed.filter {
+            HttpFilter::GrpcStats(stats) => Some(stats.clone()),
+            _ => None,
+        });
+        Ok(Self {
+            chain: FilterChain::new(configs, &scope, earlier)?,
+            istio_stats: istio_stats.collect(),
+            grpc_stats,
+        })
+    }
+}
+
 impl ConnectionManager {
     /// Builds the runtime object.
     ///
     /// # Errors
     /// A regular expression does not compile (the model refuses such before).
     pub(crate) fn new(config: HttpConnectionManager, parts: Parts<'_>) -> Result<Self, regex::Error> {
-        let scope = Scope {
-            registry: parts.registry,
-            prefix: format!("http.{}.", config.stat_prefix),
+        let surroundings = Surroundings {
             local_peers: parts.local_peers,
+            istio: parts.istio,
+            registry: parts.registry,
         };
-        let filters = FilterChain::new(&config.filters, &scope)?;
-        let istio_stats = config.filters.iter().filter_map(|placed| match &placed.filter {
-            HttpFilter::IstioStats(stats) => Some(IstioStats::new(stats, parts.direction, parts.istio)),
-            _ => None,
-        });
-        let grpc_stats = config.filters.iter().find_map(|placed| match &placed.filter {
-            HttpFilter::GrpcStats(stats) => Some(stats.clone()),
-            _ => None,
-        });
+        let configs = parts.discovered.unwrap_or(&config.filters);
+        let filters = Filters::new(configs, &config.stat_prefix, parts.direction, &surroundings, None)?;
         let mut kept_response_headers = parts.access_log.response_headers();
         // Tells metrics how a gRPC call ended, when there are no trailers.
         kept_response_headers.push(GRPC_STATUS);
         Ok(Self {
             direction: parts.direction,
             routes: parts.routes,
-            filters,
-            istio_stats: istio_stats.collect(),
-            grpc_stats,
+            filters: filters.chain,
+            istio_stats: filters.istio_stats,
+            grpc_stats: filters.grpc_stats,
+            latest: parts.discovered.map(|_| Box::default()),
             server_name: HeaderValue::from_str(&config.server_name)
                 .unwrap_or_else(|_| HeaderValue::from_static("envoy")),
             access_log: parts.access_log,
@@ -160,6 +205,46 @@ impl ConnectionManager {
             options: options(&config, parts.registry),
             config,
         })
+    }
+
+    /// Streams that begin from now on pass the filters of `after`, which come after those of `before`. For a manager that has discovered
+    /// filters.
+    ///
+    /// # Errors
+    /// A regular expression does not compile (the model refuses such before).
+    pub(crate) fn set_filters(
+        &self,
+        before: &[PlacedFilter],
+        after: &[PlacedFilter],
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(), regex::Error> {
+        let Some(latest) = &self.latest else {
+            return Ok(());
+        };
+        let current = latest.load_full();
+        let earlier = Earlier {
+            configs: before,
+            chain: current
+                .as_deref()
+                .map_or(&self.filters, |current| &current.filters),
+        };
+        let prefix = &self.config.stat_prefix;
+        let filters = Filters::new(after, prefix, self.direction, surroundings, Some(&earlier))?;
+        latest.store(Some(Arc::new(Self {
+            config: self.config.clone(),
+            direction: self.direction,
+            routes: self.routes.clone(),
+            filters: filters.chain,
+            istio_stats: filters.istio_stats,
+            grpc_stats: filters.grpc_stats,
+            latest: None,
+            server_name: self.server_name.clone(),
+            access_log: self.access_log.clone(),
+            kept_response_headers: self.kept_response_headers.clone(),
+            stats: self.stats.clone(),
+            options: self.options.clone(),
+        })));
+        Ok(())
     }
 }
 
@@ -213,7 +298,12 @@ pub(crate) struct ConnectionHandler {
 
 impl StreamHandler for ConnectionHandler {
     async fn handle(&self, request: Request) -> Response {
-        stream::run(&self.manager, &self.downstream, request).await
+        let latest = match &self.manager.latest {
+            None => None,
+            Some(latest) => latest.load_full(),
+        };
+        let manager = latest.as_ref().unwrap_or(&self.manager);
+        stream::run(manager, &self.downstream, request).await
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response {

@@ -12,7 +12,7 @@ use crate::codec::RequestHead;
 const PART_END: char = '\n';
 
 /// The tables of a connection manager.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Routes {
     /// One.
     Table(Arc<RouteCell>),

@@ -117,13 +117,12 @@ impl AdminView for ServerState {
 
     fn unready(&self) -> Vec<UnreadyListener> {
         let unready = self.control.borrow().unready_listeners();
-        let unready = unready
-            .into_iter()
-            .map(|(name, routes, secrets)| UnreadyListener {
-                name,
-                routes,
-                secrets,
-            });
+        let unready = unready.into_iter().map(|listener| UnreadyListener {
+            name: listener.name,
+            routes: listener.routes,
+            secrets: listener.secrets,
+            filters: listener.filters,
+        });
         unready.collect()
     }
 

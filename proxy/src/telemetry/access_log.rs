@@ -48,9 +48,9 @@ pub(crate) enum AccessLogError {
 }
 
 /// The access logs of one listener, connection manager or TCP proxy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AccessLogger {
-    logs: Box<[Log]>,
+    logs: Arc<[Log]>,
 }
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl AccessLogger {
 
     /// Writes the entry to every log whose filter lets it pass. Call it once per stream, after `finish`.
     pub(crate) fn log(&self, entry: &Entry<'_>) {
-        for log in &self.logs {
+        for log in &*self.logs {
             if log.filter.passes(entry.info) {
                 local::append(&log.sink, |buffer| log.format.write(entry, buffer));
             }

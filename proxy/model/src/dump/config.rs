@@ -36,6 +36,8 @@ pub struct ConfigDump {
     pub endpoints: DumpSection,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`; private keys may be in it, they are redacted.
     pub secrets: DumpSection,
+    /// `envoy.config.core.v3.TypedExtensionConfig`, of HTTP filters; `None`: none is discovered, and there is no such section.
+    pub filters: Option<DumpSection>,
 }
 
 /// The resources of one type.
@@ -171,7 +173,8 @@ impl ConfigDump {
             &self.endpoints,
             &self.secrets,
         ];
-        let resources = sections.into_iter().flat_map(|section| &section.resources);
+        let sections = sections.into_iter().chain(&self.filters);
+        let resources = sections.flat_map(|section| &section.resources);
         let contents = resources.map(|resource| resource.bytes.as_ref());
         let types: Vec<_> = SECTIONS.iter().map(|section| section.resource_type).collect();
         let dumps = [
@@ -235,7 +238,7 @@ impl ConfigDump {
         let mut printed = 0;
         printer.json.key("configs");
         printer.json.begin_array();
-        for section in wanted(include_eds) {
+        for section in self.wanted(include_eds) {
             let descriptor = printer
                 .descriptors
                 .message(&format!("envoy.admin.v3.{}", section.message));
@@ -308,7 +311,7 @@ impl ConfigDump {
         field: &str,
         include_eds: bool,
     ) -> Result<(), RenderError> {
-        for section in wanted(include_eds) {
+        for section in self.wanted(include_eds) {
             let Some(list) = section.lists.iter().find(|list| list.field == field) else {
                 let descriptor = printer
                     .descriptors
@@ -377,14 +380,18 @@ impl ConfigDump {
             Shape::Listeners => Some(&self.listeners),
             Shape::Routes => Some(&self.routes),
             Shape::Secrets => Some(&self.secrets),
+            Shape::Filters => self.filters.as_ref(),
         }
     }
-}
 
-fn wanted(include_eds: bool) -> impl Iterator<Item = &'static Section> {
-    SECTIONS
-        .iter()
-        .filter(move |section| include_eds || section.shape != Shape::Endpoints)
+    fn wanted(&self, include_eds: bool) -> impl Iterator<Item = &'static Section> {
+        let has_filters = self.filters.is_some();
+        SECTIONS.iter().filter(move |section| match section.shape {
+            Shape::Endpoints => include_eds,
+            Shape::Filters => has_filters,
+            _ => true,
+        })
+    }
 }
 
 impl<'q> Query<'q> {

@@ -135,6 +135,7 @@ fn front(state: &DumpState) -> ConfigDump {
             resources: secrets(&json_file("front/config_dump.json")),
             ..DumpSection::default()
         },
+        filters: None,
     }
 }
 
@@ -293,6 +294,7 @@ fn what_is_static_is_shown_from_the_bootstrap() {
         routes: DumpSection::default(),
         endpoints: DumpSection::default(),
         secrets: DumpSection::default(),
+        filters: None,
     };
     let options = DumpOptions {
         include_eds: true,

@@ -12,6 +12,7 @@ use crate::dump::print::{Place, Printer};
 pub(super) enum Shape {
     Bootstrap,
     Clusters,
+    Filters,
     Endpoints,
     Listeners,
     Routes,
@@ -75,6 +76,14 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
         payload: "cluster",
         resource_type: "envoy.config.cluster.v3.Cluster",
+    },
+    Section {
+        shape: Shape::Filters,
+        message: "EcdsConfigDump",
+        prints_version: false,
+        lists: &[list(ListKind::Dynamic, "ecds_filters", "EcdsFilterConfig")],
+        payload: "ecds_filter",
+        resource_type: "envoy.config.core.v3.TypedExtensionConfig",
     },
     Section {
         shape: Shape::Endpoints,
