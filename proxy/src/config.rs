@@ -13,6 +13,7 @@ mod extensions;
 pub(crate) mod history;
 mod listeners;
 mod names;
+mod owners;
 pub(crate) mod problems;
 mod recipe;
 pub(crate) mod restore;

@@ -83,7 +83,7 @@ pub(super) fn cluster(
 /// The cells of what is discovered.
 pub(super) trait Cells {
     /// Of a route table.
-    fn table(&mut self, name: &str) -> Arc<RouteCell>;
+    fn table(&mut self, server: &ConfigServer, name: &str) -> Arc<RouteCell>;
     /// Of a server's scopes.
     fn scopes(&mut self, server: &ConfigServer) -> Arc<ScopeCell>;
     /// The filters that are there in the place of discovered ones; `None`: none is discovered.
@@ -200,7 +200,7 @@ impl Builder<'_> {
 
     fn manager(&mut self, config: &HttpConnectionManager) -> Result<Arc<ConnectionManager>, BuildError> {
         let routes = match &config.routes {
-            RouteSource::Rds { name, .. } => Routes::Table(self.cells.table(name)),
+            RouteSource::Rds { name, source } => Routes::Table(self.cells.table(&source.server, name)),
             RouteSource::Inline(table) => {
                 let table = RouteTable::new(table, &self.shared.clusters, &self.shared.registry);
                 Routes::Table(RouteCell::new(table.map_err(Box::new)?))

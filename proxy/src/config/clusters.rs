@@ -14,6 +14,7 @@ use outrigger_model::tls::UpstreamTls;
 
 use self::replaced::Replaced;
 use super::build::{self, Shared};
+use super::owners::Owners;
 use super::recipe::Encoded;
 use super::secrets::{self, ClientNeeds, Secrets, Wanted};
 use super::store::{Changes, Offered, Store};
@@ -71,6 +72,8 @@ pub(super) struct Clusters {
     pub(super) store: Store<Kept>,
     /// EDS.
     pub(super) endpoints: Store<KeptEndpoints>,
+    /// Who has them.
+    pub(super) owners: Owners,
     /// Accepted, not in use yet: name and when waiting began.
     pub(super) warming: BTreeMap<String, Instant>,
     /// In use while another of their name waits.
@@ -89,6 +92,7 @@ impl Clusters {
             prepared: BTreeMap::new(),
             store: Store::new(Changes::new(registry, "cluster_manager.cluster")),
             endpoints: Store::default(),
+            owners: Owners::default(),
             warming: BTreeMap::new(),
             aliases: BTreeMap::new(),
         }
@@ -227,7 +231,14 @@ impl Clusters {
             .chain(others.map(|name| &**name));
         accepted
             .filter(|name| !self.replaced.contains(name))
-            .chain(self.replaced.of_service(service))
+            .filter(|name| self.store.get(name).is_some_and(|kept| self.has_source(kept)))
+            .chain(self.replaced.of_service(service, |kept| self.has_source(kept)))
+    }
+
+    /// Its own server is the one that is asked for its endpoints, if it has any of a server.
+    fn has_source(&self, kept: &Kept) -> bool {
+        let source = kept.endpoints.as_ref();
+        source.is_none_or(|Endpoints { service, source }| self.owners.is_of(service, &source.server))
     }
 
     /// Differs from an earlier one if anything that is accepted or in use does.
@@ -258,21 +269,16 @@ impl Clusters {
 
     /// The service names to subscribe, by server. Assignments that nobody wants any more are forgotten.
     pub(super) fn wanted_endpoints(&mut self) -> ByServer {
-        let mut wanted = ByServer::new();
         let mut names: HashSet<&str> = HashSet::new();
         let accepted = self.store.accepted.values().map(|cluster| cluster.model.as_ref());
-        let clusters = accepted.chain(self.replaced.all());
-        for Endpoints { service, source } in clusters.filter_map(|kept| kept.endpoints.as_ref()) {
-            if !wanted.contains_key(&source.server) {
-                wanted.insert(source.server.clone(), BTreeSet::new());
-            }
-            if let Some(of_server) = wanted.get_mut(&source.server) {
-                of_server.insert(service.to_string());
-            }
-            names.insert(service);
-        }
+        let accepted = services(accepted, &mut names);
+        let in_use = services(self.replaced.all(), &mut names);
         self.endpoints.retain(|name| names.contains(name));
-        wanted
+        let asked = self.owners.settle(accepted, in_use);
+        for name in asked.moved {
+            self.endpoints.remove(&name);
+        }
+        asked.wanted
     }
 
     /// The secrets of all clusters, by server.
@@ -356,6 +362,7 @@ impl Clusters {
         let kept = &accepted.model;
         let endpoints = kept
             .service()
+            .filter(|_| self.has_source(kept))
             .and_then(|service| self.endpoints.accepted.get(service));
         let members = endpoints.map(|endpoints| endpoints.model.members);
         let encoded = endpoints.map(|endpoints| endpoints.bytes.clone());
@@ -395,7 +402,8 @@ impl Clusters {
             .endpoints
             .as_ref()
             .is_none_or(|Endpoints { service, source }| {
-                self.endpoints.get(service).is_some() || waited(source, since)
+                let has_come = self.endpoints.get(service).is_some() && self.has_source(kept);
+                has_come || waited(source, since)
             });
         endpoints
             && kept
@@ -439,6 +447,21 @@ impl Kept {
     fn service(&self) -> Option<&str> {
         self.endpoints.as_ref().map(|endpoints| &*endpoints.service)
     }
+}
+
+/// The services of clusters, by server; notes their names.
+fn services<'a>(clusters: impl Iterator<Item = &'a Kept>, names: &mut HashSet<&'a str>) -> ByServer {
+    let mut wanted = ByServer::new();
+    for Endpoints { service, source } in clusters.filter_map(|kept| kept.endpoints.as_ref()) {
+        if !wanted.contains_key(&source.server) {
+            wanted.insert(source.server.clone(), BTreeSet::new());
+        }
+        if let Some(of_server) = wanted.get_mut(&source.server) {
+            of_server.insert(service.to_string());
+        }
+        names.insert(service);
+    }
+    wanted
 }
 
 /// The `initial_fetch_timeout` of `source` is over; never when it is 0.

@@ -281,7 +281,9 @@ impl Control {
                     .offer_endpoints(name, version, bytes, &self.shared, &self.workers)
             }
             LISTENER_TYPE => self.listeners.offer(name, version, bytes, self.workers.len()),
-            ROUTE_TABLE_TYPE => self.listeners.offer_routes(name, version, bytes, &self.shared),
+            ROUTE_TABLE_TYPE => self
+                .listeners
+                .offer_routes(server, name, version, bytes, &self.shared),
             SECRET_TYPE => self.offer_secret(server, name, version, bytes),
             SCOPE_TYPE => self.listeners.parts.offer_scope(server, name, version, bytes),
             VIRTUAL_HOST_TYPE => self.listeners.parts.offer_host(server, name, version, bytes),

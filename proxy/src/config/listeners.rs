@@ -20,6 +20,7 @@ use super::build::{self, Cells, Shared};
 use super::clusters::waited;
 use super::counters::ListenerChanges;
 use super::extensions::Extensions;
+use super::owners::Owners;
 use super::scopes::{self, RouteParts};
 use super::secrets::{self, Secrets, Wanted};
 use super::store::{Changes, Offered, Pending, Store};
@@ -41,6 +42,8 @@ pub(super) struct Listeners {
     pub(super) store: Store<ListenerConfig>,
     /// RDS.
     pub(super) routes: Store<()>,
+    /// Who has them.
+    pub(super) owners: Owners,
     /// SRDS and VHDS.
     pub(super) parts: RouteParts,
     /// ECDS.
@@ -51,13 +54,16 @@ pub(super) struct Listeners {
     pub(super) active: BTreeMap<String, Active>,
     /// What workers look listeners up in.
     pub(super) table: Arc<ListenerTable>,
-    route_cells: BTreeMap<String, Arc<RouteCell>>,
+    route_cells: Tables,
     /// Goes up when one in use gives way to its replacement.
     replacements: u64,
     addresses: Addresses,
     /// Where changes of what is in use are counted.
     pub(super) changes: ListenerChanges,
 }
+
+/// Route tables by who has them, and name.
+type Tables = BTreeMap<(ConfigServer, String), Arc<RouteCell>>;
 
 /// A listener that waits.
 #[derive(Debug)]
@@ -102,6 +108,7 @@ impl Listeners {
             addresses: Addresses::default(),
             store: Store::new(Changes::new(registry, "listener_manager.listener")),
             routes: Store::default(),
+            owners: Owners::default(),
             warming: BTreeMap::new(),
             active: BTreeMap::new(),
             table: Arc::default(),
@@ -230,6 +237,7 @@ impl Listeners {
     /// Why they are rejected.
     pub(super) fn offer_routes(
         &mut self,
+        server: &ConfigServer,
         name: &str,
         version: &str,
         bytes: &[u8],
@@ -248,45 +256,64 @@ impl Listeners {
         let table = table.inspect_err(|reason| self.routes.refuse(name, version, bytes, reason))?;
         self.parts.take_table(name, &pending.model);
         self.routes.accept(name, pending.keep(drop));
-        match self.route_cells.get(name) {
+        // A snapshot does not say whose they were.
+        let owner = self.owners.of(name).unwrap_or(server);
+        let key = (owner.clone(), name.to_owned());
+        match self.route_cells.get(&key) {
             Some(cell) => cell.set(table),
-            None => drop(self.route_cells.insert(name.to_owned(), RouteCell::new(table))),
+            None => drop(self.route_cells.insert(key, RouteCell::new(table))),
         }
         Ok(())
     }
 
     /// The route tables to subscribe, by server. Those that nobody wants any more are forgotten.
     pub(super) fn wanted_routes(&mut self) -> ByServer {
-        let mut wanted = ByServer::new();
         let mut names = BTreeSet::new();
-        for listener in self.needed() {
-            for (name, source) in self.rds_names(&listener) {
-                wanted.entry(source.server).or_default().insert(name.clone());
-                names.insert(name);
+        let mut keys = BTreeSet::new();
+        let mut tables = |listeners: &mut dyn Iterator<Item = Arc<ListenerConfig>>| {
+            let mut wanted = ByServer::new();
+            for listener in listeners {
+                for (name, source) in self.rds_names(&listener) {
+                    let of_server = wanted.entry(source.server.clone()).or_default();
+                    of_server.insert(name.clone());
+                    names.insert(name.clone());
+                    keys.insert((source.server, name));
+                }
             }
-        }
+            wanted
+        };
+        let accepted = tables(&mut self.accepted());
+        let in_use = tables(&mut self.in_use());
         self.routes.retain(|name| names.contains(name));
-        self.route_cells.retain(|name, _| names.contains(name));
+        self.route_cells.retain(|key, _| keys.contains(key));
         self.parts.retain_tables(|name| names.contains(name));
-        wanted
+        let asked = self.owners.settle(accepted, in_use);
+        for name in asked.moved {
+            self.routes.remove(&name);
+        }
+        asked.wanted
     }
 
     /// What is accepted, and what is in use until that is: both need what they name.
     fn needed(&self) -> impl Iterator<Item = Arc<ListenerConfig>> {
-        let accepted = self
-            .store
-            .accepted
-            .values()
-            .map(|listener| listener.model.clone());
-        let in_use = self.active.iter().filter_map(|(name, active)| {
+        self.accepted().chain(self.in_use())
+    }
+
+    fn accepted(&self) -> impl Iterator<Item = Arc<ListenerConfig>> {
+        let accepted = self.store.accepted.values();
+        accepted.map(|listener| listener.model.clone())
+    }
+
+    /// In use, and not accepted any more.
+    fn in_use(&self) -> impl Iterator<Item = Arc<ListenerConfig>> {
+        self.active.iter().filter_map(|(name, active)| {
             let config = active.cell.load().config.clone();
             let is_accepted = self
                 .store
                 .get(name)
                 .is_some_and(|accepted| Arc::ptr_eq(accepted, &config));
             (!is_accepted).then_some(config)
-        });
-        accepted.chain(in_use)
+        })
     }
 
     /// Differs from an earlier one if anything that is accepted or in use does.
@@ -323,13 +350,16 @@ impl Listeners {
     pub(super) fn publish_routes(&mut self, shared: &Shared) {
         for (name, table) in self.parts.take_changed_tables() {
             let compiled = RouteTable::new(&table, &shared.clusters, &shared.registry);
-            match (self.route_cells.get(&name), compiled) {
+            let owner = self.owners.of(&name).cloned();
+            let cell = owner.and_then(|owner| self.route_cells.get(&(owner, name.clone())));
+            match (cell, compiled) {
                 (Some(cell), Ok(table)) => cell.set(table),
                 (None, _) => {}
                 (_, Err(error)) => tracing::error!(table = name, %error, "cannot be put in use"),
             }
         }
-        self.parts.publish_scopes(&mut self.route_cells, shared);
+        let tables = (&self.route_cells, &self.owners);
+        self.parts.publish_scopes(|name| discovered(tables, name), shared);
     }
 
     /// The secrets of all listeners, by server.
@@ -389,7 +419,8 @@ impl Listeners {
             }
         };
         // Scopes that nobody had asked for are there before the first request.
-        self.parts.publish_scopes(&mut self.route_cells, shared);
+        let tables = (&self.route_cells, &self.owners);
+        self.parts.publish_scopes(|name| discovered(tables, name), shared);
         let same_sockets = |active: &Active| {
             let before = active.cell.load();
             before.addresses == listener.addresses && before.config.bind_to_port == config.bind_to_port
@@ -451,7 +482,7 @@ impl Listeners {
     pub(super) fn unready(&self, secrets: &Secrets) -> Vec<Unready> {
         let of = |name: &String| {
             let config = self.store.get(name)?;
-            let missing = |(name, _): &(String, ConfigSource)| self.routes.get(name).is_none();
+            let missing = |(name, source): &(String, ConfigSource)| !self.has_routes(name, source);
             let routes: BTreeSet<_> = self
                 .rds_names(config)
                 .filter(missing)
@@ -469,13 +500,17 @@ impl Listeners {
         self.warming.keys().filter_map(of).collect()
     }
 
+    fn has_routes(&self, name: &str, source: &ConfigSource) -> bool {
+        self.routes.get(name).is_some() && self.owners.is_of(name, &source.server)
+    }
+
     fn is_warm(&self, config: &ListenerConfig, since: Instant, secrets: &Secrets) -> bool {
         let has_hosts = |table: &str| {
             let rest = self.parts.rest_of(table);
             rest.is_none_or(|rest| self.parts.hosts.contains_key(&rest.server) || waited(rest, since))
         };
         let routes = self.rds_names(config).all(|(name, source)| {
-            self.routes.get(&name).is_some() && has_hosts(&name) || waited(&source, since)
+            self.has_routes(&name, &source) && has_hosts(&name) || waited(&source, since)
         });
         let scopes = scoped(config).all(|routes| match &routes.scopes {
             ScopeSource::Discovered { srds, .. } => {
@@ -516,15 +551,15 @@ pub(super) fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterCha
 
 /// The cells that listeners share.
 struct RouteCells<'a> {
-    tables: &'a mut BTreeMap<String, Arc<RouteCell>>,
+    tables: &'a mut Tables,
     parts: &'a mut RouteParts,
     extensions: &'a mut Extensions,
 }
 
 impl Cells for RouteCells<'_> {
     /// Empty until the table comes.
-    fn table(&mut self, name: &str) -> Arc<RouteCell> {
-        let cell = self.tables.entry(name.to_owned());
+    fn table(&mut self, server: &ConfigServer, name: &str) -> Arc<RouteCell> {
+        let cell = self.tables.entry((server.clone(), name.to_owned()));
         cell.or_insert_with(|| RouteCell::new(RouteTable::default()))
             .clone()
     }
@@ -540,6 +575,12 @@ impl Cells for RouteCells<'_> {
     fn follow(&mut self, manager: &Arc<ConnectionManager>, in_use: Vec<PlacedFilter>) {
         self.extensions.follow(manager, in_use);
     }
+}
+
+/// The table of this name, from whoever is asked for it.
+fn discovered((tables, owners): (&Tables, &Owners), name: &str) -> Option<Arc<RouteCell>> {
+    let owner = owners.of(name)?.clone();
+    tables.get(&(owner, name.to_owned())).cloned()
 }
 
 fn scoped(config: &ListenerConfig) -> impl Iterator<Item = &ScopedRoutes> {

@@ -8,6 +8,7 @@ use outrigger_model::decode::{
 };
 
 use super::control::Control;
+use super::owners::Owners;
 use super::store::Store;
 
 /// One thing to know about a resource.
@@ -59,12 +60,26 @@ impl Control {
         for store in self.secret_stores.values() {
             list(SECRET_TYPE, store, &mut listed);
         }
+        list_disputes(LOAD_ASSIGNMENT_TYPE, &self.clusters.owners, &mut listed);
+        list_disputes(ROUTE_TABLE_TYPE, &self.listeners.owners, &mut listed);
         listed.sort_by(|one, other| {
             let key = |each: &Listed| (each.kind, each.type_url, each.resource.clone());
             key(one).cmp(&key(other))
         });
         listed
     }
+}
+
+fn list_disputes(type_url: &'static str, owners: &Owners, listed: &mut Vec<Listed>) {
+    listed.extend(owners.disputes().map(|(name, dispute)| Listed {
+        kind: Kind::Rejected,
+        type_url,
+        resource: name.into(),
+        path: String::new(),
+        reason: dispute.text(),
+        since: dispute.since,
+        version: "".into(),
+    }));
 }
 
 fn list<T>(type_url: &'static str, store: &Store<T>, listed: &mut Vec<Listed>) {

@@ -176,7 +176,7 @@ impl RouteParts {
     }
 
     /// Puts scopes in use. One whose table has not come keeps the table that its key had.
-    pub(super) fn publish_scopes(&mut self, tables: &mut BTreeMap<String, Arc<RouteCell>>, shared: &Shared) {
+    pub(super) fn publish_scopes(&mut self, named: impl Fn(&str) -> Option<Arc<RouteCell>>, shared: &Shared) {
         if !std::mem::take(&mut self.has_new_scopes) {
             return;
         }
@@ -185,7 +185,7 @@ impl RouteParts {
             let stored = self.scopes.get(server).into_iter();
             let scopes = stored.flat_map(|store| store.accepted.values());
             let scopes = scopes.filter_map(|accepted| {
-                let (key, table) = table_of_scope(&accepted.model, shared, |name| tables.get(name).cloned())?;
+                let (key, table) = table_of_scope(&accepted.model, shared, &named)?;
                 let table = table.or_else(|| before.get(&key).cloned())?;
                 Some((key, table))
             });

@@ -4,6 +4,7 @@
 mod addresses;
 mod extensions;
 mod order;
+mod owners;
 mod snapshot;
 mod waiting;
 

@@ -2,9 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
-use outrigger_model::decode::{
-    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
-};
+use outrigger_model::decode::{CLUSTER_TYPE, LISTENER_TYPE, SECRET_TYPE};
 use xds_client::WILDCARD;
 
 /// Names by type.
@@ -39,15 +37,6 @@ impl Wishes {
         let is_read_elsewhere =
             |server: &ConfigServer| type_url == SECRET_TYPE && matches!(server, ConfigServer::Path(_));
         wanted.retain(|server, _| !is_read_elsewhere(server));
-        let is_by_server = [SECRET_TYPE, SCOPE_TYPE, VIRTUAL_HOST_TYPE, EXTENSION_TYPE].contains(&type_url);
-        let conflicts = if is_by_server { Vec::new() } else { twice(&wanted) };
-        for name in conflicts {
-            tracing::error!(
-                type_url,
-                name,
-                "wanted from two servers; what came last counts for both: give one of them another name"
-            );
-        }
         for (server, types) in &mut self.servers {
             if let Some(names) = types.get_mut(type_url) {
                 let now = wanted.remove(server).unwrap_or_default();
@@ -76,13 +65,6 @@ impl Wishes {
                 .map(move |(type_url, names)| (server, *type_url, names))
         })
     }
-}
-
-/// Names that several servers are asked for; resources other than secrets are known by their name alone.
-fn twice(wanted: &ByServer) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let names = wanted.values().filter(|_| wanted.len() > 1).flatten();
-    names.filter(|name| !seen.insert(*name)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -125,14 +107,6 @@ mod tests {
                 "Grpc(GrpcServer { cluster: \"own\", metadata: [] }) RouteConfiguration {\"a\"}"
             ]
         );
-    }
-
-    #[test]
-    fn a_name_of_two_servers_is_noticed() {
-        let (ads, own) = (ConfigServer::Ads, ConfigServer::Grpc(GrpcServer::of("own")));
-        let wanted = by_server(&[(ads.clone(), &["a", "b"]), (own, &["b", "c"])]);
-        assert_eq!(twice(&wanted), ["b"]);
-        assert!(twice(&by_server(&[(ads, &["a"])])).is_empty());
     }
 
     #[test]

@@ -37,10 +37,14 @@ impl Replaced {
     }
 
     /// The clusters in use with endpoints of this service.
-    pub(super) fn of_service<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn of_service<'a>(
+        &'a self,
+        service: &'a str,
+        has_source: impl Fn(&Kept) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a str> {
         let clusters = self.by_name.iter();
         clusters
-            .filter(move |(_, kept)| kept.service() == Some(service))
+            .filter(move |(_, kept)| kept.service() == Some(service) && has_source(kept))
             .map(|(name, _)| name.as_str())
     }
 
