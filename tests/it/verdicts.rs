@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::repo::{SourceFile, root, texts};
 
 /// Fields that the model itself uses up, and how.
-const INSIDE_THE_MODEL: &[(&str, &str)] = &[(
-    "max_direct_response_body_bytes",
-    "longer bodies of direct responses are refused when the table is converted",
-)];
+const INSIDE_THE_MODEL: &[(&str, &str)] = &[
+    (
+        "max_direct_response_body_bytes",
+        "longer bodies of direct responses are refused when the table is converted",
+    ),
+    ("type_names", "DiscoveredFilter::check_type reads them"),
+];
 
 /// The readers of fields whose name several types have: file below `proxy`, then words of the line, without spaces.
 const SHARED: &[(&str, &str, &str)] = &[
@@ -197,6 +200,21 @@ const SHARED: &[(&str, &str, &str)] = &[
     ("Secret.kind", "src/config/secrets.rs", "&secret.kind"),
     ("Secret.name", "src/config/secrets.rs", "name:secret.name"),
     ("SecretRef.name", "src/config/secrets/key.rs", "reference.name"),
+    (
+        "SecretRef.source",
+        "src/config/secrets/key.rs",
+        "reference.source",
+    ),
+    (
+        "DiscoveredFilter.source",
+        "src/config/extensions.rs",
+        "&place.source",
+    ),
+    (
+        "FilterResource.filter",
+        "src/config/extensions.rs",
+        "&resource.filter",
+    ),
     ("StatsTag.name", "src/stats/tags.rs", "tag.name"),
     ("StatsTag.value", "src/stats/tags.rs", "tag.value"),
     ("TcpProxy.access_log", "src/config/build.rs", "&tcp.access_log"),
