@@ -1,4 +1,5 @@
 //! Listeners and route tables: what was accepted, what waits for routes or secrets, what is in use.
+mod names;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,12 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
 use outrigger_model::decode;
-use outrigger_model::filter_chain::{FilterChain, TerminalFilter};
-use outrigger_model::hcm::RouteSource;
 use outrigger_model::http_filter::PlacedFilter;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
-use outrigger_model::scoped_routes::{ScopeSource, ScopedRoutes};
+use outrigger_model::scoped_routes::ScopeSource;
 
+pub(super) use self::names::{chains, holds_key};
+use self::names::{rds_names, scoped};
 use self::sockets::{Addresses, Sockets};
 use super::build::{self, Cells, Shared};
 use super::clusters::waited;
@@ -539,16 +540,6 @@ fn start_accepting(
     }
 }
 
-/// A private key is written in a TLS context of the listener.
-pub(super) fn holds_key(config: &ListenerConfig) -> bool {
-    let mut tls = chains(config).filter_map(|chain| chain.tls.as_ref());
-    tls.any(|tls| secrets::holds_key(&tls.common))
-}
-
-pub(super) fn chains(config: &ListenerConfig) -> impl Iterator<Item = &FilterChain> {
-    config.filter_chains.iter().chain(&config.default_filter_chain)
-}
-
 /// The cells that listeners share.
 struct RouteCells<'a> {
     tables: &'a mut Tables,
@@ -581,24 +572,4 @@ impl Cells for RouteCells<'_> {
 fn discovered((tables, owners): (&Tables, &Owners), name: &str) -> Option<Arc<RouteCell>> {
     let owner = owners.of(name)?.clone();
     tables.get(&(owner, name.to_owned())).cloned()
-}
-
-fn scoped(config: &ListenerConfig) -> impl Iterator<Item = &ScopedRoutes> {
-    chains(config).filter_map(|chain| match &chain.terminal {
-        TerminalFilter::Http(http) => match &http.routes {
-            RouteSource::Scoped(routes) => Some(&**routes),
-            RouteSource::Rds { .. } | RouteSource::Inline(_) => None,
-        },
-        TerminalFilter::TcpProxy(_) => None,
-    })
-}
-
-fn rds_names(config: &ListenerConfig) -> impl Iterator<Item = (String, ConfigSource)> {
-    chains(config).filter_map(|chain| match &chain.terminal {
-        TerminalFilter::Http(http) => match &http.routes {
-            RouteSource::Rds { name, source } => Some((name.clone(), source.clone())),
-            _ => None,
-        },
-        TerminalFilter::TcpProxy(_) => None,
-    })
 }
