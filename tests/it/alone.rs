@@ -18,6 +18,7 @@ mod matchers;
 mod mirror;
 mod paths;
 mod redirects;
+mod retries;
 mod scopes;
 mod secret_files;
 mod underscores;

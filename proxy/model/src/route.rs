@@ -362,6 +362,10 @@ pub struct RetryPolicy {
     pub per_try_timeout: Option<Duration>,
     /// For `retriable-status-codes`.
     pub retriable_status_codes: Vec<u16>,
+    /// For `retriable-headers`: of the response one has to match.
+    pub retriable_headers: Vec<HeaderMatcher>,
+    /// Only requests that one of these matches are sent again; empty: all.
+    pub retriable_request_headers: Vec<HeaderMatcher>,
     /// Hosts tried before are avoided (`previous_hosts` predicate).
     pub avoid_previous_hosts: bool,
     /// Priorities tried before are avoided; the load is computed anew after so many attempts. Awaits the traffic issue.
@@ -372,6 +376,28 @@ pub struct RetryPolicy {
     pub backoff_base: Duration,
     /// Largest back-off; default 10 × base.
     pub backoff_max: Duration,
+    /// Response headers that say how long to wait instead, in order.
+    pub reset_headers: Vec<ResetHeader>,
+    /// A longer wait in one of [`Self::reset_headers`] is passed over; Envoy's default 300 s.
+    pub reset_max: Duration,
+}
+
+/// A response header that says when the next attempt may come. Source: route_components.proto `RetryPolicy.ResetHeader`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetHeader {
+    /// Lower case.
+    pub name: String,
+    /// What its number is.
+    pub format: ResetFormat,
+}
+
+/// The meaning of the number in a [`ResetHeader`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// Seconds from now.
+    Seconds,
+    /// Seconds since 1970.
+    UnixTimestamp,
 }
 
 /// The `retry_on` conditions.
@@ -386,6 +412,7 @@ pub struct RetryOn {
     pub refused_stream: bool,
     pub retriable_4xx: bool,
     pub retriable_status_codes: bool,
+    pub retriable_headers: bool,
     pub envoy_ratelimited: bool,
     pub grpc_cancelled: bool,
     pub grpc_deadline_exceeded: bool,

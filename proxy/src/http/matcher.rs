@@ -4,7 +4,7 @@ use outrigger_model::matcher::{
 };
 use regex::bytes::Regex;
 
-use crate::codec::RequestHead;
+use crate::codec::{RequestHead, ResponseHead};
 
 /// Compares one string.
 #[derive(Debug)]
@@ -112,10 +112,21 @@ impl HeaderMatcher {
     /// Source: Envoy 1.40, `HeaderUtility::HeaderData::matchesHeaders`.
     pub(super) fn matches(&self, head: &RequestHead) -> bool {
         let is_single = self.name.starts_with(':') || self.name == "host";
-        let named = (!is_single).then(|| head.headers.get_all(&self.name).iter());
-        let mut values = is_single
-            .then(|| head.header(&self.name))
-            .flatten()
+        let single = is_single.then(|| head.header(&self.name)).flatten();
+        self.judge(single, (!is_single).then_some(&head.headers))
+    }
+
+    /// As [`Self::matches`] for a response, whose only pseudo-header is `:status`.
+    pub(super) fn matches_response(&self, head: &ResponseHead) -> bool {
+        let is_single = self.name.starts_with(':');
+        let single = (self.name == ":status").then(|| head.status.as_str().as_bytes());
+        self.judge(single, (!is_single).then_some(&head.headers))
+    }
+
+    /// Judges one value, or those of the name in `headers`.
+    fn judge(&self, single: Option<&[u8]>, headers: Option<&http::HeaderMap>) -> bool {
+        let named = headers.map(|headers| headers.get_all(&self.name).iter());
+        let mut values = single
             .into_iter()
             .chain(named.into_iter().flatten().map(http::HeaderValue::as_bytes))
             .peekable();

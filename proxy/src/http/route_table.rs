@@ -6,6 +6,7 @@ mod criteria;
 mod forward;
 mod hosts;
 mod index;
+mod retries;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(super) use self::forward::ClusterRef;
 pub(crate) use self::forward::{Forward, Target};
 use self::hosts::Hosts;
 use self::index::Index;
+pub(crate) use self::retries::Retries;
 use super::filter::{Level, RouteLimits, Settings};
 use super::header_changes::HeaderChanges;
 use super::router::mirror::Mirror;
@@ -98,7 +100,7 @@ pub(crate) struct Route {
     /// What its requests are to rate limits; mostly nothing.
     pub(super) rate_limits: Option<Box<RateLimits>>,
     /// The retry policy of the route, else of its virtual host.
-    pub(crate) retry: Option<model::RetryPolicy>,
+    pub(crate) retry: Option<Retries>,
 }
 
 /// How a route changes the path; the query stays.
@@ -257,7 +259,7 @@ impl Route {
         let (action, retry) = match &config.action {
             model::RouteAction::Forward(forward) => (
                 Action::Forward(Box::new(Forward::new(forward, &levels, inherited)?)),
-                forward.retry_policy.clone().or_else(|| host.retry_policy.clone()),
+                Retries::new(forward.retry_policy.as_ref().or(host.retry_policy.as_ref()))?,
             ),
             model::RouteAction::Redirect(redirect) => (Action::Redirect(redirect.clone()), None),
             model::RouteAction::DirectResponse { status, body } => {

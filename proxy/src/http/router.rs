@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use self::attempt::{Attempt, AttemptError, Attempted};
-use self::retry::{RetryState, Verdict};
+use self::retry::{RetryState, Verdict, Wait};
 use self::timeouts::Timeouts;
 use super::filter::FilterState;
 use super::hash_policy::Hashed;
@@ -121,7 +121,7 @@ pub(super) async fn forward(
         true => forward.hash.hash(stream.request(), &stream.info.borrow()),
         false => Hashed::default(),
     };
-    let retry = RetryState::new(route.retry.as_ref(), stream.request().is_grpc());
+    let retry = RetryState::new(route.retry.as_ref(), stream.request());
     let source = (!body.is_empty()).then(|| {
         let limit = usize::try_from(cluster.config.buffer_limit_bytes).unwrap_or(usize::MAX);
         ReplaySource::new(body, limit, retry.may_retry())
@@ -134,7 +134,10 @@ pub(super) async fn forward(
         hashed,
         tried: SmallVec::new(),
         retry,
-        per_try: route.retry.as_ref().and_then(|policy| policy.per_try_timeout),
+        per_try: route
+            .retry
+            .as_ref()
+            .and_then(|retries| retries.policy.per_try_timeout),
         route,
         timed_out: None,
         attempts: 0,
@@ -179,13 +182,21 @@ pub(super) async fn forward(
 
 /// Sets the longest duration of a stream, which counts what filters do too.
 pub(super) fn limit_duration(stream: &Stream, route: &Route, forward: &Forward, head: &RequestHead) {
-    let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), head);
+    let timeouts = Timeouts::new(
+        &forward.config,
+        route.retry.as_ref().map(|retries| &retries.policy),
+        head,
+    );
     stream.limits.set_duration(timeouts.duration);
 }
 
 /// The last changes to a request head, the same for all attempts, and the limit of the response.
 pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, head: &mut RequestHead) {
-    let timeouts = Timeouts::new(&forward.config, route.retry.as_ref(), head);
+    let timeouts = Timeouts::new(
+        &forward.config,
+        route.retry.as_ref().map(|retries| &retries.policy),
+        head,
+    );
     stream.limits.set_response(timeouts.response);
     if upgrade::is_websocket(head) {
         stream.limits.response_due();
@@ -303,7 +314,13 @@ impl Exchange<'_> {
             }
             self.timed_out = Some(timed_out);
             self.cluster.stats.upstream_rq_retry.inc();
-            tokio::time::sleep(self.retry.backoff(self.attempts)).await;
+            let wait = self.retry.next_wait();
+            match wait {
+                Wait::None => {}
+                Wait::Exponential(_) => self.cluster.stats.upstream_rq_retry_backoff_exponential.inc(),
+                Wait::Told(_) => self.cluster.stats.upstream_rq_retry_backoff_ratelimited.inc(),
+            }
+            tokio::time::sleep(wait.duration()).await;
         }
     }
 
@@ -376,7 +393,9 @@ impl Exchange<'_> {
     }
 
     fn judge_response(&mut self, attempted: &Attempted, source: Option<&ReplaySource>) -> Verdict {
-        let verdict = self.retry.on_response(&attempted.response.head);
+        let verdict = self
+            .retry
+            .on_response(self.stream.request(), &attempted.response.head);
         self.allow(verdict, source)
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct ClusterStats {
     pub(crate) upstream_rq_rx_reset: Counter,
     pub(crate) upstream_rq_retry: Counter,
     pub(crate) upstream_rq_retry_success: Counter,
+    pub(crate) upstream_rq_retry_backoff_exponential: Counter,
+    pub(crate) upstream_rq_retry_backoff_ratelimited: Counter,
     pub(crate) upstream_rq_retry_overflow: Counter,
     pub(crate) upstream_rq_retry_limit_exceeded: Counter,
     pub(crate) responses: ResponseCodes,
@@ -158,6 +160,8 @@ impl ClusterStats {
             upstream_rq_rx_reset: counter("upstream_rq_rx_reset"),
             upstream_rq_retry: counter("upstream_rq_retry"),
             upstream_rq_retry_success: counter("upstream_rq_retry_success"),
+            upstream_rq_retry_backoff_exponential: counter("upstream_rq_retry_backoff_exponential"),
+            upstream_rq_retry_backoff_ratelimited: counter("upstream_rq_retry_backoff_ratelimited"),
             upstream_rq_retry_overflow: counter("upstream_rq_retry_overflow"),
             upstream_rq_retry_limit_exceeded: counter("upstream_rq_retry_limit_exceeded"),
             responses,
@@ -271,7 +275,7 @@ pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, U
     stats
 }
 
-const COUNTERS: [&str; 34] = [
+const COUNTERS: [&str; 36] = [
     "upstream_cx_total",
     "upstream_cx_http1_total",
     "upstream_cx_http2_total",
@@ -292,6 +296,8 @@ const COUNTERS: [&str; 34] = [
     "upstream_rq_rx_reset",
     "upstream_rq_retry",
     "upstream_rq_retry_success",
+    "upstream_rq_retry_backoff_exponential",
+    "upstream_rq_retry_backoff_ratelimited",
     "upstream_rq_retry_overflow",
     "upstream_rq_retry_limit_exceeded",
     "upstream_rq_completed",

@@ -7,8 +7,8 @@ use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::Previou
 use super::headers;
 use super::policy::previous_priorities;
 use super::{
-    ClusterSpec, Forward, HashPolicy, HostRewrite, MirrorPolicy, RegexRewrite, RetryOn, RetryPolicy,
-    ShareChoice, WeightedCluster,
+    ClusterSpec, Forward, HashPolicy, HostRewrite, MirrorPolicy, RegexRewrite, ResetFormat, ResetHeader,
+    RetryOn, RetryPolicy, ShareChoice, WeightedCluster,
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -16,12 +16,15 @@ use crate::hcm::Upgrade;
 use crate::http_filter::cors::CorsPolicy;
 use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
+use crate::matcher::HeaderMatcher;
 use crate::scalar::{Wrapped, not_zero};
 
 /// `RouteAction.timeout` when unset.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// First back-off of retries when unset. Source: router filter docs, `x-envoy-max-retries`.
 const BACKOFF_BASE: Duration = Duration::from_millis(25);
+/// `RateLimitedRetryBackOff.max_interval` when unset.
+const RESET_MAX: Duration = Duration::from_secs(300);
 
 /// Converts what a route does with a request that it forwards.
 pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<Forward, Rejection> {
@@ -275,13 +278,13 @@ impl RetryPolicy {
         verdicts!(at, proto => pb::RetryPolicy {
             supported {
                 retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,
-                retriable_status_codes, retry_back_off,
+                retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers,
+                rate_limited_retry_back_off,
             }
             unsupported {
                 per_try_idle_timeout: "traffic", retry_priority: "traffic", retry_options_predicates: "traffic",
-                rate_limited_retry_back_off: "traffic", retriable_headers: "traffic", refresh_cluster_on_retry: "traffic",
+                refresh_cluster_on_retry: "traffic",
             }
-            refused { retriable_request_headers: "ignoring it would retry requests that must not be retried" }
         });
         let codes = retriable_status_codes
             .into_iter()
@@ -302,6 +305,10 @@ impl RetryPolicy {
             }
         };
         let (backoff_base, backoff_max) = backoff(&at.field("retry_back_off"), retry_back_off)?;
+        let (reset_headers, reset_max) = reset(
+            &at.field("rate_limited_retry_back_off"),
+            rate_limited_retry_back_off,
+        )?;
         Ok(Self {
             retry_on: RetryOn::parse(&at.field("retry_on"), &retry_on),
             num_retries: num_retries.value().unwrap_or(1),
@@ -309,6 +316,11 @@ impl RetryPolicy {
                 .field("per_try_timeout")
                 .limit(per_try_timeout, Duration::ZERO)?,
             retriable_status_codes: codes.collect::<Result<_, _>>()?,
+            retriable_headers: HeaderMatcher::list(at.field("retriable_headers"), retriable_headers)?,
+            retriable_request_headers: HeaderMatcher::list(
+                at.field("retriable_request_headers"),
+                retriable_request_headers,
+            )?,
             avoid_previous_hosts: avoid_previous_hosts(
                 at.field("retry_host_predicate"),
                 retry_host_predicate,
@@ -317,6 +329,8 @@ impl RetryPolicy {
             host_selection_attempts: attempts,
             backoff_base,
             backoff_max,
+            reset_headers,
+            reset_max,
         })
     }
 }
@@ -337,6 +351,34 @@ fn backoff(
         Some(max) if max < base => Err(at.field("max_interval").reject("is shorter than base_interval")),
         Some(max) => Ok((base, max)),
     }
+}
+
+/// The headers of a response that say how long to wait, and the longest wait that counts.
+fn reset(
+    at: &FieldPath<'_>,
+    proto: Option<retry_policy::RateLimitedRetryBackOff>,
+) -> Result<(Vec<ResetHeader>, Duration), Rejection> {
+    let Some(proto) = proto else {
+        return Ok((Vec::new(), RESET_MAX));
+    };
+    verdicts!(at, proto => retry_policy::RateLimitedRetryBackOff { supported { reset_headers, max_interval } });
+    if reset_headers.is_empty() {
+        return Err(at.field("reset_headers").reject("is empty, and no wait is named"));
+    }
+    let headers = reset_headers.into_iter().enumerate().map(|(index, proto)| {
+        let at = at.field("reset_headers").index(index);
+        verdicts!(at, proto => retry_policy::ResetHeader { supported { name, format } });
+        Ok(ResetHeader {
+            name: at.field("name").not_empty(name)?.to_ascii_lowercase(),
+            format: match at.field("format").enumeration(format)? {
+                retry_policy::ResetHeaderFormat::Seconds => ResetFormat::Seconds,
+                retry_policy::ResetHeaderFormat::UnixTimestamp => ResetFormat::UnixTimestamp,
+            },
+        })
+    });
+    let headers = headers.collect::<Result<_, _>>()?;
+    let max = at.field("max_interval").positive(max_interval)?;
+    Ok((headers, max.unwrap_or(RESET_MAX)))
 }
 
 fn avoid_previous_hosts(
@@ -366,8 +408,8 @@ fn avoid_previous_hosts(
     Ok(avoid)
 }
 
-/// Conditions that nobody could see met: the first needs `retriable_headers`, which is listed; the second HTTP/3, which is refused.
-const INERT_CONDITIONS: [&str; 2] = ["retriable-headers", "http3-post-connect-failure"];
+/// A condition that nobody could see met: it needs HTTP/3, which is refused.
+const INERT_CONDITION: &str = "http3-post-connect-failure";
 
 impl RetryOn {
     /// Envoy passes over what it does not know; here it is listed as well.
@@ -380,7 +422,7 @@ impl RetryOn {
         {
             match on.condition(condition) {
                 Some(flag) => *flag = true,
-                None if INERT_CONDITIONS.contains(&condition) => (),
+                None if condition == INERT_CONDITION => (),
                 None => at.problem(format!("{condition:?} is no retry condition and has no effect")),
             }
         }
@@ -397,6 +439,7 @@ impl RetryOn {
             "refused-stream" => &mut self.refused_stream,
             "retriable-4xx" => &mut self.retriable_4xx,
             "retriable-status-codes" => &mut self.retriable_status_codes,
+            "retriable-headers" => &mut self.retriable_headers,
             "envoy-ratelimited" => &mut self.envoy_ratelimited,
             "cancelled" => &mut self.grpc_cancelled,
             "deadline-exceeded" => &mut self.grpc_deadline_exceeded,

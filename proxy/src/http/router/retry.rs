@@ -1,12 +1,17 @@
 //! Whether a failed attempt is made again. Source: Envoy docs, router filter, `x-envoy-retry-on`; `RetryStateImpl`.
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use outrigger_model::route::{RetryOn, RetryPolicy};
+use http::{HeaderMap, HeaderName, StatusCode};
+use outrigger_model::route::{ResetFormat, ResetHeader, RetryOn, RetryPolicy};
 
 use super::attempt::AttemptError;
-use crate::codec::{ResponseHead, SendError};
+use crate::codec::{RequestHead, ResponseHead, SendError};
+use crate::http::route_table::Retries;
 use crate::telemetry::grpc::GRPC_STATUS;
 use crate::upstream::connect::ConnectError;
+
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// The answer to "once more?".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,57 +26,89 @@ pub(super) enum Verdict {
     Overflow,
 }
 
+/// How long to wait before the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// By the policy.
+    Exponential(Duration),
+    /// By the response.
+    Told(Duration),
+    /// There is none.
+    None,
+}
+
+impl Wait {
+    pub(super) fn duration(self) -> Duration {
+        match self {
+            Self::Exponential(wait) | Self::Told(wait) => wait,
+            Self::None => Duration::ZERO,
+        }
+    }
+}
+
 /// Retries of one request.
 pub(super) struct RetryState<'a> {
-    policy: Option<&'a RetryPolicy>,
+    retries: Option<&'a Retries>,
     left: u32,
-    grpc: bool,
+    /// The next wait is shorter than this; milliseconds.
+    ceiling: u64,
+    /// What the last response said of when to come again; milliseconds.
+    told: Option<u64>,
+    /// The last response is retried without a wait.
+    at_once: bool,
 }
 
 impl<'a> RetryState<'a> {
-    pub(super) fn new(policy: Option<&'a RetryPolicy>, grpc: bool) -> Self {
-        let policy = policy.filter(|policy| policy.retry_on != RetryOn::default());
+    pub(super) fn new(retries: Option<&'a Retries>, request: &RequestHead) -> Self {
+        let retries = retries.filter(|retries| retries.wants(request));
         Self {
-            policy,
-            left: policy.map_or(0, |policy| policy.num_retries),
-            grpc,
+            retries,
+            left: retries.map_or(0, |retries| retries.policy.num_retries),
+            ceiling: retries.map_or(0, |retries| millis(retries.policy.backoff_base)),
+            told: None,
+            at_once: false,
         }
     }
 
     pub(super) fn may_retry(&self) -> bool {
-        self.policy.is_some() && self.left > 0
+        self.retries.is_some() && self.left > 0
     }
 
     pub(super) fn avoid_previous_hosts(&self) -> bool {
-        self.policy.is_some_and(|policy| policy.avoid_previous_hosts)
+        self.retries
+            .is_some_and(|retries| retries.policy.avoid_previous_hosts)
     }
 
     pub(super) fn host_selection_attempts(&self) -> u32 {
-        self.policy.map_or(0, |policy| policy.host_selection_attempts)
+        self.retries
+            .map_or(0, |retries| retries.policy.host_selection_attempts)
     }
 
-    /// Judges a response head.
-    pub(super) fn on_response(&mut self, head: &ResponseHead) -> Verdict {
-        let Some(policy) = self.policy else {
+    /// Judges a response head. Source: Envoy `RetryStateImpl::wouldRetryFromHeaders`.
+    pub(super) fn on_response(&mut self, request: &RequestHead, head: &ResponseHead) -> Verdict {
+        let Some(retries) = self.retries else {
             return Verdict::No;
         };
-        let status = head.status.as_u16();
-        let on = policy.retry_on;
-        let wanted = (on.five_xx && status >= 500)
-            || (on.gateway_error && matches!(status, 502..=504))
-            || (on.retriable_4xx && status == 409)
-            || (on.retriable_status_codes && policy.retriable_status_codes.contains(&status))
-            || (on.envoy_ratelimited && head.headers.contains_key("x-envoy-ratelimited"))
-            || (self.grpc && grpc_wanted(on, head));
+        let wanted = if head.headers.contains_key(RATE_LIMITED) {
+            retries.policy.retry_on.envoy_ratelimited
+        } else {
+            wanted(retries, request, head)
+        };
+        if wanted {
+            // Envoy's `RetryDecision::RetryImmediately`.
+            self.at_once =
+                head.status == StatusCode::TOO_EARLY && retries.policy.retry_on.retriable_status_codes;
+            self.told = told(&retries.policy, &head.headers, SystemTime::now());
+        }
         self.spend(wanted)
     }
 
     /// Judges an attempt without response.
     pub(super) fn on_error(&mut self, error: &AttemptError) -> Verdict {
-        let Some(policy) = self.policy else {
+        let Some(retries) = self.retries else {
             return Verdict::No;
         };
-        let on = policy.retry_on;
+        let on = retries.policy.retry_on;
         let wanted = match error {
             AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow) => false,
             AttemptError::Connect(_) => {
@@ -99,18 +136,69 @@ impl<'a> RetryState<'a> {
         }
     }
 
-    /// How long to wait before the next attempt: fully jittered `[0, (2^n - 1) × base)`, capped.
-    /// Source: Envoy `JitteredExponentialBackOffStrategy`.
-    pub(super) fn backoff(&self, attempts: u32) -> Duration {
-        let Some(policy) = self.policy else {
-            return Duration::ZERO;
-        };
-        let factor = (1_u32 << attempts.min(16)) - 1;
-        let ceiling = policy.backoff_base.saturating_mul(factor).min(policy.backoff_max);
-        ceiling.mul_f64(fastrand::f64())
+    /// Fully jittered: below the base at first, below twice as much each time, at most below the longest interval; what a response
+    /// asked for is kept to, and up to half of it added. Source: Envoy 1.40, `JitteredExponentialBackOffStrategy` and
+    /// `JitteredLowerBoundBackOffStrategy`. (The documentation's `(2^N - 1) * B` is an older formula.)
+    pub(super) fn next_wait(&mut self) -> Wait {
+        let told = self.told.take();
+        if std::mem::take(&mut self.at_once) {
+            return Wait::None;
+        }
+        if let Some(told) = told {
+            return Wait::Told(Duration::from_millis(told + fastrand::u64(..told / 2)));
+        }
+        let ceiling = self.ceiling;
+        let most = self
+            .retries
+            .map_or(0, |retries| millis(retries.policy.backoff_max));
+        self.ceiling = if ceiling < most / 2 { ceiling * 2 } else { most };
+        let wait = if ceiling == 0 { 0 } else { fastrand::u64(..ceiling) };
+        Wait::Exponential(Duration::from_millis(wait))
     }
 }
 
+/// Whole milliseconds; a shorter time is one.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2).max(1)
+}
+
+/// The first of the headers that holds a wait of at most the longest; a wait that is over is none. Source: Envoy
+/// `ResetHeaderParserImpl::parseInterval`, `RetryStateImpl::shouldRetryHeaders`.
+fn told(policy: &RetryPolicy, headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+    let seconds = |header: &ResetHeader| {
+        let value = headers.get(&header.name)?.to_str().ok()?.trim();
+        let number: u64 = value.parse().ok()?;
+        match header.format {
+            ResetFormat::Seconds => Some(number),
+            ResetFormat::UnixTimestamp => {
+                number.checked_sub(now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
+            }
+        }
+    };
+    let most = policy.reset_max.as_millis();
+    let waits = policy.reset_headers.iter().filter_map(seconds);
+    let millis = waits.map(|seconds| seconds.saturating_mul(1000));
+    let first = millis.into_iter().find(|millis| u128::from(*millis) <= most);
+    first.filter(|millis| *millis > 1)
+}
+
+/// A response without `x-envoy-ratelimited` is no answer yet.
+fn wanted(retries: &Retries, request: &RequestHead, head: &ResponseHead) -> bool {
+    let policy = &retries.policy;
+    let status = head.status.as_u16();
+    let on = policy.retry_on;
+    (on.five_xx && status >= 500)
+        || (on.gateway_error && matches!(status, 502..=504))
+        || (on.retriable_4xx && status == 409)
+        || (on.retriable_status_codes
+            && policy.retriable_status_codes.contains(&status)
+            // RFC 8470, section 5.1: who is behind a proxy that took early data sends again, not the proxy.
+            && !(head.status == StatusCode::TOO_EARLY && request.headers.contains_key(EARLY_DATA)))
+        || (on.retriable_headers && retries.is_retriable(head))
+        || grpc_wanted(on, head)
+}
+
+/// The status may be in the head of any response. Source: Envoy, as [`wanted`].
 fn grpc_wanted(on: RetryOn, head: &ResponseHead) -> bool {
     let status = head
         .headers
@@ -127,85 +215,4 @@ fn grpc_wanted(on: RetryOn, head: &ResponseHead) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    fn policy(retry_on: RetryOn) -> RetryPolicy {
-        RetryPolicy {
-            retry_on,
-            num_retries: 1,
-            per_try_timeout: None,
-            retriable_status_codes: vec![418],
-            avoid_previous_hosts: true,
-            previous_priorities: None,
-            host_selection_attempts: 5,
-            backoff_base: Duration::from_millis(25),
-            backoff_max: Duration::from_millis(250),
-        }
-    }
-
-    fn refused() -> AttemptError {
-        let host = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
-        AttemptError::Connect(ConnectError::Tcp {
-            host,
-            source: io::ErrorKind::ConnectionRefused.into(),
-        })
-    }
-
-    fn closed() -> AttemptError {
-        AttemptError::Send(SendError::Closed("eof".into()))
-    }
-
-    #[test]
-    fn the_last_failure_says_that_the_limit_is_reached() {
-        let policy = policy(RetryOn {
-            connect_failure: true,
-            ..RetryOn::default()
-        });
-        let mut state = RetryState::new(Some(&policy), false);
-        assert_eq!(state.on_error(&refused()), Verdict::Retry);
-        assert_eq!(state.on_error(&refused()), Verdict::LimitExceeded);
-    }
-
-    #[test]
-    fn a_connection_closed_after_the_request_is_no_connect_failure() {
-        let policy = policy(RetryOn {
-            connect_failure: true,
-            reset_before_request: true,
-            ..RetryOn::default()
-        });
-        assert_eq!(
-            RetryState::new(Some(&policy), false).on_error(&closed()),
-            Verdict::No
-        );
-    }
-
-    #[test]
-    fn listed_status_codes_are_retried_and_others_not() {
-        let policy = policy(RetryOn {
-            retriable_status_codes: true,
-            ..RetryOn::default()
-        });
-        let judge = |status: u16| {
-            let head = ResponseHead {
-                status: http::StatusCode::from_u16(status).expect("a status"),
-                headers: http::HeaderMap::new(),
-            };
-            RetryState::new(Some(&policy), false).on_response(&head)
-        };
-        assert_eq!(judge(418), Verdict::Retry);
-        assert_eq!(judge(503), Verdict::No);
-    }
-
-    #[test]
-    fn backoff_stays_under_its_cap() {
-        let policy = policy(RetryOn {
-            reset: true,
-            ..RetryOn::default()
-        });
-        let state = RetryState::new(Some(&policy), false);
-        assert!((1..40).all(|attempts| state.backoff(attempts) <= Duration::from_millis(250)));
-    }
-}
+mod tests;
