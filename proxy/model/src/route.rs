@@ -360,6 +360,8 @@ pub struct RetryPolicy {
     pub num_retries: u32,
     /// Limit of one attempt; `None`: only the route's.
     pub per_try_timeout: Option<Duration>,
+    /// How long nothing may come of an attempt's response; `None`: no such limit.
+    pub per_try_idle_timeout: Option<Duration>,
     /// For `retriable-status-codes`.
     pub retriable_status_codes: Vec<u16>,
     /// For `retriable-headers`: of the response one has to match.

@@ -74,6 +74,12 @@ impl Guards {
 }
 
 impl Guards {
+    /// The response stood still for too long.
+    pub(super) fn idled(&self) {
+        self.cluster.stats.upstream_rq_per_try_idle_timeout.inc();
+        self.host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The response did not end in time.
     pub(super) fn timed_out(&self) {
         self.cluster.stats.upstream_rq_timeout.inc();
@@ -134,6 +140,10 @@ pub(super) async fn forward(
         hashed,
         tried: SmallVec::new(),
         retry,
+        per_try_idle: route
+            .retry
+            .as_ref()
+            .and_then(|retries| retries.policy.per_try_idle_timeout),
         per_try: route
             .retry
             .as_ref()
@@ -229,6 +239,7 @@ struct Exchange<'a> {
     tried: SmallVec<[SocketAddr; 4]>,
     retry: RetryState<'a>,
     per_try: Option<Duration>,
+    per_try_idle: Option<Duration>,
     route: &'a Route,
     /// Whether the attempt before took too long; `None`: there was none.
     timed_out: Option<bool>,
@@ -277,11 +288,20 @@ impl Exchange<'_> {
                     .as_ref()
                     .filter(|_| self.stream.manager.config.passes_100_continue),
                 per_try: self.per_try,
+                per_try_idle: self.per_try_idle,
             };
             let outcome = attempt.run(head, source.as_ref()).await;
-            let timed_out = matches!(outcome, Err(AttemptError::PerTryTimeout));
+            let timed_out = matches!(
+                outcome,
+                Err(AttemptError::PerTryTimeout | AttemptError::PerTryIdle)
+            );
             if timed_out {
-                self.cluster.stats.upstream_rq_per_try_timeout.inc();
+                match outcome {
+                    Err(AttemptError::PerTryIdle) => {
+                        self.cluster.stats.upstream_rq_per_try_idle_timeout.inc()
+                    }
+                    _ => self.cluster.stats.upstream_rq_per_try_timeout.inc(),
+                }
                 host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
             }
             self.retry_permit = None;
@@ -362,7 +382,7 @@ impl Exchange<'_> {
                 Outcome::Status(status)
             }
             Err(AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow)) => return,
-            Err(AttemptError::PerTryTimeout) => Outcome::TimedOut,
+            Err(AttemptError::PerTryTimeout | AttemptError::PerTryIdle) => Outcome::TimedOut,
             Err(_) => Outcome::ConnectFailed,
         };
         if !matches!(outcome, Outcome::Status(_)) {
@@ -438,6 +458,7 @@ impl Exchange<'_> {
         verdict: Verdict,
     ) -> Response {
         let status = response.head.status.as_u16();
+        self.stream.limits.set_try_idle(self.per_try_idle);
         self.cluster.stats.response(response.head.status);
         if status >= 500 {
             host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
@@ -495,12 +516,17 @@ impl Exchange<'_> {
                 .borrow_mut()
                 .set_flag(ResponseFlag::UpstreamRetryLimitExceeded);
         }
-        if matches!(error, AttemptError::PerTryTimeout) {
+        let too_late = match error {
+            AttemptError::PerTryTimeout => Some("upstream_per_try_timeout"),
+            AttemptError::PerTryIdle => Some("upstream_per_try_idle_timeout"),
+            _ => None,
+        };
+        if let Some(details) = too_late {
             let flag = Some(ResponseFlag::UpstreamRequestTimeout);
             return LocalReply::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 flag,
-                "upstream_per_try_timeout",
+                details,
                 "upstream request timeout",
             );
         }

@@ -361,6 +361,11 @@ impl Stream {
         match limit {
             Limit::Idle => self.manager.stats.downstream_rq_idle_timeout.inc(),
             Limit::Duration => self.manager.stats.downstream_rq_max_duration_reached.inc(),
+            Limit::TryIdle => {
+                if let Some(guards) = &*self.guards.borrow() {
+                    guards.idled();
+                }
+            }
             Limit::Response => {
                 if let Some(guards) = &*self.guards.borrow() {
                     guards.timed_out();

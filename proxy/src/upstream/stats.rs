@@ -35,6 +35,7 @@ pub(crate) struct ClusterStats {
     pub(crate) upstream_rq_pending_failure_eject: Counter,
     pub(crate) upstream_rq_timeout: Counter,
     pub(crate) upstream_rq_per_try_timeout: Counter,
+    pub(crate) upstream_rq_per_try_idle_timeout: Counter,
     pub(crate) upstream_rq_rx_reset: Counter,
     pub(crate) upstream_rq_retry: Counter,
     pub(crate) upstream_rq_retry_success: Counter,
@@ -157,6 +158,7 @@ impl ClusterStats {
             upstream_rq_pending_failure_eject: counter("upstream_rq_pending_failure_eject"),
             upstream_rq_timeout: counter("upstream_rq_timeout"),
             upstream_rq_per_try_timeout: counter("upstream_rq_per_try_timeout"),
+            upstream_rq_per_try_idle_timeout: counter("upstream_rq_per_try_idle_timeout"),
             upstream_rq_rx_reset: counter("upstream_rq_rx_reset"),
             upstream_rq_retry: counter("upstream_rq_retry"),
             upstream_rq_retry_success: counter("upstream_rq_retry_success"),
@@ -275,7 +277,7 @@ pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, U
     stats
 }
 
-const COUNTERS: [&str; 36] = [
+const COUNTERS: [&str; 37] = [
     "upstream_cx_total",
     "upstream_cx_http1_total",
     "upstream_cx_http2_total",
@@ -293,6 +295,7 @@ const COUNTERS: [&str; 36] = [
     "upstream_rq_pending_failure_eject",
     "upstream_rq_timeout",
     "upstream_rq_per_try_timeout",
+    "upstream_rq_per_try_idle_timeout",
     "upstream_rq_rx_reset",
     "upstream_rq_retry",
     "upstream_rq_retry_success",

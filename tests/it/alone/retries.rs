@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use e2e::alone::Alone;
-use e2e::beside::{Case, Manager, check_with, cluster, configuration, counters, get};
+use e2e::beside::{Case, FRONT, Manager, check_with, cluster, configuration, counters, get};
 use e2e::netns::Namespace;
 
 /// Fails as the request says.
@@ -76,6 +76,21 @@ const ROUTES: &[(&str, &str, &str)] = &[
         "/slow-connect",
         "",
         "retry_on: \"connect-failure\", num_retries: 2, per_try_timeout: 0.2s",
+    ),
+    (
+        "/idle",
+        "",
+        "retry_on: 5xx, num_retries: 2, per_try_idle_timeout: 0.2s",
+    ),
+    (
+        "/idle-first",
+        "",
+        "retry_on: reset, per_try_timeout: 0.4s, per_try_idle_timeout: 0.2s",
+    ),
+    (
+        "/idle-last",
+        "",
+        "retry_on: reset, per_try_timeout: 0.2s, per_try_idle_timeout: 0.4s",
     ),
     ("/whole", "timeout: 0.5s, ", "retry_on: 5xx, num_retries: 10"),
     ("/dead-5xx", "cluster: dead, ", "retry_on: 5xx, num_retries: 2"),
@@ -184,6 +199,13 @@ const CASES: &[Case] = &[
     told("/slow", &[("x-script", "slow 200")]),
     told("/slow", &[("x-script", "slow")]),
     told("/slow-connect", &[("x-script", "slow 200")]),
+    told("/idle", &[("x-script", "slow 200")]),
+    told("/idle", &[("x-script", "slow")]),
+    told("/idle", &[("x-script", "200")]),
+    told("/idle", &[("x-script", "steady")]),
+    told("/idle-first", &[("x-script", "slow 200")]),
+    told("/idle-first", &[("x-script", "slow")]),
+    told("/idle-last", &[("x-script", "slow")]),
     told("/whole", &[("x-script", "503 slow")]),
     told("/dead-5xx", &[]),
     told("/dead-before", &[]),
@@ -271,6 +293,7 @@ fn steps(alone: &Alone, kept: &Mutex<Attempts>) -> Vec<String> {
             line
         })
         .collect();
+    lines.push(stalled(alone));
     let names = [
         "upstream_rq_retry",
         "upstream_rq_retry_success",
@@ -278,16 +301,36 @@ fn steps(alone: &Alone, kept: &Mutex<Attempts>) -> Vec<String> {
         "upstream_rq_retry_backoff_exponential",
         "upstream_rq_retry_backoff_ratelimited",
         "upstream_rq_per_try_timeout",
+        "upstream_rq_per_try_idle_timeout",
     ];
     let names = names.map(|name| format!("cluster.flaky.{name}"));
     lines.extend(counters(alone, &names.each_ref().map(String::as_str)));
     lines
 }
 
+/// What comes of a response that stands still: too late for another attempt.
+fn stalled(alone: &Alone) -> String {
+    let mut stream = alone
+        .namespace
+        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, FRONT)).expect("the proxy listens"));
+    stream
+        .write_all(b"GET /idle HTTP/1.1\r\nhost: a\r\nx-case: stalled\r\nx-script: stalls\r\n\r\n")
+        .expect("the proxy reads");
+    let mut got = Vec::new();
+    let end = stream
+        .read_to_end(&mut got)
+        .map(|_| "end")
+        .map_err(|error| error.kind());
+    let got = String::from_utf8_lossy(&got);
+    let first = got.lines().next().unwrap_or_default();
+    let body = got.split("\r\n\r\n").nth(1);
+    format!("{first} {body:?} {end:?} log {}", alone.logged("stalled "))
+}
+
 /// The attempts of each case: when, and what.
 type Attempts = HashMap<String, Vec<(Instant, String)>>;
 
-/// An upstream that does what `x-script` of a request says for its attempt: `close`, `slow`, or a status with `+name=value` for headers.
+/// An upstream that does what `x-script` of a request says for its attempt: `close`, `slow`, `steady`, `stalls`, or a status with `+name=value` for headers.
 fn flaky(namespace: &Namespace, port: u16, kept: Arc<Mutex<Attempts>>) {
     let listener = namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port"));
     std::thread::spawn(move || {
@@ -356,10 +399,32 @@ fn serve(mut stream: TcpStream, kept: &Mutex<Attempts>) {
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
     let text = format!("attempt {attempt}");
+    if status == "steady" {
+        steady(&mut stream, Duration::from_millis(80));
+        return;
+    }
+    if status == "stalls" {
+        steady(&mut stream, Duration::from_millis(700));
+        return;
+    }
     let _ = write!(
         stream,
         "HTTP/1.1 {status} Status\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{}",
         text.len(),
         if head.starts_with("head ") { "" } else { &text }
     );
+}
+
+/// A response that takes longer than any limit of one attempt, with such pauses.
+fn steady(stream: &mut TcpStream, pause: Duration) {
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\n"
+    );
+    for _ in 0..6 {
+        if stream.write_all(b"x").is_err() {
+            return;
+        }
+        std::thread::sleep(pause);
+    }
 }

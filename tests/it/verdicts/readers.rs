@@ -7,6 +7,7 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "src/telemetry/access_log/filter.rs",
         "comparison.value",
     ),
+    ("FileLog.format", "src/telemetry/access_log.rs", "file.format"),
     ("FileLog.path", "src/telemetry/access_log.rs", "&file.path"),
     (
         "Forward.host_rewrite",
@@ -408,4 +409,16 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ("TlsNames.sni", "src/upstream/connect.rs", "names.sni"),
     ("Upgrade.protocol", "src/http/upgrade.rs", "upgrade.protocol"),
     ("UpstreamTls.sni", "src/tls/client.rs", "config.sni"),
+    ("ResetHeader.format", "src/http/router/retry.rs", "header.format"),
+    ("ResetHeader.name", "src/http/router/retry.rs", "header.name"),
+    (
+        "RetryOn.retriable_headers",
+        "src/http/router/retry.rs",
+        "on.retriable_headers",
+    ),
+    (
+        "RetryPolicy.retriable_headers",
+        "src/http/route_table/retries.rs",
+        "policy.retriable_headers",
+    ),
 ];

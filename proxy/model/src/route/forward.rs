@@ -279,10 +279,10 @@ impl RetryPolicy {
             supported {
                 retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,
                 retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers,
-                rate_limited_retry_back_off,
+                rate_limited_retry_back_off, per_try_idle_timeout,
             }
             unsupported {
-                per_try_idle_timeout: "traffic", retry_priority: "traffic", retry_options_predicates: "traffic",
+                retry_priority: "traffic", retry_options_predicates: "traffic",
                 refresh_cluster_on_retry: "traffic",
             }
         });
@@ -315,6 +315,9 @@ impl RetryPolicy {
             per_try_timeout: at
                 .field("per_try_timeout")
                 .limit(per_try_timeout, Duration::ZERO)?,
+            per_try_idle_timeout: at
+                .field("per_try_idle_timeout")
+                .limit(per_try_idle_timeout, Duration::ZERO)?,
             retriable_status_codes: codes.collect::<Result<_, _>>()?,
             retriable_headers: HeaderMatcher::list(at.field("retriable_headers"), retriable_headers)?,
             retriable_request_headers: HeaderMatcher::list(

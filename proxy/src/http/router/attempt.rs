@@ -32,6 +32,9 @@ pub(super) enum AttemptError {
     /// `per_try_timeout` passed.
     #[error("no response within per_try_timeout")]
     PerTryTimeout,
+    /// `per_try_idle_timeout` passed.
+    #[error("nothing came within per_try_idle_timeout")]
+    PerTryIdle,
     /// The circuit breaker allows no further request.
     #[error("the cluster's circuit breaker is open")]
     Overflow,
@@ -59,6 +62,8 @@ pub(super) struct Attempt<'a> {
     pub(super) feedback: Option<&'a Feedback>,
     /// From the end of the request, on a connection, to the response head.
     pub(super) per_try: Option<Duration>,
+    /// As `per_try`; the rest of the response has it too, from [`Limits`].
+    pub(super) per_try_idle: Option<Duration>,
 }
 
 impl Attempt<'_> {
@@ -124,8 +129,10 @@ impl Attempt<'_> {
     /// Within the `per_try_timeout`, which begins when the request is whole and there is a connection. Source: Envoy
     /// `UpstreamRequest::setupPerTryTimeout`.
     async fn in_time<F: Future>(&self, sending: F) -> Result<F::Output, AttemptError> {
-        let Some(limit) = self.per_try else {
-            return Ok(sending.await);
+        let (limit, error) = match (self.per_try, self.per_try_idle) {
+            (None, None) => return Ok(sending.await),
+            (limit, Some(idle)) if limit.is_none_or(|limit| idle < limit) => (idle, AttemptError::PerTryIdle),
+            (limit, _) => (limit.unwrap_or_default(), AttemptError::PerTryTimeout),
         };
         let passed = async {
             self.limits.whole().await;
@@ -134,7 +141,7 @@ impl Attempt<'_> {
         tokio::select! {
             biased;
             output = sending => Ok(output),
-            () = passed => Err(AttemptError::PerTryTimeout),
+            () = passed => Err(error),
         }
     }
 
@@ -195,7 +202,7 @@ impl AttemptError {
             Self::Send(SendError::Refused(_)) => "remote refused stream reset",
             Self::Send(SendError::Reset(_)) => "remote reset",
             Self::Send(SendError::Protocol(_)) => "protocol error",
-            Self::PerTryTimeout => "upstream per try timeout",
+            Self::PerTryTimeout | Self::PerTryIdle => "upstream per try timeout",
         }
     }
 
@@ -217,7 +224,7 @@ impl AttemptError {
             }
             Self::Send(SendError::Refused(_) | SendError::Reset(_)) => ResponseFlag::UpstreamRemoteReset,
             Self::Send(SendError::Protocol(_)) => ResponseFlag::UpstreamProtocolError,
-            Self::PerTryTimeout => ResponseFlag::UpstreamRequestTimeout,
+            Self::PerTryTimeout | Self::PerTryIdle => ResponseFlag::UpstreamRequestTimeout,
         }
     }
 }

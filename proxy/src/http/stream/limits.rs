@@ -23,6 +23,8 @@ pub(in crate::http) enum Limit {
     Duration,
     /// The response took too long.
     Response,
+    /// Nothing of the response came for too long, after its head.
+    TryIdle,
 }
 
 /// The limits of one stream, and what they are counted from.
@@ -38,6 +40,7 @@ pub(in crate::http) struct Limits {
     idle: Cell<Option<Duration>>,
     duration: Cell<Option<Duration>>,
     response: Cell<Option<Duration>>,
+    try_idle: Cell<Option<Duration>>,
     /// The request became whole.
     arrived: Notify,
 }
@@ -55,6 +58,7 @@ impl Limits {
             idle: Cell::new(idle),
             duration: Cell::new(None),
             response: Cell::new(None),
+            try_idle: Cell::new(None),
             arrived: Notify::new(),
         }
     }
@@ -74,16 +78,21 @@ impl Limits {
         self.response.set(limit);
     }
 
+    /// `per_try_idle_timeout`, from the response head or the request's end, whichever is later.
+    pub(in crate::http) fn set_try_idle(&self, limit: Option<Duration>) {
+        self.try_idle.set(limit);
+    }
+
     /// No limit holds any more.
     pub(super) fn disarm(&self) {
-        for limit in [&self.idle, &self.duration, &self.response] {
+        for limit in [&self.idle, &self.duration, &self.response, &self.try_idle] {
             limit.set(None);
         }
     }
 
     /// Something of the stream moved.
     pub(super) fn touch(&self) {
-        if self.idle.get().is_some() {
+        if self.idle.get().is_some() || self.try_idle.get().is_some() {
             self.active.set(Instant::now());
         }
     }
@@ -132,7 +141,8 @@ impl Limits {
 
     /// Any limit is set.
     pub(super) fn any(&self) -> bool {
-        self.idle.get().is_some() || self.duration.get().is_some() || self.response.get().is_some()
+        let limits = [&self.idle, &self.duration, &self.response, &self.try_idle];
+        limits.iter().any(|limit| limit.get().is_some())
     }
 
     /// Runs `future` until a limit is reached.
@@ -172,6 +182,10 @@ impl Limits {
             (after(Some(self.active.get()), &self.idle), Limit::Idle),
             (after(Some(self.begun), &self.duration), Limit::Duration),
             (after(self.due(), &self.response), Limit::Response),
+            (
+                after(self.due().map(|due| due.max(self.active.get())), &self.try_idle),
+                Limit::TryIdle,
+            ),
         ];
         let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
         set.min_by_key(|(at, _)| *at)
@@ -187,7 +201,7 @@ impl Limits {
         let body = match limit {
             Limit::Idle => "stream timeout",
             Limit::Duration => "downstream duration timeout",
-            Limit::Response => "upstream request timeout",
+            Limit::Response | Limit::TryIdle => "upstream request timeout",
         };
         let mut reply = LocalReply::new(status, limit.flag(), limit.details(), body);
         if limit == Limit::Duration {
@@ -206,7 +220,7 @@ impl Limit {
         match self {
             Self::Idle => Some(ResponseFlag::StreamIdleTimeout),
             Self::Duration => None,
-            Self::Response => Some(ResponseFlag::UpstreamRequestTimeout),
+            Self::Response | Self::TryIdle => Some(ResponseFlag::UpstreamRequestTimeout),
         }
     }
 
@@ -216,6 +230,7 @@ impl Limit {
             Self::Idle => "stream_idle_timeout",
             Self::Duration => "max_duration_timeout",
             Self::Response => "response_timeout",
+            Self::TryIdle => "upstream_per_try_idle_timeout",
         }
     }
 }

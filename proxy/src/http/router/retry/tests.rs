@@ -1,3 +1,5 @@
+//! Which answers and failures are tried again, and when.
+//! Tests of what is retried, and after how long.
 use std::io;
 
 use http::Version;
@@ -9,6 +11,7 @@ fn policy(retry_on: RetryOn) -> RetryPolicy {
         retry_on,
         num_retries: 1,
         per_try_timeout: None,
+        per_try_idle_timeout: None,
         retriable_status_codes: vec![418, 425],
         retriable_headers: Vec::new(),
         retriable_request_headers: Vec::new(),
