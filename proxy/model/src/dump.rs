@@ -16,7 +16,7 @@ mod print;
 mod redact;
 mod well_known;
 
-pub use config::{ConfigDump, DumpOptions, DumpResource, DumpSection, DumpState, RenderError};
+pub use config::{ConfigDump, DumpOptions, DumpResource, DumpScopes, DumpSection, DumpState, RenderError};
 pub use descriptors::{Descriptors, DescriptorsError};
 pub use number::system_time as timestamp;
 pub use print::Defaults;

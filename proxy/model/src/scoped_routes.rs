@@ -13,6 +13,8 @@ use crate::route::RouteTableConfig;
 /// How a connection manager finds the table of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScopedRoutes {
+    /// What `/config_dump` calls the scopes.
+    pub set_name: String,
     /// What of a request makes its key; never empty.
     pub key_parts: Vec<KeyPart>,
     /// Where the scopes come from.
@@ -80,8 +82,7 @@ impl ScopedRoutes {
     /// Converts them.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: hcm::ScopedRoutes) -> Result<Self, Rejection> {
         verdicts!(at, proto => hcm::ScopedRoutes {
-            supported { scope_key_builder, rds_config_source, config_specifier }
-            inert { name: "only counters and dumps of Envoy show it" }
+            supported { scope_key_builder, rds_config_source, config_specifier, name }
         });
         choices!(scoped_routes::ConfigSpecifier { supported { ScopedRouteConfigurationsList, ScopedRds } });
         use scoped_routes::ConfigSpecifier;
@@ -118,7 +119,11 @@ impl ScopedRoutes {
             }
             None => return Err(at.reject("has neither scoped_rds nor scoped_route_configurations_list")),
         };
-        Ok(Self { key_parts, scopes })
+        Ok(Self {
+            set_name: name,
+            key_parts,
+            scopes,
+        })
     }
 }
 

@@ -176,6 +176,7 @@ impl AdminView for Fake {
             endpoints: DumpSection::default(),
             secrets: DumpSection::default(),
             filters: None,
+            scopes: Vec::new(),
         }
     }
     fn problems(&self) -> Problems {

@@ -2,7 +2,7 @@
 use bytes::Bytes;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use outrigger_model::bootstrap::ConfigServer;
-use outrigger_model::dump::{ConfigDump, DumpResource, DumpSection, DumpState};
+use outrigger_model::dump::{ConfigDump, DumpResource, DumpScopes, DumpSection, DumpState};
 use prost::Message as _;
 
 use super::control::Control;
@@ -25,6 +25,7 @@ impl Control {
             endpoints: section(&self.clusters.endpoints, |_| false),
             secrets: self.secrets_section(),
             filters: self.filters_section(),
+            scopes: self.scope_sets(),
         }
     }
 
@@ -50,6 +51,25 @@ impl Control {
             version_info: String::new(),
             resources: sections.flat_map(|section| section.resources).collect(),
         })
+    }
+
+    /// As in Envoy, one for each server, by the name that its first user gives it, as soon as there are any scopes.
+    fn scope_sets(&self) -> Vec<DumpScopes> {
+        let names = self.listeners.scope_set_names();
+        let stores = self.listeners.parts.scopes.iter();
+        let sets = stores.filter_map(|(server, store)| {
+            let last = store.accepted.values().max_by_key(|scope| scope.updated)?;
+            let mut scopes = section(store, |_| false).resources;
+            scopes.retain(|scope| scope.state == DumpState::Active);
+            Some(DumpScopes {
+                name: names.get(server)?.clone(),
+                version: last.version.to_string(),
+                last_updated: last.updated,
+                is_inline: false,
+                scopes,
+            })
+        });
+        sets.collect()
     }
 
     /// Asked for, and not come. Envoy shows them so, its date being that of the subscription; no date is kept here.

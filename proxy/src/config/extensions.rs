@@ -93,7 +93,7 @@ impl Extensions {
     pub(super) fn wanted(&mut self, listeners: &[Arc<ListenerConfig>]) -> ByServer {
         self.places.clear();
         for (name, place) in listeners.iter().flat_map(|listener| discovered(listener)) {
-            let names = self.places.entry(place.source.server.clone()).or_default();
+            let names = self.places.entry(place.filter_source.server.clone()).or_default();
             names.entry(name.to_owned()).or_default().push(place.clone());
         }
         let places = &self.places;
@@ -114,7 +114,8 @@ impl Extensions {
 
     /// Nothing that this listener discovers is waited for.
     pub(super) fn is_warm(&self, config: &ListenerConfig, since: Instant) -> bool {
-        discovered(config).all(|(name, place)| !self.is_awaited(name, place) || waited(&place.source, since))
+        discovered(config)
+            .all(|(name, place)| !self.is_awaited(name, place) || waited(&place.filter_source, since))
     }
 
     /// The filters that this listener waits for.
@@ -131,7 +132,7 @@ impl Extensions {
 
     /// As in Envoy, a refused one ends the wait.
     fn is_awaited(&self, name: &str, place: &DiscoveredFilter) -> bool {
-        let ConfigSource { server, .. } = &place.source;
+        let ConfigSource { server, .. } = &place.filter_source;
         let has_come = self
             .stores
             .get(server)
@@ -160,11 +161,11 @@ impl Extensions {
     }
 
     fn current<'a>(&'a self, name: &str, place: &'a DiscoveredFilter) -> Option<&'a HttpFilter> {
-        let store = self.stores.get(&place.source.server);
+        let store = self.stores.get(&place.filter_source.server);
         let resource = store.and_then(|store| store.get(name));
         let usable = resource.filter(|resource| place.check_type(&resource.type_name).is_ok());
         usable
-            .map(|resource| &resource.filter)
+            .map(|resource| &resource.converted_filter)
             .or(place.default_filter.as_deref())
     }
 

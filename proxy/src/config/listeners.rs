@@ -1,4 +1,5 @@
 //! Listeners and route tables: what was accepted, what waits for routes or secrets, what is in use.
+mod cells;
 mod names;
 mod sockets;
 
@@ -10,14 +11,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
 use outrigger_model::decode;
-use outrigger_model::http_filter::PlacedFilter;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 use outrigger_model::scoped_routes::ScopeSource;
 
+use self::cells::{RouteCells, Tables, discovered};
 pub(super) use self::names::{chains, holds_key};
 use self::names::{rds_names, scoped};
 use self::sockets::{Addresses, Sockets};
-use super::build::{self, Cells, Shared};
+use super::build::{self, Shared};
 use super::clusters::waited;
 use super::counters::ListenerChanges;
 use super::extensions::Extensions;
@@ -26,9 +27,7 @@ use super::scopes::{self, RouteParts};
 use super::secrets::{self, Secrets, Wanted};
 use super::store::{Changes, Offered, Pending, Store};
 use super::wishes::ByServer;
-use crate::http::manager::ConnectionManager;
 use crate::http::route_table::{RouteCell, RouteTable};
-use crate::http::scoped_routes::ScopeCell;
 use crate::listener::accept;
 use crate::listener::runtime::ListenerCell;
 use crate::listener::table::ListenerTable;
@@ -62,9 +61,6 @@ pub(super) struct Listeners {
     /// Where changes of what is in use are counted.
     pub(super) changes: ListenerChanges,
 }
-
-/// Route tables by who has them, and name.
-type Tables = BTreeMap<(ConfigServer, String), Arc<RouteCell>>;
 
 /// A listener that waits.
 #[derive(Debug)]
@@ -332,6 +328,18 @@ impl Listeners {
         }))
     }
 
+    /// What the listener of the first name calls a server's scopes.
+    pub(super) fn scope_set_names(&self) -> BTreeMap<ConfigServer, String> {
+        let mut listeners: Vec<_> = self.needed().collect();
+        listeners.sort_by(|one, other| other.name.cmp(&one.name));
+        let routes = listeners.iter().flat_map(|listener| scoped(listener));
+        let names = routes.filter_map(|routes| match &routes.scopes {
+            ScopeSource::Discovered { srds, .. } => Some((srds.server.clone(), routes.set_name.clone())),
+            ScopeSource::Inline(_) => None,
+        });
+        names.collect()
+    }
+
     /// The HTTP filters to subscribe, by server.
     pub(super) fn wanted_filters(&mut self) -> ByServer {
         let listeners: Vec<_> = self.needed().collect();
@@ -538,38 +546,4 @@ fn start_accepting(
         let (cell, table) = (cell.clone(), table.clone());
         worker.run(move || worker::spawn(accept::run(socket, cell, table)));
     }
-}
-
-/// The cells that listeners share.
-struct RouteCells<'a> {
-    tables: &'a mut Tables,
-    parts: &'a mut RouteParts,
-    extensions: &'a mut Extensions,
-}
-
-impl Cells for RouteCells<'_> {
-    /// Empty until the table comes.
-    fn table(&mut self, server: &ConfigServer, name: &str) -> Arc<RouteCell> {
-        let cell = self.tables.entry((server.clone(), name.to_owned()));
-        cell.or_insert_with(|| RouteCell::new(RouteTable::default()))
-            .clone()
-    }
-
-    fn scopes(&mut self, server: &ConfigServer) -> Arc<ScopeCell> {
-        self.parts.cell(server)
-    }
-
-    fn filters(&self, configured: &[PlacedFilter]) -> Option<Vec<PlacedFilter>> {
-        self.extensions.resolved(configured)
-    }
-
-    fn follow(&mut self, manager: &Arc<ConnectionManager>, in_use: Vec<PlacedFilter>) {
-        self.extensions.follow(manager, in_use);
-    }
-}
-
-/// The table of this name, from whoever is asked for it.
-fn discovered((tables, owners): (&Tables, &Owners), name: &str) -> Option<Arc<RouteCell>> {
-    let owner = owners.of(name)?.clone();
-    tables.get(&(owner, name.to_owned())).cloned()
 }

@@ -30,9 +30,15 @@ const VALUES: [Option<&str>; 8] = [
 fn the_scope_of_a_request_decides_its_table() {
     let [envoy, outrigger] = [Kind::Envoy, Kind::Outrigger].map(observe);
     assert!(
-        ["200 table a", "200 table b", "404 "]
-            .iter()
-            .all(|answer| envoy.contains(answer)),
+        [
+            "200 table a",
+            "200 table b",
+            "404 ",
+            "scopes-10000",
+            "scopes-10001"
+        ]
+        .iter()
+        .all(|answer| envoy.contains(answer)),
         "{envoy}"
     );
     assert_eq!(envoy, outrigger);
@@ -63,7 +69,30 @@ fn observe(kind: Kind) -> String {
         std::thread::sleep(Duration::from_millis(50));
     }
     seen.push_str(&answers(&alone));
+    for field in ["inline_scoped_route_configs", "dynamic_scoped_route_configs"] {
+        for more in [
+            "",
+            "&name_regex=scope-c",
+            "&mask=name",
+            "&mask=scoped_route_configs.key",
+        ] {
+            let dump = alone.admin(&format!("/config_dump?resource={field}{more}"));
+            let dump = dump.expect("a dump");
+            // Of what is refused Envoy shows protobuf's debug text.
+            let text = (dump.status() == 200).then(|| without_dates(&dump.body));
+            writeln!(seen, "{} {text:?}", dump.status()).expect("a string");
+        }
+    }
     seen
+}
+
+fn without_dates(dump: &str) -> String {
+    let lines = dump.lines().filter(|line| !line.contains("last_updated"));
+    // A date is the last member.
+    lines
+        .map(|line| line.trim_end_matches(','))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn answers(alone: &Alone) -> String {

@@ -12,9 +12,11 @@ use super::mask::Mask;
 use super::number;
 use super::print::{Defaults, Place, Printer};
 
+mod scopes;
 mod section;
 mod within;
 
+pub use scopes::DumpScopes;
 use section::{Element, SECTIONS, Section, Shape};
 
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
@@ -38,6 +40,8 @@ pub struct ConfigDump {
     pub secrets: DumpSection,
     /// `envoy.config.core.v3.TypedExtensionConfig`, of HTTP filters; `None`: none is discovered, and there is no such section.
     pub filters: Option<DumpSection>,
+    /// Discovered scopes of routes.
+    pub scopes: Vec<DumpScopes>,
 }
 
 /// The resources of one type.
@@ -175,6 +179,7 @@ impl ConfigDump {
         ];
         let sections = sections.into_iter().chain(&self.filters);
         let resources = sections.flat_map(|section| &section.resources);
+        let resources = resources.chain(self.scopes.iter().flat_map(|set| &set.scopes));
         let contents = resources.map(|resource| resource.bytes.as_ref());
         let types: Vec<_> = SECTIONS.iter().map(|section| section.resource_type).collect();
         let dumps = [
@@ -271,8 +276,10 @@ impl ConfigDump {
         section: &Section,
     ) {
         let Some(resources) = self.resources(section) else {
-            if section.shape == Shape::Bootstrap {
-                self.bootstrap(printer, &query.mask);
+            match section.shape {
+                Shape::Bootstrap => self.bootstrap(printer, &query.mask),
+                Shape::Scopes => self.scopes_section(printer, query, output, section),
+                _ => {}
             }
             return;
         };
@@ -326,15 +333,21 @@ impl ConfigDump {
                 .map(|section| section.resources.as_slice())
                 .unwrap_or_default();
             let elements = query.elements(section, list.kind, resources);
-            if elements.is_empty() {
+            if elements.is_empty() && (section.shape != Shape::Scopes || self.sets(list.kind).is_empty()) {
                 return Ok(());
             }
             let message = format!("{}.{}", section.message, list.message);
-            if !query.fits_element(printer.descriptors, &message, section) {
+            // No path leads into the list of a set.
+            let is_inside = section.shape == Shape::Scopes
+                && !matches!(query.mask.child(section.payload), None | Some(Mask::All));
+            if is_inside || !query.fits_element(printer.descriptors, &message, section) {
                 return Err(RenderError::MaskUnusable(query.mask.to_string()));
             }
             printer.json.key("configs");
             printer.json.begin_array();
+            if section.shape == Shape::Scopes {
+                self.scopes_elements(printer, query, section, list);
+            }
             for element in &elements {
                 printer.json.element();
                 printer.json.begin_object();
@@ -374,7 +387,7 @@ impl ConfigDump {
 
     fn resources(&self, section: &Section) -> Option<&DumpSection> {
         match section.shape {
-            Shape::Bootstrap | Shape::Empty => None,
+            Shape::Bootstrap | Shape::Scopes => None,
             Shape::Clusters => Some(&self.clusters),
             Shape::Endpoints => Some(&self.endpoints),
             Shape::Listeners => Some(&self.listeners),
@@ -425,17 +438,17 @@ impl<'q> Query<'q> {
         self.mask.fits_element(&message, &resource)
     }
 
+    fn asks_for(&self, name: &str) -> bool {
+        self.names.as_ref().is_none_or(|names| names.is_match(name))
+    }
+
     fn elements<'r>(
         &self,
         section: &Section,
         kind: section::ListKind,
         resources: &'r [DumpResource],
     ) -> Vec<Element<'r>> {
-        let asked = |resource: &&DumpResource| {
-            self.names
-                .as_ref()
-                .is_none_or(|names| names.is_match(&resource.name))
-        };
+        let asked = |resource: &&DumpResource| self.asks_for(&resource.name);
         section.elements_of(kind, resources.iter().filter(asked))
     }
 }

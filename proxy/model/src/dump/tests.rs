@@ -136,6 +136,7 @@ fn front(state: &DumpState) -> ConfigDump {
             ..DumpSection::default()
         },
         filters: None,
+        scopes: Vec::new(),
     }
 }
 
@@ -295,6 +296,7 @@ fn what_is_static_is_shown_from_the_bootstrap() {
         endpoints: DumpSection::default(),
         secrets: DumpSection::default(),
         filters: None,
+        scopes: Vec::new(),
     };
     let options = DumpOptions {
         include_eds: true,

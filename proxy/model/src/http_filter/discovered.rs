@@ -12,13 +12,13 @@ use crate::field::{FieldPath, Rejection, verdicts};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredFilter {
     /// Who has its configuration.
-    pub source: ConfigSource,
+    pub filter_source: ConfigSource,
     /// What the filter is as long as none has come.
     pub default_filter: Option<Box<HttpFilter>>,
     /// The listener does not wait for it.
     pub skips_warming: bool,
     /// The types that it may be of; never empty.
-    pub type_names: Vec<String>,
+    type_names: Vec<String>,
 }
 
 /// The configuration of a filter, as a resource.
@@ -27,7 +27,7 @@ pub struct FilterResource {
     /// As `envoy.extensions.filters.http.fault.v3.HTTPFault`.
     pub type_name: String,
     /// What it does; never a [`HttpFilter::Discovered`].
-    pub filter: HttpFilter,
+    pub converted_filter: HttpFilter,
 }
 
 impl DiscoveredFilter {
@@ -40,7 +40,7 @@ impl DiscoveredFilter {
         verdicts!(at, proto => pb::ExtensionConfigSource {
             supported { config_source, default_config, apply_default_config_without_warming, type_urls }
         });
-        let source = ConfigSource::from_proto(&at.field("config_source"), config_source)?;
+        let filter_source = ConfigSource::from_proto(&at.field("config_source"), config_source)?;
         let urls = at.field("type_urls");
         if type_urls.is_empty() {
             return Err(urls.reject("needs at least one"));
@@ -49,7 +49,7 @@ impl DiscoveredFilter {
         let types =
             types.map(|(index, url)| allowed(&at.field("type_urls").index(index), any::type_name(url), name));
         let mut discovered = Self {
-            source,
+            filter_source,
             default_filter: None,
             skips_warming: apply_default_config_without_warming,
             type_names: types.collect::<Result<_, _>>()?,
@@ -60,7 +60,7 @@ impl DiscoveredFilter {
             discovered
                 .check_type(&resource.type_name)
                 .map_err(|reason| at.reject(reason))?;
-            discovered.default_filter = Some(Box::new(resource.filter));
+            discovered.default_filter = Some(Box::new(resource.converted_filter));
         } else if discovered.skips_warming {
             return Err(at
                 .field("apply_default_config_without_warming")
@@ -122,7 +122,7 @@ impl FilterResource {
         }
         Ok(Self {
             type_name: config.type_name.clone(),
-            filter: HttpFilter::known(at, config, name)?,
+            converted_filter: HttpFilter::known(at, config, name)?,
         })
     }
 }

@@ -17,8 +17,8 @@ pub(super) enum Shape {
     Listeners,
     Routes,
     Secrets,
-    /// Listed without content: nothing here produces any.
-    Empty,
+    /// In sets.
+    Scopes,
 }
 
 /// One entry of `configs`.
@@ -29,7 +29,7 @@ pub(super) struct Section {
     pub(super) prints_version: bool,
     pub(super) lists: &'static [List],
     /// Field of an element that holds the resource.
-    payload: &'static str,
+    pub(super) payload: &'static str,
     /// What the bytes of a resource are.
     pub(super) resource_type: &'static str,
 }
@@ -116,7 +116,7 @@ pub(super) const SECTIONS: &[Section] = &[
         resource_type: "envoy.config.listener.v3.Listener",
     },
     Section {
-        shape: Shape::Empty,
+        shape: Shape::Scopes,
         message: "ScopedRoutesConfigDump",
         prints_version: false,
         lists: &[

@@ -1,4 +1,4 @@
-//! Resources that come inside others, each shown in its own section as well: those of the bootstrap, route tables of listeners,
+//! Resources that come inside others, each shown in its own section as well: those of the bootstrap, route tables and scopes of listeners,
 //! endpoints of clusters that do not get them over EDS.
 //!
 //! Sources: Envoy `RouteConfigProviderManagerImpl::dumpRouteConfigs`, `ConfigDumpHandler::dumpEndpointConfigs`.
@@ -12,13 +12,13 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
 };
 use envoy_types::pb::envoy::config::listener::v3::{Filter, Listener, filter};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+    HttpConnectionManager, ScopedRouteConfigurationsList, http_connection_manager::RouteSpecifier,
+    scoped_routes::ConfigSpecifier,
 };
 use envoy_types::pb::google::protobuf::UInt32Value;
 use prost::Message;
-use prost::bytes::Bytes;
 
-use super::{ConfigDump, DumpResource, DumpState};
+use super::{ConfigDump, DumpResource, DumpScopes, DumpState};
 use crate::any::{type_name, types};
 
 /// Envoy's default. Source: endpoint.proto `overprovisioning_factor`.
@@ -57,6 +57,9 @@ impl ConfigDump {
             .flat_map(inline_routes)
             .collect();
         before(&mut dump.routes.resources, routes.into_iter());
+        let listeners = dump.listeners.resources.iter().filter(in_force);
+        let scopes: Vec<_> = listeners.flat_map(inline_scopes).collect();
+        dump.scopes.extend(scopes);
         if include_eds {
             let active =
                 |resource: &&DumpResource| matches!(resource.state, DumpState::Static | DumpState::Active);
@@ -88,12 +91,42 @@ fn inside(name: &str, message: &impl Message, last_updated: SystemTime) -> DumpR
     }
 }
 
-fn inline_routes(listener: &DumpResource) -> Vec<DumpResource> {
-    let Ok(proto) = Listener::decode(listener.bytes.as_ref()) else {
-        return Vec::new();
-    };
+fn managers(listener: &DumpResource) -> Vec<HttpConnectionManager> {
+    let proto = Listener::decode(listener.bytes.as_ref()).unwrap_or_default();
     let chains = proto.filter_chains.iter().chain(&proto.default_filter_chain);
-    let tables = chains.flat_map(|chain| &chain.filters).filter_map(inline_table);
+    let filters = chains.flat_map(|chain| &chain.filters);
+    filters.filter_map(manager).collect()
+}
+
+fn inline_scopes(listener: &DumpResource) -> Vec<DumpScopes> {
+    let managers = managers(listener).into_iter();
+    let sets = managers.filter_map(|manager| match manager.route_specifier? {
+        RouteSpecifier::ScopedRoutes(scoped) => match scoped.config_specifier? {
+            ConfigSpecifier::ScopedRouteConfigurationsList(list) => Some((scoped.name, list)),
+            ConfigSpecifier::ScopedRds(_) => None,
+        },
+        _ => None,
+    });
+    let at = listener.last_updated;
+    let set = |(name, list): (String, ScopedRouteConfigurationsList)| {
+        let scopes = list.scoped_route_configurations.iter();
+        DumpScopes {
+            name,
+            version: String::new(),
+            last_updated: at,
+            is_inline: true,
+            scopes: scopes.map(|scope| inside(&scope.name, scope, at)).collect(),
+        }
+    };
+    sets.map(set).collect()
+}
+
+fn inline_routes(listener: &DumpResource) -> Vec<DumpResource> {
+    let managers = managers(listener).into_iter();
+    let tables = managers.filter_map(|manager| match manager.route_specifier {
+        Some(RouteSpecifier::RouteConfig(table)) => Some((table.name.clone(), table.encode_to_vec().into())),
+        _ => None,
+    });
     tables
         .map(|(name, bytes)| DumpResource {
             version: String::new(),
@@ -105,19 +138,14 @@ fn inline_routes(listener: &DumpResource) -> Vec<DumpResource> {
         .collect()
 }
 
-/// Name and encoding.
-fn inline_table(filter: &Filter) -> Option<(String, Bytes)> {
+fn manager(filter: &Filter) -> Option<HttpConnectionManager> {
     let Some(filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
         return None;
     };
     if type_name(&any.type_url) != types::HTTP_CONNECTION_MANAGER {
         return None;
     }
-    let manager = HttpConnectionManager::decode(any.value.as_slice()).ok()?;
-    match manager.route_specifier {
-        Some(RouteSpecifier::RouteConfig(table)) => Some((table.name.clone(), table.encode_to_vec().into())),
-        _ => None,
-    }
+    HttpConnectionManager::decode(any.value.as_slice()).ok()
 }
 
 /// The endpoints of a cluster that brings its own, as Envoy shows its hosts: everything filled in. Names to resolve are left out.

@@ -1,4 +1,3 @@
-//! Which answers and failures are tried again, and when.
 //! Tests of what is retried, and after how long.
 use std::io;
 
