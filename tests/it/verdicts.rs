@@ -11,13 +11,10 @@ use self::readers::SHARED;
 use super::repo::{SourceFile, root, texts};
 
 /// Fields that the model itself uses up, and how.
-const INSIDE_THE_MODEL: &[(&str, &str)] = &[
-    (
-        "max_direct_response_body_bytes",
-        "longer bodies of direct responses are refused when the table is converted",
-    ),
-    ("type_names", "DiscoveredFilter::check_type reads them"),
-];
+const INSIDE_THE_MODEL: &[(&str, &str)] = &[(
+    "max_direct_response_body_bytes",
+    "longer bodies of direct responses are refused when the table is converted",
+)];
 
 /// Model folders that hold no configuration.
 const NO_CONFIGURATION: &[&str] = &[

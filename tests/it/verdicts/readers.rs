@@ -185,21 +185,6 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ("Secret.kind", "src/config/secrets.rs", "&secret.kind"),
     ("Secret.name", "src/config/secrets.rs", "name:secret.name"),
     ("SecretRef.name", "src/config/secrets/key.rs", "reference.name"),
-    (
-        "SecretRef.source",
-        "src/config/secrets/key.rs",
-        "reference.source",
-    ),
-    (
-        "DiscoveredFilter.source",
-        "src/config/extensions.rs",
-        "&place.source",
-    ),
-    (
-        "FilterResource.filter",
-        "src/config/extensions.rs",
-        "&resource.filter",
-    ),
     ("StatsTag.name", "src/stats/tags.rs", "tag.name"),
     ("StatsTag.value", "src/stats/tags.rs", "tag.value"),
     ("TcpProxy.access_log", "src/config/build.rs", "&tcp.access_log"),
