@@ -38,7 +38,8 @@ impl DiscoveredFilter {
         name: &str,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::ExtensionConfigSource {
-            supported { config_source, default_config, apply_default_config_without_warming, type_urls }
+            supported { config_source, default_config, apply_default_config_without_warming }
+            partly { type_urls: "types of filters that exist here; others are refused" }
         });
         let filter_source = ConfigSource::from_proto(&at.field("config_source"), config_source)?;
         let urls = at.field("type_urls");
