@@ -332,6 +332,8 @@ fn configuration() -> String {
                 direct_response: {{ status: 200, body: {{ inline_string: direct }} }}
               - match: {{ prefix: /other }}
                 route: {{ cluster: up, timeout: 1s, upgrade_configs: [{{ upgrade_type: websocket, enabled: false }}, {{ upgrade_type: FOO }}] }}
+              - match: {{ prefix: /u-switch-ws-not-asked }}
+                route: {{ cluster: spoiled, timeout: 1s }}
               - match: {{ prefix: /moved }}
                 redirect: {{ path_redirect: / }}
               - match: {{ prefix: / }}
@@ -339,12 +341,20 @@ fn configuration() -> String {
 "#
         )
     });
+    // Envoy keeps the connection on which a switch came unasked, and whoever gets it next reads garbage:
+    // a cluster for that case alone.
+    let clusters = ["up", "spoiled"].map(|name| {
+        format!(
+            "  - name: {name}\n    type: STATIC\n    load_assignment:\n      cluster_name: {name}\n      endpoints:\n      \
+             - lb_endpoints:\n        - endpoint:\n            address:\n              \
+             socket_address: {{ address: 127.0.0.1, port_value: {UPSTREAM} }}\n"
+        )
+    });
     format!(
-        "  clusters:\n  - name: up\n    type: STATIC\n    load_assignment:\n      cluster_name: up\n      endpoints:\n      \
-         - lb_endpoints:\n        - endpoint:\n            address:\n              \
-         socket_address: {{ address: 127.0.0.1, port_value: {UPSTREAM} }}\n  listeners:\n{}\
+        "  clusters:\n{}  listeners:\n{}\
          layered_runtime:\n  layers:\n  - name: istio\n    static_layer:\n      \
          envoy.reloadable_features.http_reject_path_with_fragment: false\n",
+        clusters.concat(),
         listeners.concat()
     )
 }
