@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod drain;
+pub(crate) mod pace;
 pub(crate) mod time;
 pub(crate) mod worker;
 

@@ -19,6 +19,7 @@ use super::recipe::Encoded;
 use super::secrets::{self, ClientNeeds, Secrets, Wanted};
 use super::store::{Changes, Offered, Store};
 use super::wishes::ByServer;
+use crate::pace::{self, breathe, paced};
 use crate::stats::Registry;
 use crate::time::Instant;
 use crate::tls::ClientTls;
@@ -190,7 +191,7 @@ impl Clusters {
             }
             let nothing = Remembered::default();
             let before = before.as_ref().and_then(|before| before.remembered.as_ref());
-            let (converted, now) = before.unwrap_or(&nothing).load_assignment(bytes)?;
+            let (converted, now) = before.unwrap_or(&nothing).load_assignment(bytes, &pace::step)?;
             layout = Some(now);
             Ok(converted)
         };
@@ -285,7 +286,7 @@ impl Clusters {
     pub(super) fn want_secrets(&self, wanted: &mut Wanted) {
         let mut seen: Vec<*const _> = Vec::new();
         let accepted = self.store.accepted.values().map(|cluster| cluster.model.as_ref());
-        for needs in accepted.chain(self.replaced.all()).flat_map(|kept| &kept.tls) {
+        for needs in paced(accepted.chain(self.replaced.all())).flat_map(|kept| &kept.tls) {
             // Thousands of clusters share a few lists.
             let list = Arc::as_ptr(&needs.names);
             if !seen.contains(&list) {
@@ -315,12 +316,13 @@ impl Clusters {
             let has_addresses = self.prepared.get(name).is_none_or(may_begin);
             has_addresses && kept.is_none_or(|kept| self.is_warm(kept, since, secrets))
         };
-        let waiting = self.warming.iter();
+        let waiting = paced(&self.warming);
         let ready: Vec<String> = waiting
             .filter(|(name, since)| is_ready(name, **since))
             .map(|(name, _)| name.clone())
             .collect();
         for name in &ready {
+            breathe();
             self.warming.remove(name);
             let prepared = self.prepared.remove(name);
             self.publish(name, prepared, shared, workers);
@@ -452,7 +454,7 @@ impl Kept {
 /// The services of clusters, by server; notes their names.
 fn services<'a>(clusters: impl Iterator<Item = &'a Kept>, names: &mut HashSet<&'a str>) -> ByServer {
     let mut wanted = ByServer::new();
-    for Endpoints { service, source } in clusters.filter_map(|kept| kept.endpoints.as_ref()) {
+    for Endpoints { service, source } in paced(clusters.filter_map(|kept| kept.endpoints.as_ref())) {
         if !wanted.contains_key(&source.server) {
             wanted.insert(source.server.clone(), BTreeSet::new());
         }

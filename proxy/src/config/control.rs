@@ -26,6 +26,7 @@ use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
 use super::store::Store;
 use super::wishes::Wishes;
+use crate::pace;
 use crate::upstream::upkeep;
 use crate::worker::WorkerHandle;
 
@@ -144,6 +145,8 @@ impl Control {
         }
         let mut rejections = Vec::new();
         for resource in added {
+            // An unchanged one costs a comparison.
+            pace::step();
             if let Err(reason) = self.offer(server, type_url, &resource.name, version, &resource.any.value) {
                 tracing::warn!(
                     resource = resource.name,

@@ -15,6 +15,7 @@ use outrigger_model::endpoint::{Health, LoadAssignment};
 use super::cluster::Cluster;
 use super::endpoint::{AddressSet, Availability, Census, has_endpoints};
 use super::stats;
+use crate::pace::paced;
 use crate::stats::{Show, Unregistered};
 
 /// Makes the cluster.
@@ -37,7 +38,7 @@ pub(crate) fn members_of(assignment: &LoadAssignment) -> Census {
     let count = assignment.localities.iter().map(|group| group.endpoints.len());
     let mut known = AddressSet::with_capacity_and_hasher(count.sum(), Default::default());
     let mut members = Census::default();
-    for endpoint in assignment.localities.iter().flat_map(|group| &group.endpoints) {
+    for endpoint in paced(assignment.localities.iter().flat_map(|group| &group.endpoints)) {
         // As the host set: one host an address.
         if let Address::Socket(address) = endpoint.address
             && known.insert(address)

@@ -57,11 +57,16 @@ impl Layout {
 }
 
 impl Remembered {
-    /// Converts what EDS sends, as [`crate::decode::load_assignment`]; its layout, to be remembered with it.
+    /// Converts what EDS sends, as [`crate::decode::load_assignment`]; its layout, to be remembered with it. `pause` is called between
+    /// endpoints: there may be thousands, and others may have to run.
     ///
     /// # Errors
     /// As there.
-    pub fn load_assignment(&self, bytes: &Bytes) -> Result<(Converted<LoadAssignment>, Layout), Rejection> {
+    pub fn load_assignment(
+        &self,
+        bytes: &Bytes,
+        pause: &dyn Fn(),
+    ) -> Result<(Converted<LoadAssignment>, Layout), Rejection> {
         let unnamed = Context::new(KIND, "");
         let malformed = |error: DecodeError| unnamed.root().reject(format!("malformed {KIND}: {error}"));
         let cut = cut(bytes, 0..bytes.len(), LOCALITIES).map_err(malformed)?;
@@ -75,9 +80,12 @@ impl Remembered {
         let mut converted = Vec::with_capacity(cut.taken.len());
         for (index, place) in cut.taken.into_iter().enumerate() {
             let at = root.field("endpoints").index(index);
-            let walked = self.locality(index).walk(bytes, place).map_err(malformed)?;
+            let walked = self
+                .locality(index)
+                .walk(bytes, place, pause)
+                .map_err(malformed)?;
             let proto = pb::LocalityLbEndpoints::decode(&*walked.rest).map_err(malformed)?;
-            let endpoints = convert(&at, bytes, walked.endpoints)?;
+            let endpoints = convert(&at, bytes, walked.endpoints, pause)?;
             converted.push(LocalityEndpoints::with_endpoints(&at, proto, endpoints)?);
             layout.localities.push(walked.fields);
         }
@@ -136,7 +144,7 @@ impl Known<'_> {
     }
 
     /// Walks through the locality at `range` of `message`.
-    fn walk(&self, message: &[u8], range: Range<usize>) -> Result<Walked, DecodeError> {
+    fn walk(&self, message: &[u8], range: Range<usize>, pause: &dyn Fn()) -> Result<Walked, DecodeError> {
         let mut walked = Walked::default();
         walked.fields.reserve(self.fields.len());
         walked.endpoints.reserve(self.fields.len());
@@ -144,6 +152,7 @@ impl Known<'_> {
         // Where the next one stood before.
         let mut place = 0;
         while begin < end {
+            pause();
             let left = message.get(begin..end).unwrap_or_default();
             // If it is the next but one, the one between is gone.
             let known = (place..=place + 1).find_map(|place| Some((place, self.at(place, left)?)));
@@ -188,8 +197,10 @@ fn convert(
     at: &FieldPath<'_>,
     message: &[u8],
     endpoints: Vec<Found>,
+    pause: &dyn Fn(),
 ) -> Result<Vec<Arc<Endpoint>>, Rejection> {
     let convert = |(index, found): (usize, Found)| {
+        pause();
         let value = match found {
             Found::Known(endpoint) => return Ok(endpoint),
             Found::New(value) => message.get(value).unwrap_or_default(),
@@ -291,10 +302,12 @@ mod tests {
     /// How many endpoints of `after` are those of `before`; the meaning must be that of a conversion that remembers nothing.
     fn check(before: &[&[u8]], after: &[&[u8]], expected: usize) {
         let (first, layout) = Remembered::default()
-            .load_assignment(&encoded(before))
+            .load_assignment(&encoded(before), &|| ())
             .expect("valid");
         let remembered = layout.remember(first.value.clone());
-        let (second, _) = remembered.load_assignment(&encoded(after)).expect("valid");
+        let (second, _) = remembered
+            .load_assignment(&encoded(after), &|| ())
+            .expect("valid");
         assert_eq!(second, decode::load_assignment(&encoded(after)).expect("valid"));
         let of = |assignment: &LoadAssignment| {
             let localities = assignment.localities.iter();
@@ -326,7 +339,9 @@ mod tests {
     #[test]
     fn damaged_bytes_are_judged_as_if_nothing_was_remembered() {
         let valid = encoded(&[&[1, 2], &[3]]);
-        let (first, layout) = Remembered::default().load_assignment(&valid).expect("valid");
+        let (first, layout) = Remembered::default()
+            .load_assignment(&valid, &|| ())
+            .expect("valid");
         let remembered = layout.remember(first.value);
         let mut seed = 7_u32;
         for round in 0..3000 {
@@ -339,7 +354,7 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let (plain, quick) = (
                 decode::load_assignment(&bytes),
-                remembered.load_assignment(&bytes),
+                remembered.load_assignment(&bytes, &|| ()),
             );
             match (plain, quick) {
                 (Ok(plain), Ok((quick, _))) => assert_eq!(plain, quick, "{bytes:?}"),

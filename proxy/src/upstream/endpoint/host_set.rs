@@ -9,6 +9,7 @@ use outrigger_model::node::Locality;
 
 use super::places::Places;
 use super::{Availability, HealthFlag, Host, HostState};
+use crate::pace::paced;
 use crate::telemetry::workload::Workload;
 use crate::time::Instant;
 use crate::upstream::lb::{Balance, Grouping, Settings};
@@ -85,7 +86,7 @@ impl HostSet {
         let mut place = 0;
         for group in &assignment.localities {
             let mut locality: Option<Arc<Locality>> = None;
-            for endpoint in &group.endpoints {
+            for endpoint in paced(&group.endpoints) {
                 let Address::Socket(address) = endpoint.address else {
                     continue;
                 };
@@ -140,7 +141,8 @@ impl HostSet {
 
     /// A host was added or is gone. O(n).
     pub(crate) fn has_other_members(&self, before: &HostSet) -> bool {
-        self.all.len() != before.all.len() || self.all.iter().any(|host| before.find(host.address).is_none())
+        self.all.len() != before.all.len()
+            || paced(self.all.iter()).any(|host| before.find(host.address).is_none())
     }
 
     /// How many are ejected by outlier detection. O(n).

@@ -12,6 +12,7 @@ use super::priority::{Counts, Plan};
 use super::schedule::Schedule;
 use super::tier::Tier;
 use super::{Picked, Settings, slow_start};
+use crate::pace::paced;
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::endpoint::{Availability, Host};
@@ -83,7 +84,7 @@ impl Balance {
             .max()
             .unwrap_or(0);
         let mut counts = vec![Counts::default(); priorities];
-        for host in all {
+        for host in paced(all) {
             if let Some(counts) = counts.get_mut(host.priority as usize) {
                 count(counts, host);
             }
@@ -93,7 +94,7 @@ impl Balance {
             .iter()
             .map(|counts| Vec::with_capacity(counts.hosts))
             .collect();
-        for host in all {
+        for host in paced(all) {
             if let Some(members) = members.get_mut(host.priority as usize) {
                 members.push(host.clone());
             }
@@ -240,7 +241,7 @@ impl Builder<'_> {
         {
             return Some(source);
         }
-        let usable = members.iter().filter(|host| is_usable(host)).cloned().collect();
+        let usable = paced(members).filter(|host| is_usable(host)).cloned().collect();
         Tier::new(usable, self.settings, self.now, &mut self.random).map(Source::Tier)
     }
 

@@ -1,0 +1,60 @@
+//! Long work in short pieces, so that the threads that serve requests run in between.
+//!
+//! A sidecar often has one core, which the control thread shares with a worker. The scheduler lets a thread that computes go on for
+//! milliseconds before another has its turn (EEVDF runs a thread to parity, whatever its niceness is), and every request that arrives
+//! meanwhile waits. Giving the core up helps, and costs half a microsecond when nobody waits for it. A policy for idle threads
+//! (`SCHED_IDLE`) would help as well, but then workers that are busy all the time would keep new configuration out.
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// Nobody computes longer than this without giving others a chance.
+const TURN: Duration = Duration::from_micros(50);
+
+/// The clock is read once in so many steps.
+const STRIDE: u32 = 16;
+
+thread_local! {
+    static STEPS: Cell<u32> = const { Cell::new(0) };
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// After a piece of work of less than two microseconds.
+#[inline]
+pub(crate) fn step() {
+    let steps = STEPS.get() + 1;
+    STEPS.set(steps % STRIDE);
+    if steps == STRIDE {
+        breathe();
+    }
+}
+
+/// After a longer one: lets other threads run if this one has gone on for 50 µs.
+pub(crate) fn breathe() {
+    let now = Instant::now();
+    if SINCE.get().is_none_or(|since| now.duration_since(since) >= TURN) {
+        std::thread::yield_now();
+        SINCE.set(Some(Instant::now()));
+    }
+}
+
+/// The same items, with a [`step`] for each.
+pub(crate) fn paced<I: IntoIterator>(items: I) -> impl Iterator<Item = I::Item> {
+    items.into_iter().inspect(|_| step())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_core_is_given_up_once_a_turn() {
+        breathe();
+        let first = SINCE.get();
+        assert!(first.is_some());
+        std::thread::sleep(TURN);
+        assert!(paced(0..STRIDE - 1).eq(0..STRIDE - 1));
+        assert_eq!(SINCE.get(), first, "too few steps to look at the clock");
+        assert_eq!(paced([7]).last(), Some(7));
+        assert!(SINCE.get() > first);
+    }
+}
