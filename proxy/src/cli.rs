@@ -15,9 +15,8 @@ use flags::{Parsed, Told};
 pub(crate) use crate::admin::options::{Mode, Options, Service};
 
 /// Runs the program with the arguments of the process. Exit code 0: it ended in order, or said what was asked; 1: everything else,
-/// but what `validate` calls 2. `give_memory_back` is called once a second while the sidecar runs.
-pub fn run(give_memory_back: fn()) -> ExitCode {
-    crate::server::give_memory_back_with(give_memory_back);
+/// but what `validate` calls 2.
+pub fn run() -> ExitCode {
     run_with(std::env::args_os())
 }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,15 +82,6 @@ pub(crate) enum ServerError {
     /// Threads, signals, log writer.
     #[error("the process cannot be set up: {0}")]
     System(#[from] io::Error),
-}
-
-/// Gives memory back that is free.
-static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
-
-/// Has `give_back` called once a second: what is freed stays with the allocator until somebody asks.
-pub(crate) fn give_memory_back_with(give_back: fn()) {
-    // The first one stays; there is one allocator.
-    let _ = GIVE_BACK.set(give_back);
 }
 
 /// Runs the sidecar until it is told to stop.
@@ -203,9 +194,6 @@ async fn housekeeping(control: Rc<RefCell<Control>>, registry: Arc<Registry>) {
         ticks.tick().await;
         control.borrow_mut().tick();
         control.borrow().shared().sinks.flush_local();
-        if let Some(give_back) = GIVE_BACK.get() {
-            give_back();
-        }
         until_flush += 1;
         if until_flush * TICK.as_secs() >= STATS_FLUSH.as_secs() {
             until_flush = 0;
