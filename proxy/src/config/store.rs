@@ -9,13 +9,14 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use outrigger_model::field::{Converted, Problem, Rejection};
 
+use super::received::Received;
 use crate::stats::{Counter, Registry};
 
 /// The last accepted configuration of a resource.
 #[derive(Debug)]
 pub(super) struct Accepted<T> {
     /// As received; `/config_dump` renders from it.
-    pub(super) bytes: Bytes,
+    pub(super) received: Received,
     /// The response's version.
     pub(super) version: Arc<str>,
     /// When.
@@ -62,6 +63,8 @@ pub(super) struct Store<T> {
     problems: HashSet<Arc<[Problem]>>,
     /// The version of the resource that came last: all of a response have the same.
     last_version: Arc<str>,
+    /// Bytes are kept compressed.
+    packs: bool,
 }
 
 /// What a resource was before it changed.
@@ -119,7 +122,13 @@ impl<T> Store<T> {
             journal: None,
             problems: HashSet::new(),
             last_version: "".into(),
+            packs: false,
         }
+    }
+
+    /// Resources that are large and alike, and whose bytes nobody works with.
+    pub(super) fn packed(self) -> Self {
+        Self { packs: true, ..self }
     }
 }
 
@@ -179,7 +188,7 @@ impl<T> Store<T> {
             self.last_version = version.into();
         }
         if let Some(known) = self.accepted.get_mut(name)
-            && known.bytes == bytes
+            && known.received.is(bytes)
         {
             if !Arc::ptr_eq(&known.version, &self.last_version) {
                 known.version = self.last_version.clone();
@@ -216,7 +225,11 @@ impl<T> Store<T> {
             tracing::debug!(resource = name, %problem, "configuration field without effect");
         }
         let accepted = Accepted {
-            bytes,
+            received: if self.packs {
+                Received::packed(bytes)
+            } else {
+                bytes.into()
+            },
             version,
             updated: SystemTime::now(),
             model: Arc::new(model),
@@ -229,7 +242,7 @@ impl<T> Store<T> {
     /// Puts a resource of the bootstrap in force.
     pub(super) fn accept_static(&mut self, name: &str, bytes: Bytes, model: Arc<T>) {
         let accepted = Accepted {
-            bytes,
+            received: bytes.into(),
             version: "".into(),
             updated: SystemTime::now(),
             model,
@@ -241,14 +254,12 @@ impl<T> Store<T> {
 
     fn insert(&mut self, name: &str, accepted: Accepted<T>) {
         self.generation += 1;
-        let (name, before) = match self.accepted.get_key_value(name) {
-            Some((name, known)) => (name.clone(), Some(known.bytes.clone())),
-            None => (name.into(), None),
-        };
-        let is_new = before.is_none();
+        let known = self.accepted.get_key_value(name);
         // The names of the journal, and those here, are the same strings.
-        self.accepted.insert(name.clone(), accepted);
-        self.note(name, before);
+        let name = known.map_or_else(|| name.into(), |(name, _)| name.clone());
+        let before = self.accepted.insert(name.clone(), accepted);
+        let is_new = before.is_none();
+        self.note(name, before.map(|before| before.received));
         let change = if is_new {
             &self.changes.added
         } else {
@@ -297,7 +308,7 @@ impl<T> Store<T> {
         let was_there = removed.is_some();
         if let Some((name, accepted)) = removed {
             self.generation += 1;
-            self.note(name, Some(accepted.bytes));
+            self.note(name, Some(accepted.received));
             self.changes.removed.inc();
         }
         was_there
@@ -317,8 +328,9 @@ impl<T> Store<T> {
         }
     }
 
-    fn note(&mut self, name: Arc<str>, before: Option<Bytes>) {
+    fn note(&mut self, name: Arc<str>, before: Option<Received>) {
         if let Some(journal) = &mut self.journal {
+            let before = before.map(|before| before.bytes());
             journal.push(Change { name, before });
         }
     }
@@ -340,7 +352,7 @@ impl<T> Store<T> {
 
     /// The resource in force, as received.
     pub(super) fn bytes(&self, name: &str) -> Option<Bytes> {
-        self.accepted.get(name).map(|accepted| accepted.bytes.clone())
+        self.accepted.get(name).map(|accepted| accepted.received.bytes())
     }
 
     /// What is kept of the resource in force.
