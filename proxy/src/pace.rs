@@ -51,10 +51,10 @@ mod tests {
         breathe();
         let first = SINCE.get();
         assert!(first.is_some());
-        std::thread::sleep(TURN);
+        SINCE.set(first.map(|since| since - TURN));
         assert!(paced(0..STRIDE - 1).eq(0..STRIDE - 1));
-        assert_eq!(SINCE.get(), first, "too few steps to look at the clock");
+        assert!(SINCE.get() < first, "too few steps to look at the clock");
         assert_eq!(paced([7]).last(), Some(7));
-        assert!(SINCE.get() > first);
+        assert!(SINCE.get() >= first);
     }
 }
