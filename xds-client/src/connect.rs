@@ -69,6 +69,10 @@ impl Traffic {
     }
 }
 
+/// A message of megabytes is read in pieces of this size and more, one after the other. In between, threads that share the core (those
+/// that serve requests, in a proxy) have their turn; nobody else would give it to them for milliseconds.
+const LARGE: usize = 4096;
+
 /// A connection whose bytes are counted while it is open.
 pub(crate) struct Counted {
     inner: Box<dyn Connection>,
@@ -105,6 +109,9 @@ impl AsyncRead for Counted {
         self.traffic
             .received_bytes
             .fetch_add(count as u64, Ordering::Relaxed);
+        if count >= LARGE {
+            std::thread::yield_now();
+        }
         Poll::Ready(Ok(()))
     }
 }
