@@ -15,7 +15,6 @@ mod listeners;
 mod names;
 mod owners;
 pub(crate) mod problems;
-mod received;
 mod recipe;
 pub(crate) mod restore;
 mod scopes;

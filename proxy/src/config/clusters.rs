@@ -367,9 +367,9 @@ impl Clusters {
             .filter(|_| self.has_source(kept))
             .and_then(|service| self.endpoints.accepted.get(service));
         let members = endpoints.map(|endpoints| endpoints.model.members);
-        let encoded = endpoints.map(|endpoints| endpoints.received.bytes());
+        let encoded = endpoints.map(|endpoints| endpoints.bytes.clone());
         let previous = shared.clusters.cell(name).slot().and_then(|slot| slot.used());
-        let recipe = Encoded::new(accepted.received.bytes(), kept, shared);
+        let recipe = Encoded::new(accepted.bytes.clone(), kept, shared);
         let is_used = previous.is_some()
             || kept.is_checked
             || members.is_some_and(|members| members.total > MANY_HOSTS);

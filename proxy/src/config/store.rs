@@ -9,14 +9,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use outrigger_model::field::{Converted, Problem, Rejection};
 
-use super::received::Received;
 use crate::stats::{Counter, Registry};
 
 /// The last accepted configuration of a resource.
 #[derive(Debug)]
 pub(super) struct Accepted<T> {
     /// As received; `/config_dump` renders from it.
-    pub(super) received: Received,
+    pub(super) bytes: Bytes,
     /// The response's version.
     pub(super) version: Arc<str>,
     /// When.
@@ -63,8 +62,6 @@ pub(super) struct Store<T> {
     problems: HashSet<Arc<[Problem]>>,
     /// The version of the resource that came last: all of a response have the same.
     last_version: Arc<str>,
-    /// Bytes are kept compressed.
-    packs: bool,
 }
 
 /// What a resource was before it changed.
@@ -122,13 +119,7 @@ impl<T> Store<T> {
             journal: None,
             problems: HashSet::new(),
             last_version: "".into(),
-            packs: false,
         }
-    }
-
-    /// Resources that are large and alike, and whose bytes nobody works with.
-    pub(super) fn packed(self) -> Self {
-        Self { packs: true, ..self }
     }
 }
 
@@ -188,7 +179,7 @@ impl<T> Store<T> {
             self.last_version = version.into();
         }
         if let Some(known) = self.accepted.get_mut(name)
-            && known.received.is(bytes)
+            && known.bytes == bytes
         {
             if !Arc::ptr_eq(&known.version, &self.last_version) {
                 known.version = self.last_version.clone();
@@ -225,11 +216,7 @@ impl<T> Store<T> {
             tracing::debug!(resource = name, %problem, "configuration field without effect");
         }
         let accepted = Accepted {
-            received: if self.packs {
-                Received::packed(bytes)
-            } else {
-                bytes.into()
-            },
+            bytes,
             version,
             updated: SystemTime::now(),
             model: Arc::new(model),
@@ -242,7 +229,7 @@ impl<T> Store<T> {
     /// Puts a resource of the bootstrap in force.
     pub(super) fn accept_static(&mut self, name: &str, bytes: Bytes, model: Arc<T>) {
         let accepted = Accepted {
-            received: bytes.into(),
+            bytes,
             version: "".into(),
             updated: SystemTime::now(),
             model,
@@ -254,12 +241,14 @@ impl<T> Store<T> {
 
     fn insert(&mut self, name: &str, accepted: Accepted<T>) {
         self.generation += 1;
-        let known = self.accepted.get_key_value(name);
-        // The names of the journal, and those here, are the same strings.
-        let name = known.map_or_else(|| name.into(), |(name, _)| name.clone());
-        let before = self.accepted.insert(name.clone(), accepted);
+        let (name, before) = match self.accepted.get_key_value(name) {
+            Some((name, known)) => (name.clone(), Some(known.bytes.clone())),
+            None => (name.into(), None),
+        };
         let is_new = before.is_none();
-        self.note(name, before.map(|before| before.received));
+        // The names of the journal, and those here, are the same strings.
+        self.accepted.insert(name.clone(), accepted);
+        self.note(name, before);
         let change = if is_new {
             &self.changes.added
         } else {
@@ -308,7 +297,7 @@ impl<T> Store<T> {
         let was_there = removed.is_some();
         if let Some((name, accepted)) = removed {
             self.generation += 1;
-            self.note(name, Some(accepted.received));
+            self.note(name, Some(accepted.bytes));
             self.changes.removed.inc();
         }
         was_there
@@ -328,9 +317,8 @@ impl<T> Store<T> {
         }
     }
 
-    fn note(&mut self, name: Arc<str>, before: Option<Received>) {
+    fn note(&mut self, name: Arc<str>, before: Option<Bytes>) {
         if let Some(journal) = &mut self.journal {
-            let before = before.map(|before| before.bytes());
             journal.push(Change { name, before });
         }
     }
@@ -352,7 +340,7 @@ impl<T> Store<T> {
 
     /// The resource in force, as received.
     pub(super) fn bytes(&self, name: &str) -> Option<Bytes> {
-        self.accepted.get(name).map(|accepted| accepted.received.bytes())
+        self.accepted.get(name).map(|accepted| accepted.bytes.clone())
     }
 
     /// What is kept of the resource in force.
