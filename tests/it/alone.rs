@@ -12,6 +12,7 @@ mod grpc_stats;
 mod hash;
 mod headers;
 mod http1;
+mod internal_redirects;
 mod limits;
 mod local_ratelimit;
 mod matchers;

@@ -45,6 +45,12 @@ pub(crate) mod types {
     pub(crate) const MONGO_PROXY: &str = "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy";
     pub(crate) const PREVIOUS_PRIORITIES: &str =
         "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
+    pub(crate) const ALLOW_LISTED_ROUTES: &str =
+        "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig";
+    pub(crate) const PREVIOUS_ROUTES: &str =
+        "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig";
+    pub(crate) const SAFE_CROSS_SCHEME: &str =
+        "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig";
     pub(crate) const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
     pub(crate) const ORIGINAL_DST: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
     pub(crate) const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";

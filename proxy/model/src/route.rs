@@ -2,6 +2,7 @@
 mod forward;
 mod from_proto;
 mod headers;
+mod internal_redirect;
 mod policy;
 mod rewrite;
 
@@ -239,6 +240,35 @@ pub struct Forward {
     pub hash_policies: Vec<HashPolicy>,
     /// Copies of requests; empty: the virtual host's, else the table's.
     pub mirrors: Vec<MirrorPolicy>,
+    /// Redirects that are followed here; `None`: they are the client's.
+    pub internal_redirects: Option<Box<InternalRedirects>>,
+}
+
+/// Redirects of an upstream that are followed here, so that the client sees only where they lead to.
+/// Source: route_components.proto `InternalRedirectPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InternalRedirects {
+    /// As many of one request; Envoy's default 1.
+    pub max_redirects: u32,
+    /// Of 301, 302, 303, 307 and 308; Envoy's default 302.
+    pub statuses: Vec<u16>,
+    /// All have to agree.
+    pub predicates: Vec<RedirectPredicate>,
+    /// From `http` to `https`, or back.
+    pub allows_other_scheme: bool,
+    /// Lower case: a header of the redirect takes the place of the request's, also when it has none.
+    pub copied_headers: Vec<String>,
+}
+
+/// Which redirects are followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedirectPredicate {
+    /// To a route of one of these names.
+    Listed(Vec<String>),
+    /// To a route to which no redirect of the same route led before.
+    NewRoute,
+    /// To `https` only for clients that came by it.
+    SafeScheme,
 }
 
 /// What becomes of `:authority`.

@@ -11,6 +11,7 @@ use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
 use super::filter::{Earlier, FilterChain, Scope};
+use super::router::internal_redirect::PassedOn;
 use super::scoped_routes::Routes;
 use super::stream;
 use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores};
@@ -75,6 +76,7 @@ pub(crate) struct ManagerStats {
     pub(crate) no_route: Counter,
     pub(crate) no_cluster: Counter,
     pub(crate) rq_total: Counter,
+    pub(super) redirects_passed_on: PassedOn,
 }
 
 impl ManagerStats {
@@ -106,6 +108,7 @@ impl ManagerStats {
             no_route: counter("no_route"),
             no_cluster: counter("no_cluster"),
             rq_total: counter("rq_total"),
+            redirects_passed_on: PassedOn::new(registry, stat_prefix),
         }
     }
 }
@@ -303,7 +306,7 @@ impl StreamHandler for ConnectionHandler {
             Some(latest) => latest.load_full(),
         };
         let manager = latest.as_ref().unwrap_or(&self.manager);
-        stream::run(manager, &self.downstream, request).await
+        stream::run(manager, &self.downstream, request, None).await
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response {

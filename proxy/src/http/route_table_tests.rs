@@ -203,6 +203,7 @@ fn forward() -> model::Forward {
         cors: None,
         hash_policies: Vec::new(),
         mirrors: Vec::new(),
+        internal_redirects: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sends a request to its cluster: attempts, retries, timeouts. One call per stream.
 mod attempt;
+pub(super) mod internal_redirect;
 pub(super) mod mirror;
 mod retry;
 mod timeouts;
@@ -15,6 +16,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use self::attempt::{Attempt, AttemptError, Attempted};
+use self::internal_redirect::Redirected;
 use self::retry::{RetryState, Verdict, Wait};
 use self::timeouts::Timeouts;
 use super::filter::FilterState;
@@ -130,7 +132,8 @@ pub(super) async fn forward(
     let retry = RetryState::new(route.retry.as_ref(), stream.request());
     let source = (!body.is_empty()).then(|| {
         let limit = usize::try_from(cluster.config.buffer_limit_bytes).unwrap_or(usize::MAX);
-        ReplaySource::new(body, limit, retry.may_retry())
+        let keeps = retry.may_retry() || forward.redirects.is_some();
+        ReplaySource::new(body, limit, keeps)
     });
     let mut exchange = Exchange {
         stream,
@@ -316,6 +319,11 @@ impl Exchange<'_> {
                             service_time,
                         } = attempted;
                         guards.request = Some(permit);
+                        if self.redirect(&response.head, source.as_ref()) {
+                            let head = response.head;
+                            let body = Body::empty();
+                            return Ok((Response { head, body }, guards));
+                        }
                         if let Some(source) = &source {
                             source.forget();
                         }
@@ -417,6 +425,33 @@ impl Exchange<'_> {
             .retry
             .on_response(self.stream.request(), &attempted.response.head);
         self.allow(verdict, source)
+    }
+
+    /// The response is a redirect that is followed here: the stream has its next pass.
+    fn redirect(&self, response: &ResponseHead, body: Option<&ReplaySource>) -> bool {
+        let redirects = self.forward.redirects.as_deref();
+        let Some(redirects) = redirects.filter(|redirects| redirects.are(response.status)) else {
+            return false;
+        };
+        let redirected = Redirected {
+            stream: self.stream,
+            route: self.route,
+            redirects,
+            response,
+            body,
+        };
+        let counters = self.cluster.stats.internal_redirects();
+        match redirected.follow() {
+            Some(next) => {
+                counters.succeeded.inc();
+                self.stream.pass_on_to(next);
+                true
+            }
+            None => {
+                counters.failed.inc();
+                false
+            }
+        }
     }
 
     fn judge_error(&mut self, error: &AttemptError, source: Option<&ReplaySource>) -> Verdict {

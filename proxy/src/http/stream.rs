@@ -5,6 +5,7 @@
 pub(super) mod limits;
 mod metrics;
 mod prepare;
+mod redirected;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
@@ -26,6 +27,7 @@ use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::redirect;
 use super::route_table::Action;
+use super::router::internal_redirect::{Journey, NextPass};
 use super::router::{self, Guards};
 use super::upgrade::Upgraded;
 use crate::codec::body::{BodyError, BodyObserver};
@@ -56,17 +58,22 @@ pub(super) struct Stream {
     guards: RefCell<Option<Guards>>,
     /// Until the stream ends.
     pub(super) fault: RefCell<Option<ActiveFault>>,
+    /// What led here; `None`: the client itself.
+    journey: Option<Box<Journey>>,
+    /// Where it goes on, after a redirect that is not the client's.
+    next: OnceCell<Box<NextPass>>,
     metrics: StreamMetrics,
     /// Set when the client may change the protocol.
     upgrade: OnceCell<Upgraded>,
     finished: Cell<bool>,
 }
 
-/// Answers one request.
+/// Answers one request. `journey`: what led to it, if that was a redirect of an upstream.
 pub(super) async fn run(
     manager: &Arc<ConnectionManager>,
     downstream: &Rc<Downstream>,
     request: Request,
+    journey: Option<Box<Journey>>,
 ) -> Response {
     let Request {
         mut head,
@@ -75,6 +82,7 @@ pub(super) async fn run(
     } = request;
     let mut stream = Stream::new(manager, downstream, head.version);
     stream.feedback = Some(feedback.clone());
+    stream.journey = journey;
     let stream = Rc::new(stream);
     stream.metrics.received(manager, &head);
     if !manager.config.passes_100_continue {
@@ -123,6 +131,10 @@ pub(super) async fn run(
     let mut response = match outcome {
         Ok(forwarded) => {
             *stream.guards.borrow_mut() = forwarded.guards;
+            if let Some(next) = stream.next.get() {
+                unanswered.disarm();
+                return stream.redirected(&forwarded.response.head, next, feedback).await;
+            }
             forwarded.response
         }
         Err(reply) => stream.local_reply(&reply),
@@ -184,6 +196,8 @@ impl Stream {
             trailers: RefCell::new(None),
             guards: RefCell::new(None),
             fault: RefCell::new(None),
+            journey: None,
+            next: OnceCell::new(),
             metrics: StreamMetrics::default(),
             upgrade: OnceCell::new(),
             finished: Cell::new(false),
@@ -322,7 +336,8 @@ impl Stream {
             stats.downstream_rq_response_before_rq_complete.inc();
             stats.downstream_rq_rx_reset.inc();
         }
-        if let Some(code) = info.response_code {
+        // As Envoy, a redirect that the client does not see is no response of this listener.
+        if let Some(code) = info.response_code.filter(|_| self.next.get().is_none()) {
             stats.downstream_rq_completed.inc();
             if let Some(class) = stats
                 .downstream_rq_class
@@ -342,7 +357,7 @@ impl Stream {
         let picked = self.picked_authority.borrow();
         self.manager.access_log.log(&Entry {
             info: &info,
-            request: self.request.get().map(|request| RequestView {
+            request: self.head_in_the_end().map(|request| RequestView {
                 authority: picked.as_ref().unwrap_or(&request.authority).as_bytes(),
                 ..view(request)
             }),

@@ -77,12 +77,21 @@ pub(crate) struct GrpcStats {
     pub(crate) response_message_count: Counter,
 }
 
+/// Redirects of the cluster that a route asks to follow.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub(crate) struct InternalRedirectStats {
+    pub(crate) succeeded: Counter,
+    pub(crate) failed: Counter,
+}
+
 /// Stats that not every cluster has.
 #[derive(Debug)]
 struct Later {
     /// Where, and what their names begin with.
     registry: Option<(Arc<Registry>, String)>,
     grpc: OnceLock<GrpcStats>,
+    redirects: OnceLock<InternalRedirectStats>,
 }
 
 impl Later {
@@ -170,6 +179,7 @@ impl ClusterStats {
             later: Later {
                 registry: later.map(|(registry, prefix)| (Arc::clone(registry), prefix)),
                 grpc: OnceLock::new(),
+                redirects: OnceLock::new(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
             membership_total: gauge("membership_total"),
@@ -202,6 +212,14 @@ impl ClusterStats {
             total: counter("total"),
             request_message_count: counter("request_message_count"),
             response_message_count: counter("response_message_count"),
+        })
+    }
+
+    /// Counters of redirects; made by the first.
+    pub(crate) fn internal_redirects(&self) -> &InternalRedirectStats {
+        self.later.redirects.get_or_init(|| InternalRedirectStats {
+            succeeded: self.later.counter("upstream_internal_redirect_succeeded_total"),
+            failed: self.later.counter("upstream_internal_redirect_failed_total"),
         })
     }
 

@@ -7,8 +7,8 @@ use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::Previou
 use super::headers;
 use super::policy::previous_priorities;
 use super::{
-    ClusterSpec, Forward, HashPolicy, HostRewrite, MirrorPolicy, RegexRewrite, ResetFormat, ResetHeader,
-    RetryOn, RetryPolicy, ShareChoice, WeightedCluster,
+    ClusterSpec, Forward, HashPolicy, HostRewrite, InternalRedirects, MirrorPolicy, RegexRewrite,
+    ResetFormat, ResetHeader, RetryOn, RetryPolicy, ShareChoice, WeightedCluster,
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -33,11 +33,11 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             cluster_specifier, cluster_not_found_response_code, timeout, max_stream_duration, max_grpc_timeout,
             idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier, cors, upgrade_configs,
             rate_limits, include_vh_rate_limits, append_x_forwarded_host, hash_policy, request_mirror_policies,
+            internal_redirect_policy, internal_redirect_action, max_internal_redirects,
         }
         unsupported {
             flush_timeout: "traffic", retry_policy_typed_config: "traffic", priority: "traffic",
-            grpc_timeout_offset: "traffic", internal_redirect_policy: "traffic",
-            internal_redirect_action: "traffic", max_internal_redirects: "traffic", hedge_policy: "traffic",
+            grpc_timeout_offset: "traffic", hedge_policy: "traffic",
         }
         never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
         refused {
@@ -58,6 +58,17 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             .field("regex_rewrite")
             .reject("stands beside prefix_rewrite, and a path is rewritten once"));
     }
+    let internal_redirects = match internal_redirect_policy {
+        Some(proto) => Some(InternalRedirects::from_proto(
+            &at.field("internal_redirect_policy"),
+            proto,
+        )?),
+        None => InternalRedirects::from_action(
+            &at.field("internal_redirect_action"),
+            internal_redirect_action,
+            max_internal_redirects,
+        )?,
+    };
     Ok(Forward {
         cluster: ClusterSpec::from_proto(at, cluster_specifier)?,
         cluster_not_found_status: not_found_status(at, cluster_not_found_response_code)?,
@@ -79,6 +90,7 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
         upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
         mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
+        internal_redirects: internal_redirects.map(Box::new),
     })
 }
 

@@ -101,7 +101,7 @@ impl AppendAction {
 }
 
 /// A token of RFC 9110 §5.6.2, in lower case; pseudo-headers and `host` have fields of their own, as in Envoy.
-fn header_name(at: &FieldPath<'_>, name: &str) -> Result<String, Rejection> {
+pub(super) fn header_name(at: &FieldPath<'_>, name: &str) -> Result<String, Rejection> {
     let name = at.not_empty(name.to_ascii_lowercase())?;
     if name.starts_with(':') || name == "host" {
         return Err(at.reject(format!("{name:?} cannot be changed here")));

@@ -11,6 +11,7 @@ use crate::codec::RequestHead;
 use crate::http::filter::{Level, Settings};
 use crate::http::hash_policy::HashPolicies;
 use crate::http::header_changes::HeaderChanges;
+use crate::http::router::internal_redirect::Redirects;
 use crate::http::router::mirror::Mirror;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
@@ -30,6 +31,8 @@ pub(crate) struct Forward {
     pub(in crate::http) hash: HashPolicies,
     /// Who gets copies.
     pub(in crate::http) mirrors: Arc<[Mirror]>,
+    /// Redirects that are followed here.
+    pub(in crate::http) redirects: Option<Box<Redirects>>,
     /// The rest as configured.
     pub(crate) config: model::Forward,
 }
@@ -120,6 +123,10 @@ impl Forward {
                 true => inherited.mirrors.clone(),
                 false => own,
             },
+            redirects: config
+                .internal_redirects
+                .as_ref()
+                .map(|config| Box::new(Redirects::new(config))),
             config: config.clone(),
         })
     }

@@ -94,13 +94,16 @@ impl Stream {
         chosen: &mut Chosen,
     ) -> Result<(), LocalReply> {
         head::check(head)?;
-        head::inbound(
-            &self.manager,
-            &self.downstream,
-            head,
-            &mut self.info.borrow_mut(),
-            &mut self.random.borrow_mut(),
-        )?;
+        // As Envoy, what a redirect sends on was looked at before.
+        if self.journey.is_none() {
+            head::inbound(
+                &self.manager,
+                &self.downstream,
+                head,
+                &mut self.info.borrow_mut(),
+                &mut self.random.borrow_mut(),
+            )?;
+        }
         self.choose(head, chosen)?;
         let nothing = Settings::default();
         let mut request = Decoding::new(self, head, state, chosen.settings().unwrap_or(&nothing));
@@ -127,18 +130,23 @@ impl Stream {
         Ok(())
     }
 
+    /// The route that a head takes.
+    pub(in crate::http) fn find_route(&self, head: &RequestHead) -> Option<Arc<Route>> {
+        let mut random = self.random.borrow_mut();
+        let tls = self.downstream.tls.as_ref();
+        let has_certificate = tls.is_some_and(|tls| tls.peer.is_some());
+        let asked = Asked::new(head, has_certificate, &mut random);
+        let table = self.manager.routes.load(head)?;
+        table.route(&asked).cloned()
+    }
+
     /// Finds the route, and of several clusters one.
     ///
     /// # Errors
     /// The client asks for a protocol that it may not change to.
     fn choose(&self, head: &mut RequestHead, chosen: &mut Chosen) -> Result<(), LocalReply> {
         if head.method != Method::CONNECT {
-            let mut random = self.random.borrow_mut();
-            let tls = self.downstream.tls.as_ref();
-            let has_certificate = tls.is_some_and(|tls| tls.peer.is_some());
-            let asked = Asked::new(head, has_certificate, &mut random);
-            let table = self.manager.routes.load(head);
-            chosen.route = table.and_then(|table| table.route(&asked).cloned());
+            chosen.route = self.find_route(head);
         }
         let Some(route) = &chosen.route else {
             return Ok(());
