@@ -8,7 +8,7 @@ mod feedback;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod head;
-mod tunnel;
+pub(crate) mod tunnel;
 mod underscores;
 mod upgrade;
 

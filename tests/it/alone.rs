@@ -3,6 +3,7 @@
 mod balance;
 mod clusters;
 mod config_files;
+mod connect;
 mod cors;
 mod dump;
 mod edge;

@@ -145,6 +145,8 @@ pub enum PathMatch {
     SeparatedPrefix(String),
     /// The whole path matches the RE2 expression.
     Regex(String),
+    /// A CONNECT, which has no path; the others take none.
+    Connect,
 }
 
 /// What a route does.
@@ -161,6 +163,13 @@ pub enum RouteAction {
         /// Body, within `max_direct_response_body_bytes`.
         body: Vec<u8>,
     },
+}
+
+/// Which requests are tunnels that end here. Source: route_components.proto `RouteAction.UpgradeConfig.ConnectConfig`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelEnd {
+    /// A POST is one too.
+    pub takes_posts: bool,
 }
 
 /// Where a client is sent. Source: route_components.proto `RedirectAction`.
@@ -236,6 +245,8 @@ pub struct Forward {
     pub cors: Option<CorsPolicy>,
     /// Protocols that may, or may not, be changed to here; others as the connection manager says.
     pub upgrades: Vec<Upgrade>,
+    /// What is in a CONNECT goes to the cluster as it is; `None`: the CONNECT is passed on.
+    pub tunnel_end: Option<TunnelEnd>,
     /// What consistent hashing hashes; the first that is there counts, more are mixed in.
     pub hash_policies: Vec<HashPolicy>,
     /// Copies of requests; empty: the virtual host's, else the table's.

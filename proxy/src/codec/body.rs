@@ -70,6 +70,8 @@ pub(super) trait IncomingBody: std::fmt::Debug {
     fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>>;
     /// The last piece was given out.
     fn is_whole(&self) -> bool;
+    /// Nobody asks for the rest.
+    fn abandon(&self);
 }
 
 #[derive(Debug)]
@@ -77,6 +79,14 @@ struct Incoming {
     connection: Rc<dyn IncomingBody>,
     /// What comes next on the connection is no part of this body.
     ended: bool,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.abandon();
+        }
+    }
 }
 
 impl Incoming {

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version}
 pub(crate) struct RequestHead {
     /// The method.
     pub(crate) method: Method,
-    /// Path and query in origin form; `*` for server-wide OPTIONS.
+    /// Path and query in origin form; `*` for server-wide OPTIONS, `/` for CONNECT, which has none.
     pub(crate) path: PathAndQuery,
     /// `:authority` or Host; empty when an HTTP/1.0 request had none.
     pub(crate) authority: HeaderValue,
@@ -17,7 +17,8 @@ pub(crate) struct RequestHead {
     pub(crate) version: Version,
     /// Everything else; no connection-level header, but for `connection` and `upgrade` of an upgrade.
     pub(crate) headers: HeaderMap,
-    /// The client asks for another protocol; its body is whatever comes next on the connection (RFC 9110 §7.8).
+    /// The client asks for another protocol (RFC 9110 §7.8) or, with CONNECT, for a tunnel (§9.3.6); its body is whatever comes next on the
+    /// connection.
     pub(crate) is_upgrade: bool,
 }
 
@@ -35,6 +36,7 @@ impl RequestHead {
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
         match name {
             ":method" => Some(self.method.as_str().as_bytes()),
+            ":path" if self.method == Method::CONNECT => None,
             ":path" => Some(self.path.as_str().as_bytes()),
             ":authority" | "host" => Some(self.authority.as_bytes()),
             ":scheme" => Some(self.scheme.as_bytes()),

@@ -2,8 +2,8 @@
 //! to gRPC requests become trailers-only responses with a gRPC status (`Utility::sendLocalReply`).
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 use crate::codec::{Body, Refusal, RequestHead, Response, ResponseHead};
 use crate::telemetry::grpc::{GRPC_STATUS, status_of_http};
@@ -47,8 +47,7 @@ impl LocalReply {
 
     /// Ends its connection.
     pub(super) fn closing(mut self) -> Self {
-        self.headers
-            .push((http::header::CONNECTION, HeaderValue::from_static("close")));
+        self.headers.push((CONNECTION, HeaderValue::from_static("close")));
         self
     }
 
@@ -63,6 +62,10 @@ impl LocalReply {
     /// The response for this request; without one, for what was none.
     pub(super) fn response(&self, request: Option<&RequestHead>) -> Response {
         let mut headers: HeaderMap = self.headers.iter().cloned().collect();
+        if request.is_some_and(|request| request.version == Version::HTTP_2) {
+            // RFC 9113 §8.2.2: it has none, and would not take one.
+            headers.remove(CONNECTION);
+        }
         if !self.is_plain && request.is_some_and(RequestHead::is_grpc) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             let status = self
@@ -108,7 +111,7 @@ const GRPC_MESSAGE_ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CON
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{Method, Version};
+    use http::Method;
 
     fn request(content_type: Option<&'static str>) -> RequestHead {
         let mut headers = HeaderMap::new();

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::LOCATION;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use outrigger_model::route as model;
 
 use super::local_reply::LocalReply;
@@ -24,7 +24,8 @@ pub(super) fn location(
     config: Option<&model::Redirect>,
     request: &RequestHead,
 ) -> Option<(http::HeaderName, HeaderValue)> {
-    if !(status.is_redirection() || status == StatusCode::CREATED) {
+    // As Envoy: what has no path leads nowhere.
+    if !(status.is_redirection() || status == StatusCode::CREATED) || request.method == Method::CONNECT {
         return None;
     }
     let uri = uri(config, request)?;

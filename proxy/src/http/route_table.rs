@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use outrigger_model::route as model;
 use outrigger_model::route::RouteTableConfig;
 use regex::Regex as TextRegex;
@@ -300,6 +300,7 @@ impl Route {
         let whole = head.path.as_str();
         let path = match &self.rewrite {
             None => return Ok(None),
+            Some(_) if head.method == Method::CONNECT => return Ok(None),
             Some(Rewrite::Prefix(replacement)) => {
                 let matched = self.criteria.matched_bytes(head.path.path());
                 format!("{replacement}{}", whole.get(matched..).unwrap_or_default())

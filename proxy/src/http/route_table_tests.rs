@@ -197,6 +197,7 @@ fn forward() -> model::Forward {
         regex_rewrite: None,
         host_rewrite: None,
         upgrades: Vec::new(),
+        tunnel_end: None,
         appends_forwarded_host: false,
         rate_limits: Vec::new(),
         includes_host_limits: false,
@@ -382,4 +383,24 @@ fn of_ten_thousand_prefixes_few_are_tried() {
     let tried: Vec<_> = host.index.candidates("/service-9999/x").collect();
     assert_eq!(tried, [9999]);
     assert_eq!(host.index.candidates("/none").count(), 0);
+}
+
+#[test]
+fn a_connect_takes_routes_of_its_own_and_they_take_nothing_else() {
+    let many = (0..20).map(|number| route("many", PathMatch::Exact(format!("/{number}"))));
+    let mut routes = vec![
+        route("all", PathMatch::Prefix("/".into())),
+        route("connect", PathMatch::Connect),
+    ];
+    for _ in 0..2 {
+        let table = table(vec![host(&["*"], routes.clone())], false);
+        check(&table, "a:80", "/", Some("all"));
+        let connect = RequestHead {
+            method: Method::CONNECT,
+            ..head("a:80", "/")
+        };
+        let found = found(&table, &connect).map(|route| route.name.to_string());
+        assert_eq!(found.as_deref(), Some("connect"));
+        routes.extend(many.clone());
+    }
 }

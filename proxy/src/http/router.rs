@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
 use self::attempt::{Attempt, AttemptError, Attempted};
@@ -292,6 +292,7 @@ impl Exchange<'_> {
                     .filter(|_| self.stream.manager.config.passes_100_continue),
                 per_try: self.per_try,
                 per_try_idle: self.per_try_idle,
+                tunnel_end: self.forward.config.tunnel_end,
             };
             let outcome = attempt.run(head, source.as_ref()).await;
             let timed_out = matches!(
@@ -504,7 +505,7 @@ impl Exchange<'_> {
             }
         }
         let request = self.stream.request();
-        let details = if request.is_upgrade {
+        let details = if request.is_upgrade && request.method != Method::CONNECT {
             // What comes from now on is the other protocol's.
             self.stream.limits.set_response(None);
             upgrade::answered(request, &mut response)

@@ -1,7 +1,7 @@
-//! Which clients may change the protocol of their connection. Source: RFC 9110 §7.8; Envoy `HttpConnectionManagerConfig::
+//! Which clients may change the protocol of their connection, or have a tunnel. Source: RFC 9110 §§7.8, 9.3.6; Envoy `HttpConnectionManagerConfig::
 //! createUpgradeFilterChain`; docs, HTTP upgrades.
 use http::header::{CONTENT_LENGTH, UPGRADE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use outrigger_model::hcm::Upgrade;
 
 use super::local_reply::LocalReply;
@@ -37,7 +37,10 @@ pub(super) fn check(
     route: &Route,
     head: &RequestHead,
 ) -> Result<Upgraded, LocalReply> {
-    let wanted = head.headers.get(UPGRADE).map(|wanted| wanted.as_bytes());
+    let wanted = match head.method {
+        Method::CONNECT => Some(&b"connect"[..]),
+        _ => head.headers.get(UPGRADE).map(|wanted| wanted.as_bytes()),
+    };
     let of_route = match &route.action {
         Action::Forward(forward) => forward.config.upgrades.as_slice(),
         Action::Redirect(_) | Action::Direct { .. } => &[],

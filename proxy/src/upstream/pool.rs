@@ -4,6 +4,7 @@
 //! and lie idle in between (last used, first taken); an HTTP/2 connection carries many. Nothing here is shared between workers.
 mod h1;
 mod h2;
+mod raw;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -33,6 +34,8 @@ pub(crate) enum Version {
     Http1,
     /// HTTP/2.
     Http2,
+    /// None: what is in the request goes as it is.
+    Raw,
 }
 
 /// Facts about the connection that carries an attempt.
@@ -51,6 +54,8 @@ pub(crate) enum Lease {
     H1(h1::Lease),
     /// HTTP/2: a share.
     H2(h2::Lease),
+    /// A connection of its own.
+    Raw(Box<raw::Lease>),
 }
 
 impl Lease {
@@ -59,6 +64,7 @@ impl Lease {
         match self {
             Self::H1(lease) => lease.facts(),
             Self::H2(lease) => lease.facts(),
+            Self::Raw(lease) => lease.facts(),
         }
     }
 
@@ -67,6 +73,7 @@ impl Lease {
         match self {
             Self::H1(lease) => lease.release(),
             Self::H2(lease) => lease.release(),
+            Self::Raw(lease) => drop(lease),
         }
     }
 
@@ -83,6 +90,7 @@ impl Lease {
         match self {
             Self::H1(lease) => lease.send(head, body, feedback).await,
             Self::H2(lease) => lease.send(head, body).await,
+            Self::Raw(lease) => Ok(lease.open(body)),
         }
     }
 }
@@ -179,6 +187,10 @@ pub(crate) async fn acquire(
     wish: &TlsWish,
     version: Version,
 ) -> Result<Lease, ConnectError> {
+    if version == Version::Raw {
+        // On the heap, for those few that ask for it.
+        return Box::pin(raw::connect(cluster, host, wish)).await;
+    }
     let key = Key {
         cluster: cluster.id,
         address: host.address,
@@ -193,7 +205,7 @@ pub(crate) async fn acquire(
         wish: wish.clone(),
     };
     let make = || match version {
-        Version::Http1 => Pool::H1(h1::Pool::new(target())),
+        Version::Http1 | Version::Raw => Pool::H1(h1::Pool::new(target())),
         Version::Http2 => Pool::H2(h2::Pool::new(target())),
     };
     let pool = POOLS.with_borrow_mut(|pools| pools.by_key.entry(key).or_insert_with(make).clone());

@@ -8,7 +8,7 @@ use super::headers;
 use super::policy::previous_priorities;
 use super::{
     ClusterSpec, Forward, HashPolicy, HostRewrite, InternalRedirects, MirrorPolicy, RegexRewrite,
-    ResetFormat, ResetHeader, RetryOn, RetryPolicy, ShareChoice, WeightedCluster,
+    ResetFormat, ResetHeader, RetryOn, RetryPolicy, ShareChoice, TunnelEnd, WeightedCluster,
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -69,6 +69,7 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             max_internal_redirects,
         )?,
     };
+    let (upgrades, tunnel_end) = upgrades(&at.field("upgrade_configs"), upgrade_configs)?;
     Ok(Forward {
         cluster: ClusterSpec::from_proto(at, cluster_specifier)?,
         cluster_not_found_status: not_found_status(at, cluster_not_found_response_code)?,
@@ -88,28 +89,56 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             .map(|proto| CorsPolicy::from_legacy(&at.field("cors"), proto))
             .transpose()?,
         hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
-        upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs)?,
+        upgrades,
+        tunnel_end,
         mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
         internal_redirects: internal_redirects.map(Box::new),
     })
 }
 
-fn upgrades(at: &FieldPath<'_>, protos: Vec<route_action::UpgradeConfig>) -> Result<Vec<Upgrade>, Rejection> {
-    let upgrades = protos.into_iter().enumerate().map(|(index, proto)| {
+/// What may be changed to, and what becomes of a CONNECT.
+fn upgrades(
+    at: &FieldPath<'_>,
+    protos: Vec<route_action::UpgradeConfig>,
+) -> Result<(Vec<Upgrade>, Option<TunnelEnd>), Rejection> {
+    let mut upgrades: Vec<Upgrade> = Vec::with_capacity(protos.len());
+    let mut end = None;
+    for (index, proto) in protos.into_iter().enumerate() {
         let at = at.index(index);
-        verdicts!(at, proto => route_action::UpgradeConfig {
-            supported { upgrade_type, enabled }
-            refused { connect_config: "ignoring it would send a CONNECT on instead of what is in it: the traffic issue builds it" }
-        });
-        Ok(Upgrade {
-            protocol: at
-                .field("upgrade_type")
-                .not_empty(upgrade_type)?
-                .to_ascii_lowercase(),
+        verdicts!(at, proto => route_action::UpgradeConfig { supported { upgrade_type, enabled, connect_config } });
+        let field = at.field("upgrade_type");
+        let protocol = field.not_empty(upgrade_type)?.to_ascii_lowercase();
+        if upgrades.iter().any(|upgrade| upgrade.protocol == protocol) {
+            return Err(field.reject(format!("{protocol:?} comes twice")));
+        }
+        if let Some(proto) = connect_config {
+            let at = at.field("connect_config");
+            if protocol != "connect" {
+                return Err(at.reject(format!("is of CONNECT, not of {protocol:?}")));
+            }
+            end = Some(TunnelEnd::from_proto(&at, proto)?);
+        }
+        upgrades.push(Upgrade {
+            protocol,
             is_enabled: enabled.value().unwrap_or(true),
+        });
+    }
+    Ok((upgrades, end))
+}
+
+impl TunnelEnd {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: route_action::upgrade_config::ConnectConfig,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto => route_action::upgrade_config::ConnectConfig {
+            supported { allow_post }
+            refused { proxy_protocol_config: "ignoring it would hide the client from the upstream" }
+        });
+        Ok(Self {
+            takes_posts: allow_post,
         })
-    });
-    upgrades.collect()
+    }
 }
 
 fn not_found_status(at: &FieldPath<'_>, number: i32) -> Result<u16, Rejection> {

@@ -218,10 +218,15 @@ impl Route {
             }
             refused { route_specifiers: "ignoring it would match other routes" }
         });
+        let matcher = RouteMatch::from_proto(&at.field("match"), at.field("match").required(r#match)?)?;
+        let action = action_from_proto(at, action, body_bytes)?;
+        if matcher.path == PathMatch::Connect {
+            without_path(at, &action);
+        }
         Ok(Self {
             name,
-            matcher: RouteMatch::from_proto(&at.field("match"), at.field("match").required(r#match)?)?,
-            action: action_from_proto(at, action, body_bytes)?,
+            matcher,
+            action,
             decorator_operation: decorator
                 .map(|proto| decorator_operation(&at.field("decorator"), proto))
                 .transpose()?,
@@ -239,6 +244,22 @@ impl Route {
                 },
             )?,
         })
+    }
+}
+
+/// Envoy gives a CONNECT a path then, and refuses to send it.
+fn without_path(at: &FieldPath<'_>, action: &RouteAction) {
+    let RouteAction::Forward(forward) = action else {
+        return;
+    };
+    let rewrites = [
+        ("prefix_rewrite", forward.prefix_rewrite.is_some()),
+        ("regex_rewrite", forward.regex_rewrite.is_some()),
+    ];
+    for (name, _) in rewrites.iter().filter(|(_, is_set)| *is_set) {
+        at.field("route")
+            .field(name)
+            .problem("has no effect here: a CONNECT has no path");
     }
 }
 
@@ -311,9 +332,8 @@ impl PathMatch {
     ) -> Result<Self, Rejection> {
         use pb::route_match::PathSpecifier;
         choices!(pb::route_match::PathSpecifier {
-            supported { Prefix, Path, SafeRegex, PathSeparatedPrefix }
+            supported { Prefix, Path, SafeRegex, PathSeparatedPrefix, ConnectMatcher }
             refused {
-                ConnectMatcher: "CONNECT has no behaviour here",
                 PathMatchPolicy: "no path matcher extension exists here",
             }
         });
@@ -335,14 +355,17 @@ impl PathMatch {
                 }
                 Self::SeparatedPrefix(prefix)
             }
-            Some(PathSpecifier::ConnectMatcher(_)) => {
-                return Err(at.field("connect_matcher").reject("is not supported"));
+            Some(PathSpecifier::ConnectMatcher(proto)) => {
+                verdicts!((), proto => pb::route_match::ConnectMatcher {});
+                Self::Connect
             }
             Some(PathSpecifier::PathMatchPolicy(_)) => {
                 return Err(at.field("path_match_policy").reject("is not supported"));
             }
             None => {
-                return Err(at.reject("has no path: write prefix, path, safe_regex or path_separated_prefix"));
+                return Err(at.reject(
+                    "has no path: write prefix, path, safe_regex, path_separated_prefix or connect_matcher",
+                ));
             }
         })
     }

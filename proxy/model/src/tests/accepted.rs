@@ -193,3 +193,42 @@ fn a_substitution_may_only_name_groups_that_are_there() {
         );
     }
 }
+
+#[test]
+fn connect_config_is_of_connect_and_each_protocol_comes_once() {
+    let table = |upgrades: Value| {
+        let route = json!({"match": {"connect_matcher": {}}, "route": {"cluster": "c", "prefix_rewrite": "/x", "upgrade_configs": upgrades}});
+        let host = json!({"name": "h", "domains": ["*"], "routes": [route]});
+        read(
+            decode::ROUTE_TABLE_TYPE,
+            json!({"name": "t", "virtual_hosts": [host]}),
+        )
+    };
+    let (_, problems) = table(json!([{"upgrade_type": "CONNECT", "connect_config": {}}])).unwrap();
+    let problem =
+        "virtual_hosts[0].routes[0].route.prefix_rewrite: has no effect here: a CONNECT has no path";
+    assert_eq!(
+        problems.iter().map(Problem::to_string).collect::<Vec<_>>(),
+        [problem]
+    );
+    let refused = |upgrades: Value, path: &str, reason: &str| {
+        let rejection = table(upgrades).unwrap_err();
+        assert!(rejection.path.ends_with(path), "{rejection}");
+        assert!(rejection.reason.contains(reason), "{rejection}");
+    };
+    refused(
+        json!([{"upgrade_type": "websocket", "connect_config": {}}]),
+        "upgrade_configs[0].connect_config",
+        "is of CONNECT",
+    );
+    refused(
+        json!([{"upgrade_type": "connect"}, {"upgrade_type": "CONNECT"}]),
+        "upgrade_configs[1].upgrade_type",
+        "comes twice",
+    );
+    refused(
+        json!([{"upgrade_type": "CONNECT", "connect_config": {"proxy_protocol_config": {}}}]),
+        "connect_config.proxy_protocol_config",
+        "hide the client",
+    );
+}

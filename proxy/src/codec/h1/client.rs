@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::uri::Authority;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -94,14 +95,28 @@ impl Client {
         self.exchange(outgoing(head, body), feedback).await.map(incoming)
     }
 
-    /// Asks for another protocol. If the answer is yes, `body` and the response's body are what goes over the connection from then on; not
+    /// Asks for another protocol, or for a tunnel. If the answer is yes, `body` and the response's body are what goes over the connection from then on; not
     /// before, as Envoy.
     async fn upgrade(&mut self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+        let is_connect = head.method == Method::CONNECT;
+        let authority = head.authority.clone();
+        let mut message = outgoing(head, Body::empty());
+        if is_connect {
+            // RFC 9112 §3.2.3.
+            let target = Authority::try_from(authority.as_bytes());
+            let target = target.map_err(|error| SendError::Protocol(format!("authority: {error}")))?;
+            *message.uri_mut() = target.into();
+        }
         let (give, taken) = oneshot::channel();
         *self.heir.borrow_mut() = Some(give);
-        let response = self.exchange(outgoing(head, Body::empty()), None).await;
+        let response = self.exchange(message, None).await;
+        let is_yes = |status: StatusCode| match is_connect {
+            // hyper knows no tunnel after that.
+            true => status.is_success() && status != StatusCode::NO_CONTENT,
+            false => status == StatusCode::SWITCHING_PROTOCOLS,
+        };
         let response = match response {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
+            Ok(response) if is_yes(response.status()) => response,
             other => {
                 self.heir.borrow_mut().take();
                 return other.map(incoming);
@@ -111,9 +126,12 @@ impl Client {
             .await
             .map_err(|_| SendError::Closed("the connection ended in the upgrade".into()))?;
         let headers = response.headers();
-        let kept = [CONNECTION, UPGRADE].map(|name| headers.get(&name).cloned().map(|value| (name, value)));
+        let names = [CONNECTION, UPGRADE].into_iter().filter(|_| !is_connect);
+        let kept: Vec<_> = names
+            .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)))
+            .collect();
         let mut response = incoming(response);
-        response.head.headers.extend(kept.into_iter().flatten());
+        response.head.headers.extend(kept);
         response.body = tunnel::open(raw, body);
         Ok(response)
     }

@@ -296,6 +296,9 @@ async fn respond<IO: AsyncRead + AsyncWrite + Unpin>(
     let mut rest = if empty { Rest::Nothing } else { Rest::Body(body) };
     poll_fn(|cx| {
         loop {
+            if connection.is_cut() {
+                return Poll::Ready(Err(CutShort));
+            }
             let filled = poll_fill(&mut rest, coding, outbox, cx);
             match (filled, connection.poll_write(outbox, cx)) {
                 (_, Poll::Ready(Err(_))) => return Poll::Ready(Err(CutShort)),

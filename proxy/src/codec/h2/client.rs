@@ -1,7 +1,8 @@
 //! The client side of HTTP/2: many streams on a connection.
 use bytes::Bytes;
 use h2::Reason;
-use http::{StatusCode, Uri, Version};
+use http::uri::{self, PathAndQuery};
+use http::{Method, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pump::pump;
@@ -66,13 +67,21 @@ impl Client {
     }
 }
 
-/// Extended CONNECT (RFC 8441). The body goes when the answer is yes. As Envoy, without waiting for settings that allow it: an upstream that
+/// CONNECT (RFC 9113 §8.5) or, for another protocol, extended CONNECT (RFC 8441). The body goes when the answer is yes. As Envoy, without waiting for settings that allow it: an upstream that
 /// does not resets the stream.
 async fn change_protocol(
     mut sender: h2::client::SendRequest<Bytes>,
     mut head: RequestHead,
     body: Body,
 ) -> Result<Response, SendError> {
+    if head.method == Method::CONNECT {
+        let (response, stream) = sender.send_request(connecting(head)?, false).map_err(not_sent)?;
+        let response = response.await.map(incoming).map_err(failed)?;
+        if response.head.status.is_success() {
+            send_body(stream, body);
+        }
+        return Ok(response);
+    }
     let wanted = upgrade::request_to_h2(&mut head);
     let text = wanted.as_ref().and_then(|wanted| wanted.to_str().ok());
     let (Some(text), Some(wanted)) = (text, &wanted) else {
@@ -92,7 +101,7 @@ async fn change_protocol(
 
 fn send_body(stream: h2::SendStream<Bytes>, body: Body) {
     worker::spawn(async move {
-        if let Err(error) = pump(stream, body).await {
+        if let Err(error) = pump(stream, body, Reason::INTERNAL_ERROR).await {
             tracing::debug!(?error, "HTTP/2 request did not leave whole");
         }
     });
@@ -109,11 +118,22 @@ fn incoming(response: http::Response<h2::RecvStream>) -> Response {
     }
 }
 
+/// A CONNECT has neither `:scheme` nor `:path`.
+fn connecting(head: RequestHead) -> Result<http::Request<()>, SendError> {
+    let uri = Uri::builder().authority(head.authority.as_bytes());
+    with_target(uri, head)
+}
+
 fn outgoing(mut head: RequestHead) -> Result<http::Request<()>, SendError> {
-    let mut builder = Uri::builder().scheme(head.scheme).path_and_query(head.path);
+    let path = std::mem::replace(&mut head.path, PathAndQuery::from_static("/"));
+    let uri = Uri::builder().scheme(head.scheme).path_and_query(path);
     // An empty authority has no place in a URI; a host that is no authority cannot be sent in HTTP/2.
-    builder = builder.authority(head.authority.as_bytes());
-    let uri = builder
+    let uri = uri.authority(head.authority.as_bytes());
+    with_target(uri, head)
+}
+
+fn with_target(uri: uri::Builder, mut head: RequestHead) -> Result<http::Request<()>, SendError> {
+    let uri = uri
         .build()
         .map_err(|error| SendError::Protocol(format!("authority: {error}")))?;
     head.headers.remove(http::header::HOST);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 
 use crate::codec::Body;
-use crate::codec::body;
+use crate::codec::body::{self, BodyError};
 
 /// Why a body did not arrive whole.
 #[derive(Debug)]
@@ -16,8 +16,13 @@ pub(super) enum PumpError {
     Peer,
 }
 
-/// Sends data and trailers, then the end. A failing body resets the stream with INTERNAL_ERROR, as Envoy.
-pub(super) async fn pump(mut stream: SendStream<Bytes>, mut body: Body) -> Result<(), PumpError> {
+/// Sends data and trailers, then the end. A failing body resets the stream with INTERNAL_ERROR, as Envoy; with
+/// `broken` when the connection failed that it comes from.
+pub(super) async fn pump(
+    mut stream: SendStream<Bytes>,
+    mut body: Body,
+    broken: Reason,
+) -> Result<(), PumpError> {
     let watchdogs = body.watchdogs();
     loop {
         let frame = tokio::select! {
@@ -27,9 +32,15 @@ pub(super) async fn pump(mut stream: SendStream<Bytes>, mut body: Body) -> Resul
         let Some(frame) = frame else {
             return stream.send_data(Bytes::new(), true).map_err(|_| PumpError::Peer);
         };
-        let Ok(frame) = frame else {
-            stream.send_reset(Reason::INTERNAL_ERROR);
-            return Err(PumpError::Body);
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                stream.send_reset(match error {
+                    BodyError::Connection(_) => broken,
+                    _ => Reason::INTERNAL_ERROR,
+                });
+                return Err(PumpError::Body);
+            }
         };
         match frame.into_data() {
             Ok(data) => {

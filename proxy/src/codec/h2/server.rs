@@ -7,7 +7,7 @@ use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::HOST;
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::UNEXPECTED_UNDERSCORE;
@@ -98,6 +98,7 @@ async fn serve_stream<H: StreamHandler>(
     handler: Rc<H>,
 ) {
     let is_upgrade = request.head.is_upgrade;
+    let is_connect = request.head.method == Method::CONNECT;
     let feedback = request.feedback.clone();
     let mut response = tokio::select! {
         response = handler.handle(request) => response,
@@ -107,7 +108,7 @@ async fn serve_stream<H: StreamHandler>(
         }
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
-    if is_upgrade {
+    if is_upgrade && !is_connect {
         upgrade::response_to_h2(&mut response.head);
     }
     let mut head = http::Response::new(());
@@ -116,7 +117,12 @@ async fn serve_stream<H: StreamHandler>(
     let end = http_body::Body::is_end_stream(&response.body);
     match respond.send_response(head, end) {
         Ok(stream) if !end => {
-            if let Err(error) = pump(stream, response.body).await {
+            // Source: Envoy `ConnectionManagerImpl::doEndStream`.
+            let broken = match is_upgrade {
+                true => Reason::CONNECT_ERROR,
+                false => Reason::INTERNAL_ERROR,
+            };
+            if let Err(error) = pump(stream, response.body, broken).await {
                 tracing::debug!(?error, "HTTP/2 response did not arrive whole");
             }
         }
@@ -155,6 +161,7 @@ fn incoming(request: http::Request<RecvStream>, tls: bool, underscores: Undersco
         headers,
         is_upgrade: false,
     };
+    head.is_upgrade = head.method == Method::CONNECT;
     if let Some(protocol) = protocol {
         upgrade::request_from_h2(&mut head, protocol.as_str());
     }

@@ -1,6 +1,7 @@
 //! Whether a route takes a request. Source: route_components.proto `RouteMatch`; Envoy `RouteEntryImplBase::matchRoute`.
 use std::cell::{Cell, RefCell};
 
+use http::Method;
 use http::header::COOKIE;
 use outrigger_model::fraction::Fraction;
 use outrigger_model::route::{CookieMatcher as CookieConfig, PathMatch, QueryMatch, RouteMatch};
@@ -62,6 +63,7 @@ enum PathTest {
     Exact(String),
     SeparatedPrefix(String),
     Regex(Regex),
+    Connect,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,7 @@ impl Criteria {
             _ if !self.case_sensitive => Key::Any,
             PathTest::Prefix(prefix) | PathTest::SeparatedPrefix(prefix) => Key::Prefix(prefix),
             PathTest::Exact(path) => Key::Exact(path),
-            PathTest::Regex(_) => Key::Any,
+            PathTest::Regex(_) | PathTest::Connect => Key::Any,
         }
     }
 
@@ -116,7 +118,7 @@ impl Criteria {
     pub(super) fn matched_bytes(&self, path: &str) -> usize {
         match &self.path {
             PathTest::Prefix(text) | PathTest::Exact(text) | PathTest::SeparatedPrefix(text) => text.len(),
-            PathTest::Regex(_) => path.len(),
+            PathTest::Regex(_) | PathTest::Connect => path.len(),
         }
     }
 
@@ -128,7 +130,9 @@ impl Criteria {
             ..
         } = asked;
         let [presented, validated] = self.certificate;
-        self.path.matches(path, self.case_sensitive)
+        let is_for_connect = matches!(self.path, PathTest::Connect);
+        is_for_connect == (head.method == Method::CONNECT)
+            && self.path.matches(path, self.case_sensitive)
             && asked.is_within(self.share)
             && (!self.only_grpc || head.is_grpc())
             && self.headers.iter().all(|header| header.matches(head))
@@ -153,6 +157,7 @@ impl PathTest {
             PathMatch::Exact(path) => PathTest::Exact(text(path)),
             PathMatch::SeparatedPrefix(prefix) => PathTest::SeparatedPrefix(text(prefix)),
             PathMatch::Regex(regex) => PathTest::Regex(full_match(regex)?),
+            PathMatch::Connect => PathTest::Connect,
         })
     }
 
@@ -171,6 +176,7 @@ impl PathTest {
                 .strip_prefix(prefix.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
             PathTest::Regex(regex) => regex.is_match(path.as_bytes()),
+            PathTest::Connect => true,
         }
     }
 }

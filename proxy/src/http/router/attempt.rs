@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::Version as HttpVersion;
+use http::{Method, Version as HttpVersion};
 use outrigger_model::cluster::{TlsNames, UpstreamHttpVersion};
+use outrigger_model::route::TunnelEnd;
 
 use crate::codec::body::ReplaySource;
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
@@ -64,6 +65,8 @@ pub(super) struct Attempt<'a> {
     pub(super) per_try: Option<Duration>,
     /// As `per_try`; the rest of the response has it too, from [`Limits`].
     pub(super) per_try_idle: Option<Duration>,
+    /// Of the route: which requests are tunnels that end here.
+    pub(super) tunnel_end: Option<TunnelEnd>,
 }
 
 impl Attempt<'_> {
@@ -78,7 +81,10 @@ impl Attempt<'_> {
             upstream.host = Some(self.host.address);
             upstream.workload.clone_from(&self.host.workload);
         }
-        let version = self.version(head.version);
+        let version = match self.tunnel_end {
+            Some(end) if is_tunnel(end, &head.method) => Version::Raw,
+            _ => self.version(head.version),
+        };
         let acquire = pool::acquire(self.cluster, self.host, self.tls, version);
         let lease = meanwhile(acquire, source).await.inspect_err(|error| {
             tracing::debug!(cluster = %self.cluster.name, %error, "no upstream connection");
@@ -153,6 +159,11 @@ impl Attempt<'_> {
             UpstreamHttpVersion::Downstream => Version::Http1,
         }
     }
+}
+
+/// Source: Envoy `Router::Filter::createConnPool`.
+fn is_tunnel(end: TunnelEnd, method: &Method) -> bool {
+    *method == Method::CONNECT || (end.takes_posts && *method == Method::POST)
 }
 
 /// What a request to this cluster wants of the TLS of its connection.

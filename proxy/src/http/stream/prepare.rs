@@ -2,7 +2,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::super::filter::{Decoding, FilterState, Settings};
 use super::super::head;
@@ -104,7 +104,11 @@ impl Stream {
                 &mut self.random.borrow_mut(),
             )?;
         }
-        self.choose(head, chosen)?;
+        self.choose(head, chosen);
+        if let Some(route) = chosen.route.as_ref().filter(|_| head.is_upgrade) {
+            // Once a stream.
+            let _ = self.upgrade.set(upgrade::check(&self.manager, route, head)?);
+        }
         let nothing = Settings::default();
         let mut request = Decoding::new(self, head, state, chosen.settings().unwrap_or(&nothing));
         request.route = chosen.route.as_deref();
@@ -141,25 +145,16 @@ impl Stream {
     }
 
     /// Finds the route, and of several clusters one.
-    ///
-    /// # Errors
-    /// The client asks for a protocol that it may not change to.
-    fn choose(&self, head: &mut RequestHead, chosen: &mut Chosen) -> Result<(), LocalReply> {
-        if head.method != Method::CONNECT {
-            chosen.route = self.find_route(head);
-        }
+    fn choose(&self, head: &mut RequestHead, chosen: &mut Chosen) {
+        chosen.route = self.find_route(head);
         let Some(route) = &chosen.route else {
-            return Ok(());
+            return;
         };
-        if head.is_upgrade {
-            // Once a stream.
-            let _ = self.upgrade.set(upgrade::check(&self.manager, route, head)?);
-        }
         let mut info = self.info.borrow_mut();
         info.route_name = Some(route.name.clone());
         chosen.decorator = head::decorate_request(&self.manager, route, head);
         let Action::Forward(forward) = &route.action else {
-            return Ok(());
+            return;
         };
         let hash = || forward.hash.hash(head, &info).hash;
         chosen.target = forward.draw(head, &mut self.random.borrow_mut(), hash);
@@ -177,7 +172,6 @@ impl Stream {
             info.upstream_cluster = Some(cluster.stat_name.clone());
             info.destination = Some(cluster.destination.clone());
         }
-        Ok(())
     }
 
     /// Makes the header changes of a request that is forwarded.

@@ -18,6 +18,8 @@ pub(in crate::codec::h1) struct Exchange {
     pub(in crate::codec::h1) close: bool,
     /// The client asked for another protocol: with a 101 it is spoken from then on.
     pub(in crate::codec::h1) upgrade: bool,
+    /// It asked for a tunnel: with a success it is one from then on.
+    pub(in crate::codec::h1) connect: bool,
 }
 
 impl Exchange {
@@ -28,6 +30,15 @@ impl Exchange {
             http_10: version == Version::HTTP_10,
             close: false,
             upgrade: false,
+            connect: *method == Method::CONNECT,
+        }
+    }
+
+    /// The connection is no HTTP after this answer.
+    fn is_left(&self, status: StatusCode) -> bool {
+        match self.connect {
+            true => status.is_success(),
+            false => self.upgrade && status == StatusCode::SWITCHING_PROTOCOLS,
         }
     }
 }
@@ -53,8 +64,8 @@ pub(in crate::codec::h1) fn head(
     empty: bool,
 ) -> BodyCoding {
     status_line(out, response.status, exchange.http_10);
-    if exchange.upgrade && response.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switching(out, response);
+    if exchange.is_left(response.status) {
+        return switching(out, response, exchange.connect);
     }
     // RFC 9110 §8.6, RFC 9112 §6.1: neither framing header there.
     let unframed = response.status.is_informational() || response.status == StatusCode::NO_CONTENT;
@@ -101,11 +112,15 @@ pub(in crate::codec::h1) fn head(
 }
 
 /// The last head of a connection; its `connection` and `upgrade` are the answer.
-fn switching(out: &mut Vec<u8>, response: &ResponseHead) -> BodyCoding {
+fn switching(out: &mut Vec<u8>, response: &ResponseHead, connect: bool) -> BodyCoding {
     for (name, value) in &response.headers {
-        if ![TRANSFER_ENCODING, CONTENT_LENGTH].contains(name) {
+        // RFC 9110 §9.3.6: a length means nothing there. Envoy leaves it.
+        if *name != TRANSFER_ENCODING && (connect || *name != CONTENT_LENGTH) {
             line(out, name.as_str().as_bytes(), value.as_bytes());
         }
+    }
+    if connect && response.status != StatusCode::OK {
+        line(out, b"connection", b"close");
     }
     out.extend_from_slice(b"\r\n");
     BodyCoding::UntilClose
@@ -190,6 +205,7 @@ mod tests {
         http_10: false,
         close: false,
         upgrade: false,
+        connect: false,
     };
     const HEAD: Exchange = Exchange {
         head_only: true,
@@ -267,6 +283,17 @@ mod tests {
             true,
             ("HTTP/1.1 200 OK|transfer-encoding: chunked||", BodyCoding::None),
         );
+    }
+
+    #[test]
+    fn the_answer_to_a_connect_is_framed_unless_it_is_yes() {
+        let connect = Exchange { connect: true, ..GET };
+        let yes = ("HTTP/1.1 200 OK||", BodyCoding::UntilClose);
+        check(200, &[], &connect, false, yes);
+        let no = ("HTTP/1.1 403 Forbidden|content-length: 2||", BodyCoding::Plain);
+        check(403, LENGTH, &connect, false, no);
+        let odd = "HTTP/1.1 201 Created|connection: close||";
+        check(201, &[], &connect, false, (odd, BodyCoding::UntilClose));
     }
 
     #[test]

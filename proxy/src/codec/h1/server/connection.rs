@@ -30,6 +30,8 @@ pub(super) struct Connection<IO> {
     cut: Cell<bool>,
     /// Nobody wants the rest of the body.
     given_up: Cell<bool>,
+    /// Nobody asks for the rest of the body, while its response goes on.
+    unread: Cell<bool>,
     /// The task that serves the connection, while a body has the reading.
     task: RefCell<Option<Waker>>,
     /// Who waits for more of a body.
@@ -74,6 +76,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             }),
             cut: Cell::new(false),
             given_up: Cell::new(false),
+            unread: Cell::new(false),
             task: RefCell::new(None),
             reader: RefCell::new(None),
             feedback: Feedback::for_informational(),
@@ -85,7 +88,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         let input = &mut *self.input.borrow_mut();
         loop {
             match input.receiver.head(&mut input.buffer) {
-                Ok(Some(head)) => return Poll::Ready(Received::Head(head)),
+                Ok(Some(head)) => {
+                    self.unread.set(false);
+                    return Poll::Ready(Received::Head(head));
+                }
                 Ok(None) => {}
                 Err(refusal) => return Poll::Ready(Received::Refused(refusal)),
             }
@@ -130,7 +136,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         if !input.receiver.is_whole() {
             // The body reads, and says when it is through.
             register(&self.task, cx);
-            return Poll::Pending;
+            return match self.unread.get() {
+                true => self.poll_ignored(input, cx),
+                false => Poll::Pending,
+            };
         }
         if !input.buffer.is_empty() {
             return Poll::Pending;
@@ -139,6 +148,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
             Poll::Ready(_) => Poll::Ready(()),
         }
+    }
+
+    /// Reads a little of what nobody asks for, to see the client go.
+    fn poll_ignored(&self, input: &mut Input, cx: &mut Context<'_>) -> Poll<()> {
+        while input.buffer.len() < READ_BYTES {
+            if !matches!(ready!(self.poll_read(input, cx)), Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
     }
 
     /// Writes what is in `outbox`.
@@ -246,6 +265,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> IncomingBody for Conn
 
     fn is_whole(&self) -> bool {
         Connection::is_whole(self)
+    }
+
+    fn abandon(&self) {
+        self.unread.set(true);
+        wake(&self.task);
     }
 }
 
