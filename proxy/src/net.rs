@@ -6,3 +6,4 @@ pub(crate) mod listen;
 pub(crate) mod local_address;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;
+pub(crate) mod proxy_protocol;

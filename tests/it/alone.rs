@@ -19,6 +19,7 @@ mod local_ratelimit;
 mod matchers;
 mod mirror;
 mod paths;
+mod proxy_protocol;
 mod redirects;
 mod retries;
 mod scopes;

@@ -245,6 +245,12 @@ pub enum Command {
     ConnectionId,
     UpstreamRequestAttemptCount,
     Hostname,
+    /// `%DYNAMIC_METADATA(NAMESPACE:KEY):Z%`.
+    DynamicMetadata {
+        namespace: String,
+        key: String,
+        max_bytes: Option<usize>,
+    },
     /// A command of Envoy that the telemetry issue builds; `-` until then.
     Awaited(String),
 }

@@ -1,9 +1,11 @@
 //! Listeners. Source: envoy/config/listener/v3/{listener,listener_components}.proto; what Istio sets: contract §1.3.
 mod awaited;
 mod from_proto;
+mod proxy_protocol;
 
-pub use awaited::{AwaitedFilter, PassThrough, ProxyProtocol};
+pub use awaited::AwaitedFilter;
 pub(crate) use from_proto::BUFFER_LIMIT_BYTES;
+pub use proxy_protocol::{ProxyProtocol, TlvRule};
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
@@ -101,6 +103,8 @@ pub enum ListenerFilterKind {
     TlsInspector,
     /// Recognises plaintext HTTP.
     HttpInspector,
+    /// Reads the header of the PROXY protocol.
+    ProxyProtocol(Box<ProxyProtocol>),
 }
 
 /// Source: listener_components.proto `ListenerFilterChainMatchPredicate`.

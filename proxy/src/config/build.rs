@@ -20,6 +20,7 @@ use crate::drain::Drain;
 use crate::http::manager::{ConnectionManager, Parts};
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::http::scoped_routes::{Routes, ScopeCell};
+use crate::listener::inspect::Inspector;
 use crate::listener::runtime::{Chain, Exchange, Listener, ListenerStats, Terminal};
 use crate::network_filter::metadata_exchange::ExchangeStats;
 use crate::network_filter::tcp_proxy::TcpProxy;
@@ -122,7 +123,11 @@ pub(super) fn listener(
         addresses,
         use_original_dst: config.use_original_dst,
         direction: config.direction,
-        listener_filters: config.listener_filters.clone(),
+        listener_filters: config
+            .listener_filters
+            .iter()
+            .map(|filter| Inspector::new(filter, &shared.registry))
+            .collect(),
         inspect_timeout: config.listener_filters_timeout,
         continue_on_inspect_timeout: config.continue_on_listener_filters_timeout,
         chains,

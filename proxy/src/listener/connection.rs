@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::filter_chain::{self, ConnectionFacts};
-use super::inspect::{self, Inspection};
+use super::inspect::{self, InspectError, Inspection};
 use super::runtime::{Chain, Exchange, Listener, ListenerCell, Terminal, next_connection_id};
 use super::table::ListenerTable;
 use crate::http::downstream::Downstream;
+use crate::net::connect::reset_on_close;
 use crate::net::original_dst::original_dst;
 use crate::net::prefixed::Prefixed;
 use crate::network_filter::{hcm, metadata_exchange};
@@ -45,18 +46,24 @@ pub(super) async fn run(
     } else {
         accepted_by
     };
-    let _counted = Counted::new(&listener);
-    let Some(found) = inspect(&listener, &mut stream, local).await else {
+    let accepted = Accepted::new(&listener);
+    let Some(mut found) = inspect(&listener, &mut stream, local, remote).await else {
         return;
     };
     let destination = found.original_dst.unwrap_or(local);
-    let chain = choose(&listener, &found, destination, remote);
     let mut info = ConnectionInfo::new(next_connection_id(), destination, remote);
     info.is_restored = destination != own;
+    info.remote_address = found.source.unwrap_or(remote);
+    info.proxy_tlvs = found.proxy_tlvs.take();
+    info.metadata = found.metadata.take();
+    let chain = choose(&listener, &found, &info);
     info.requested_server_name = found.server_name.as_deref().map(Arc::from);
     let Some(chain) = chain else {
+        reset_if_unread(&stream, &found);
         return no_chain(&listener, info);
     };
+    let _counted = Counted::new(&listener);
+    drop(accepted);
     info.filter_chain_name = Some(chain.name.clone());
     let tcp = Prefixed::new(found.buffer.freeze(), stream);
     let Some((transport, tls)) = secure(&listener, &chain, tcp, &mut info).await else {
@@ -79,33 +86,52 @@ fn hand_over(
     }
 }
 
-async fn inspect(listener: &Listener, stream: &mut TcpStream, local: SocketAddr) -> Option<Inspection> {
+async fn inspect(
+    listener: &Listener,
+    stream: &mut TcpStream,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Option<Inspection> {
     let mut found = Inspection::default();
     let inspected = inspect::run(&listener.listener_filters, stream, local, &mut found);
     match time::within(listener.inspect_timeout, inspected).await {
-        Ok(Ok(())) => Some(found),
+        Ok(Ok(())) => return Some(found),
         Ok(Err(error)) => {
             tracing::debug!(listener = %listener.name, %error, "connection ended before it was known what it is");
-            None
+            match error {
+                InspectError::Closed => listener.stats.downstream_listener_filter_remote_close.inc(),
+                InspectError::Io(_) => listener.stats.downstream_listener_filter_error.inc(),
+                InspectError::Refused(_) => {}
+            }
         }
         Err(time::Elapsed) => {
             listener.stats.downstream_pre_cx_timeout.inc();
-            listener.continue_on_inspect_timeout.then_some(found)
+            if listener.continue_on_inspect_timeout {
+                return Some(found);
+            }
         }
+    }
+    reset_if_unread(stream, &found);
+    let destination = found.original_dst.unwrap_or(local);
+    let info = ConnectionInfo::new(next_connection_id(), destination, remote);
+    log(listener, StreamInfo::new(Arc::new(info), None));
+    None
+}
+
+/// Envoy only peeks: when it closes now, the kernel still has these bytes and resets the connection.
+fn reset_if_unread(stream: &TcpStream, found: &Inspection) {
+    if !found.buffer.is_empty() {
+        reset_on_close(stream);
     }
 }
 
-fn choose(
-    listener: &Listener,
-    found: &Inspection,
-    destination: SocketAddr,
-    source: SocketAddr,
-) -> Option<Arc<Chain>> {
+fn choose(listener: &Listener, found: &Inspection, info: &ConnectionInfo) -> Option<Arc<Chain>> {
     let chains = listener.config.filter_chains.iter();
     let matchers: smallvec::SmallVec<[_; 16]> = chains.map(|chain| &chain.matcher).collect();
     let facts = ConnectionFacts {
-        destination,
-        source,
+        destination: info.local_address,
+        source: info.remote_address,
+        direct_source: info.direct_remote_address,
         server_name: found.server_name.as_deref().unwrap_or_default(),
         transport_protocol: if found.tls { "tls" } else { "raw_buffer" },
         application_protocols: &found.application_protocols,
@@ -258,7 +284,29 @@ async fn exchange_metadata(
     Ok(None)
 }
 
-/// Counts a connection while it lives.
+/// Counts a connection from accept until a filter chain serves it.
+struct Accepted {
+    listener: Arc<Listener>,
+}
+
+impl Accepted {
+    fn new(listener: &Arc<Listener>) -> Self {
+        listener.stats.downstream_pre_cx_active.inc();
+        listener.stats.server_total_connections.inc();
+        Self {
+            listener: listener.clone(),
+        }
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.listener.stats.downstream_pre_cx_active.dec();
+        self.listener.stats.server_total_connections.dec();
+    }
+}
+
+/// Counts a connection while a filter chain serves it.
 struct Counted {
     listener: Arc<Listener>,
     since: Instant,

@@ -3,7 +3,7 @@
 //! Pure: sees a [`ConnectionFacts`], returns the index of a chain; knows nothing of sockets or TLS. A sieve as in Envoy: criteria in a
 //! fixed order, at each one the best matches stay; if none matches, only the chains that do not ask stay. No backtracking.
 //! Source: listener_components.proto `FilterChainMatch`; contract §1.3.
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use outrigger_model::filter_chain::{FilterChainMatch, ServerName, SourceType};
@@ -14,8 +14,10 @@ use smallvec::SmallVec;
 pub(crate) struct ConnectionFacts<'a> {
     /// Restored destination.
     pub(crate) destination: SocketAddr,
-    /// The peer.
+    /// The client.
     pub(crate) source: SocketAddr,
+    /// The socket's peer, which may be a balancer that speaks for the client.
+    pub(crate) direct_source: SocketAddr,
     /// SNI, lower case; empty when there is none.
     pub(crate) server_name: &'a str,
     /// `raw_buffer` or `tls`.
@@ -45,7 +47,7 @@ pub(crate) fn choose(chains: &[&FilterChainMatch], facts: &ConnectionFacts<'_>) 
     });
     sieve_protocols(&mut left, chains, facts.application_protocols);
     sieve(&mut left, chains, |m| {
-        prefix_fit(&m.direct_source_prefix_ranges, facts.source.ip())
+        prefix_fit(&m.direct_source_prefix_ranges, facts.direct_source.ip())
     });
     sieve(&mut left, chains, |m| match m.source_type {
         SourceType::Any => Fit::Unset,
@@ -147,8 +149,13 @@ fn server_name_fit(names: &[ServerName], sni: &str) -> Fit {
         .map_or(Fit::No, Fit::Yes)
 }
 
+/// As Envoy's `isSameIpOrLoopback`: of the loopback addresses only 127.0.0.1 and ::1 count.
 fn is_local(facts: &ConnectionFacts<'_>) -> bool {
-    facts.source.ip().is_loopback() || facts.source.ip() == facts.destination.ip()
+    let loopback = match facts.source.ip() {
+        IpAddr::V4(ip) => ip == Ipv4Addr::LOCALHOST,
+        IpAddr::V6(ip) => ip == Ipv6Addr::LOCALHOST,
+    };
+    loopback || facts.source.ip() == facts.destination.ip()
 }
 
 #[cfg(test)]
@@ -166,6 +173,7 @@ mod tests {
         let facts = ConnectionFacts {
             destination: SocketAddr::from(([10, 0, 0, 1], port)),
             source: SocketAddr::from(([10, 0, 0, 9], 40_000)),
+            direct_source: SocketAddr::from(([10, 0, 0, 9], 40_000)),
             server_name: "",
             transport_protocol: transport,
             application_protocols: &alpn,
@@ -251,6 +259,7 @@ mod tests {
             let facts = ConnectionFacts {
                 destination: SocketAddr::from(([10, 0, 0, 1], 443)),
                 source: SocketAddr::from(([10, 0, 0, 9], 40_000)),
+                direct_source: SocketAddr::from(([10, 0, 0, 9], 40_000)),
                 server_name: sni,
                 transport_protocol: "tls",
                 application_protocols: &[],

@@ -1,26 +1,74 @@
 //! Listener filters: what a connection is, told from its first bytes, which stay in a buffer for the next layer.
 //! Source: Envoy docs, listener filters; contract §1.3 (predicates, no timeout by default).
+pub(crate) mod proxy_protocol;
+
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use outrigger_model::listener::{ListenerFilter, ListenerFilterKind, ListenerPredicate};
+use outrigger_model::metadata::Metadata;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use self::proxy_protocol::ProxyProtocol;
 use crate::codec::h2;
 use crate::net::original_dst::original_dst;
+use crate::net::proxy_protocol::Tlv;
+use crate::stats::Registry;
 use crate::tls::client_hello::{self, HelloVerdict, MAX_INSPECTED_BYTES};
 
 /// First bytes read at once; a ClientHello usually fits.
 const FIRST_READ_BYTES: usize = 2048;
+const LONG_HELLO: &str = "the client's ClientHello is too long";
 /// As Envoy's http_inspector: a request line that long is none.
 const MAX_REQUEST_LINE_BYTES: usize = 8192;
+
+/// A listener filter at run time.
+#[derive(Debug)]
+pub(crate) struct Inspector {
+    kind: InspectorKind,
+    disabled: Option<ListenerPredicate>,
+}
+
+#[derive(Debug)]
+enum InspectorKind {
+    OriginalDst,
+    Tls,
+    Http,
+    ProxyProtocol(ProxyProtocol),
+}
+
+impl Inspector {
+    /// Builds it, with its counters.
+    pub(crate) fn new(config: &ListenerFilter, registry: &Registry) -> Self {
+        let kind = match &config.kind {
+            ListenerFilterKind::OriginalDst => InspectorKind::OriginalDst,
+            ListenerFilterKind::TlsInspector => InspectorKind::Tls,
+            ListenerFilterKind::HttpInspector => InspectorKind::Http,
+            ListenerFilterKind::ProxyProtocol(config) => {
+                InspectorKind::ProxyProtocol(ProxyProtocol::new(config, registry))
+            }
+        };
+        Self {
+            kind,
+            disabled: config.disabled.clone(),
+        }
+    }
+}
 
 /// What the inspectors found.
 #[derive(Debug, Default)]
 pub(crate) struct Inspection {
-    /// Destination before REDIRECT, when it differs from the socket's.
+    /// Destination before REDIRECT, or as a PROXY header says, when it differs from the socket's.
     pub(crate) original_dst: Option<SocketAddr>,
+    /// The client, as a PROXY header says.
+    pub(crate) source: Option<SocketAddr>,
+    /// There was a PROXY header, with these TLVs to pass on.
+    pub(crate) proxy_tlvs: Option<Arc<[Tlv]>>,
+    /// What is known of the connection besides.
+    pub(crate) metadata: Option<Box<Metadata>>,
     /// The first bytes are a ClientHello.
     pub(crate) tls: bool,
     /// SNI.
@@ -31,13 +79,30 @@ pub(crate) struct Inspection {
     pub(crate) buffer: BytesMut,
 }
 
-/// Runs the filters in order. `Err`: the peer left, or the connection failed, before a verdict.
+/// Why a connection ends before it is known what it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InspectError {
+    /// The peer left.
+    #[error("the client closed its side before it was known what it wants")]
+    Closed,
+    /// The connection failed.
+    #[error("reading its first bytes: {0}")]
+    Io(#[from] io::Error),
+    /// An inspector does not want it, and has counted that.
+    #[error("{0}")]
+    Refused(&'static str),
+}
+
+/// Runs the filters in order.
+///
+/// # Errors
+/// See [`InspectError`].
 pub(crate) async fn run(
-    filters: &[ListenerFilter],
+    filters: &[Inspector],
     stream: &mut TcpStream,
     local: SocketAddr,
     found: &mut Inspection,
-) -> std::io::Result<()> {
+) -> Result<(), InspectError> {
     for filter in filters {
         let destination = found.original_dst.unwrap_or(local);
         if filter
@@ -47,14 +112,15 @@ pub(crate) async fn run(
         {
             continue;
         }
-        match filter.kind {
-            ListenerFilterKind::OriginalDst => {
+        match &filter.kind {
+            InspectorKind::OriginalDst => {
                 found.original_dst = original_dst(stream).filter(|address| *address != local);
             }
-            ListenerFilterKind::TlsInspector => inspect_tls(stream, found).await?,
+            InspectorKind::Tls => inspect_tls(stream, found).await?,
             // As in Envoy, TLS is not looked into for HTTP.
-            ListenerFilterKind::HttpInspector if !found.tls => inspect_http(stream, found).await?,
-            ListenerFilterKind::HttpInspector => {}
+            InspectorKind::Http if !found.tls => inspect_http(stream, found).await?,
+            InspectorKind::Http => {}
+            InspectorKind::ProxyProtocol(filter) => filter.run(stream, local, found).await?,
         }
     }
     Ok(())
@@ -70,15 +136,15 @@ fn holds(predicate: &ListenerPredicate, port: u16) -> bool {
     }
 }
 
-async fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> std::io::Result<()> {
+async fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<(), InspectError> {
     buffer.reserve(FIRST_READ_BYTES);
     match stream.read_buf(buffer).await? {
-        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        0 => Err(InspectError::Closed),
         _ => Ok(()),
     }
 }
 
-async fn inspect_tls(stream: &mut TcpStream, found: &mut Inspection) -> std::io::Result<()> {
+async fn inspect_tls(stream: &mut TcpStream, found: &mut Inspection) -> Result<(), InspectError> {
     loop {
         if !found.buffer.is_empty() {
             match client_hello::inspect(&found.buffer) {
@@ -89,9 +155,9 @@ async fn inspect_tls(stream: &mut TcpStream, found: &mut Inspection) -> std::io:
                     return Ok(());
                 }
                 HelloVerdict::NotTls => return Ok(()),
-                HelloVerdict::TooLarge => return Err(std::io::ErrorKind::InvalidData.into()),
+                HelloVerdict::TooLarge => return Err(InspectError::Refused(LONG_HELLO)),
                 HelloVerdict::NeedMore if found.buffer.len() >= MAX_INSPECTED_BYTES => {
-                    return Err(std::io::ErrorKind::InvalidData.into());
+                    return Err(InspectError::Refused(LONG_HELLO));
                 }
                 HelloVerdict::NeedMore => {}
             }
@@ -100,7 +166,7 @@ async fn inspect_tls(stream: &mut TcpStream, found: &mut Inspection) -> std::io:
     }
 }
 
-async fn inspect_http(stream: &mut TcpStream, found: &mut Inspection) -> std::io::Result<()> {
+async fn inspect_http(stream: &mut TcpStream, found: &mut Inspection) -> Result<(), InspectError> {
     loop {
         if !found.buffer.is_empty() {
             match http_verdict(&found.buffer) {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use outrigger_model::filter_chain::FilterChain;
-use outrigger_model::listener::{Listener as ListenerConfig, ListenerFilter, TrafficDirection};
+use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 
+use super::inspect::Inspector;
 use crate::drain::{Drain, DrainWatch};
 use crate::http::manager::ConnectionManager;
 use crate::network_filter::metadata_exchange::ExchangeStats;
@@ -34,7 +35,7 @@ pub(crate) struct Listener {
     /// Inbound or outbound.
     pub(crate) direction: TrafficDirection,
     /// Inspectors in order.
-    pub(crate) listener_filters: Vec<ListenerFilter>,
+    pub(crate) listener_filters: Vec<Inspector>,
     /// Limit for the inspectors; `None`: no limit.
     pub(crate) inspect_timeout: Option<Duration>,
     /// At the limit the connection goes on.
@@ -132,7 +133,10 @@ pub(crate) struct ListenerStats {
     pub(crate) downstream_cx_active: Gauge,
     pub(crate) downstream_cx_destroy: Counter,
     pub(crate) downstream_cx_length_ms: Histogram,
+    pub(crate) downstream_pre_cx_active: Gauge,
     pub(crate) downstream_pre_cx_timeout: Counter,
+    pub(crate) downstream_listener_filter_remote_close: Counter,
+    pub(crate) downstream_listener_filter_error: Counter,
     pub(crate) downstream_cx_transport_socket_connect_timeout: Counter,
     pub(crate) no_filter_chain_match: Counter,
     /// Of all listeners together.
@@ -150,7 +154,10 @@ impl ListenerStats {
             downstream_cx_destroy: counter("downstream_cx_destroy"),
             downstream_cx_length_ms: registry
                 .histogram(format!("listener.{address}.downstream_cx_length_ms")),
+            downstream_pre_cx_active: registry.gauge(format!("listener.{address}.downstream_pre_cx_active")),
             downstream_pre_cx_timeout: counter("downstream_pre_cx_timeout"),
+            downstream_listener_filter_remote_close: counter("downstream_listener_filter_remote_close"),
+            downstream_listener_filter_error: counter("downstream_listener_filter_error"),
             downstream_cx_transport_socket_connect_timeout: counter(
                 "downstream_cx_transport_socket_connect_timeout",
             ),

@@ -39,6 +39,12 @@ pub(crate) async fn connect(target: SocketAddr, options: SocketOptions) -> io::R
     TcpSocket::from_std_stream(socket.into()).connect(target).await
 }
 
+/// Makes the coming close a reset: the peer learns that its bytes went nowhere.
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    // Best effort: a connection that is gone already needs no reset.
+    let _ = stream.set_zero_linger();
+}
+
 fn keepalive(time: Option<Duration>, interval: Option<Duration>, probes: Option<u32>) -> TcpKeepalive {
     let mut keepalive = TcpKeepalive::new();
     if let Some(time) = time {

@@ -266,6 +266,11 @@ fn write_command(command: &Command, info: &StreamInfo, out: &mut Vec<u8>) {
         }
         Command::DownstreamTlsVersion => tls_text(connection.tls.as_ref(), |tls| Some(tls.version), out),
         Command::DownstreamTlsCipher => tls_text(connection.tls.as_ref(), |tls| Some(tls.cipher), out),
+        Command::DynamicMetadata {
+            namespace,
+            key,
+            max_bytes,
+        } => metadata(info, namespace, key, max_bytes.unwrap_or(usize::MAX), out),
         // `Part::new` turned these into parts of their own.
         Command::RequestHeader { .. }
         | Command::ResponseHeader { .. }
@@ -278,6 +283,17 @@ fn write_command(command: &Command, info: &StreamInfo, out: &mut Vec<u8>) {
 fn text(value: Option<&str>, out: &mut Vec<u8>) {
     let value = value.filter(|value| !value.is_empty()).unwrap_or("-");
     out.extend_from_slice(value.as_bytes());
+}
+
+/// Of the connection: nothing sets metadata of a stream. As in Envoy a stream does not have that of its connection.
+fn metadata(info: &StreamInfo, namespace: &str, key: &str, max_bytes: usize, out: &mut Vec<u8>) {
+    let metadata = info
+        .connection
+        .metadata
+        .as_ref()
+        .filter(|_| info.protocol.is_none());
+    let value = metadata.and_then(|metadata| metadata.get(namespace, key)?.as_str());
+    text(value.map(|value| value.get(..max_bytes).unwrap_or(value)), out);
 }
 
 fn tls_text(tls: Option<&TlsInfo>, value: impl Fn(&TlsInfo) -> Option<&str>, out: &mut Vec<u8>) {

@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use outrigger_model::metadata::Metadata;
+
 use super::istio_stats::Destination;
 use super::peer::Peer;
 use super::response_flag::{ResponseFlag, ResponseFlags};
 use super::workload::{Principals, Workload};
+use crate::net::proxy_protocol::Tlv;
 
 /// Facts of the downstream connection, shared by its streams.
 #[derive(Debug, Clone)]
@@ -25,6 +28,10 @@ pub(crate) struct ConnectionInfo {
     pub(crate) remote_address: SocketAddr,
     /// The socket's peer.
     pub(crate) direct_remote_address: SocketAddr,
+    /// What a PROXY header said besides the addresses; `None`: there was no header.
+    pub(crate) proxy_tlvs: Option<Arc<[Tlv]>>,
+    /// What listener filters noted.
+    pub(crate) metadata: Option<Box<Metadata>>,
     /// SNI as sent; logs replace what no host name has.
     pub(crate) requested_server_name: Option<Arc<str>>,
     /// Name of the chosen filter chain.
@@ -61,6 +68,8 @@ impl ConnectionInfo {
             is_restored: false,
             remote_address,
             direct_remote_address: remote_address,
+            proxy_tlvs: None,
+            metadata: None,
             requested_server_name: None,
             filter_chain_name: None,
             tls: None,

@@ -151,6 +151,11 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "config.additional_labels",
     ),
     (
+        "ProxyProtocol.stat_prefix",
+        "src/listener/inspect/proxy_protocol.rs",
+        "&config.stat_prefix",
+    ),
+    (
         "RetryOn.retriable_status_codes",
         "src/http/router/retry.rs",
         "on.retriable_status_codes",

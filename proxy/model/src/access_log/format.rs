@@ -199,6 +199,13 @@ fn parse_command(at: &FieldPath<'_>, command: &str) -> Result<Command, Rejection
     if HEADERS.contains(&name) {
         return header_command(at, name, parameter, max_bytes);
     }
+    if let ("DYNAMIC_METADATA", Some((namespace, key))) = (name, one_key(parameter)) {
+        return Ok(Command::DynamicMetadata {
+            namespace: namespace.to_owned(),
+            key: key.to_owned(),
+            max_bytes,
+        });
+    }
     match PLAIN.iter().find(|(known, _)| *known == name) {
         Some((_, plain)) if parameter.is_none() && max_bytes.is_none() => Ok(plain.clone()),
         Some((_, Command::StartTime)) => Ok(awaited(at, command)),
@@ -209,6 +216,12 @@ fn parse_command(at: &FieldPath<'_>, command: &str) -> Result<Command, Rejection
             Err(at.reject_name(format!("unknown command `%{}%`", head(name)), name, valid))
         }
     }
+}
+
+/// `NAMESPACE:KEY`; whole namespaces and longer paths, which print JSON, are not for here yet.
+fn one_key(parameter: Option<&str>) -> Option<(&str, &str)> {
+    let (namespace, key) = parameter?.split_once(':')?;
+    (!namespace.is_empty() && !key.is_empty() && !key.contains(':')).then_some((namespace, key))
 }
 
 fn awaited(at: &FieldPath<'_>, command: &str) -> Command {

@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::r#type::v3 as range;
 use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
 
 use super::awaited::{AWAITED_FILTERS, AwaitedFilter};
+use super::proxy_protocol::ProxyProtocol;
 use super::{Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TrafficDirection};
 use crate::access_log::AccessLog;
 use crate::address::{Address, Names};
@@ -22,7 +23,12 @@ const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// `per_connection_buffer_limit_bytes` of listeners and clusters when unset.
 pub(crate) const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
 
-const LISTENER_FILTERS: [&str; 3] = [types::ORIGINAL_DST, types::TLS_INSPECTOR, types::HTTP_INSPECTOR];
+const LISTENER_FILTERS: [&str; 4] = [
+    types::ORIGINAL_DST,
+    types::TLS_INSPECTOR,
+    types::HTTP_INSPECTOR,
+    types::PROXY_PROTOCOL,
+];
 
 impl Listener {
     /// Converts a whole listener.
@@ -199,6 +205,10 @@ fn listener_filter_kind(
                 }
             });
             Ok(ListenerFilterKind::TlsInspector)
+        }
+        types::PROXY_PROTOCOL => {
+            let filter = ProxyProtocol::from_proto(at, config.message(at)?)?;
+            Ok(ListenerFilterKind::ProxyProtocol(Box::new(filter)))
         }
         known if AWAITED_FILTERS.contains(&known) => {
             let rejection = at.reject(format!(

@@ -428,7 +428,6 @@ fn listener_filters_that_say_who_the_client_is_are_checked_and_refused() {
         assert!(rejection.reason.contains(reason), "{rejection}");
     };
     let builds = "the traffic issue builds it";
-    check("proxy_protocol.v3.ProxyProtocol", json!({}), "", builds);
     let rule = json!({"rules": [{"tlv_type": 256}]});
     check(
         "proxy_protocol.v3.ProxyProtocol",
