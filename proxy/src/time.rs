@@ -1,8 +1,21 @@
 //! Deadlines. The data path takes its clock from here, so that tests can pause it (tokio's test clock).
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub(crate) use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// Time on the clock that Envoy takes for the expiry of sessions: since the machine began. Zero where the system does not say.
+pub(crate) fn since_boot() -> Duration {
+    static START: OnceLock<(Instant, Duration)> = OnceLock::new();
+    let (at, uptime) = START.get_or_init(|| (Instant::now(), uptime().unwrap_or_default()));
+    *uptime + at.elapsed()
+}
+
+fn uptime() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    Duration::try_from_secs_f64(text.split(' ').next()?.parse().ok()?).ok()
+}
 
 /// A limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -24,5 +24,7 @@ mod redirects;
 mod retries;
 mod scopes;
 mod secret_files;
+mod sessions;
+mod subsets;
 mod underscores;
 mod waiting;

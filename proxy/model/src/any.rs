@@ -88,6 +88,7 @@ pub(crate) mod types {
     pub(crate) const MAGLEV: &str = "envoy.extensions.load_balancing_policies.maglev.v3.Maglev";
     pub(crate) const OVERRIDE_HOST: &str =
         "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost";
+    pub(crate) const SUBSET: &str = "envoy.extensions.load_balancing_policies.subset.v3.Subset";
     pub(crate) const PEAK_EWMA: &str = "envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma";
     pub(crate) const CLUSTER_PROVIDED: &str =
         "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided";

@@ -46,12 +46,16 @@ pub struct Cluster {
     pub active_request_bias: Option<Decimal>,
     /// Whether localities or zones have a share of their own.
     pub locality: LocalityMode,
+    /// Requests may ask for hosts with some labels; `None`: all hosts are for all.
+    pub subsets: Option<Box<SubsetPolicy>>,
     /// A consistent hash leaves a host that has more than this percentage of the average load, 100..; `None`: never.
     pub hash_balance_factor: Option<u32>,
     /// Consistent hashes take a host's name, not its address.
     pub hash_by_hostname: bool,
-    /// Health that a host chosen by a session may have; empty: UNKNOWN and HEALTHY. Awaits the traffic issue.
+    /// Health that a host chosen by a session may have; empty: UNKNOWN, HEALTHY and DEGRADED.
     pub override_host_status: Vec<Health>,
+    /// Headers, lower case, with the addresses of hosts to try first, one an attempt (`load_balancing_policies.override_host`).
+    pub override_host_headers: Vec<String>,
     /// Connections are closed when the hosts change. Awaits the traffic issue.
     pub closes_on_host_change: bool,
     /// Changes of health, weight or metadata are gathered this long; `None`: Envoy's default 1 s. Awaits the traffic issue.
@@ -184,6 +188,64 @@ pub enum LocalityMode {
         /// In panic no host is used.
         fail_on_panic: bool,
     },
+}
+
+/// Hosts by their labels (`envoy.lb` metadata). Source: cluster.proto `LbSubsetConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubsetPolicy {
+    /// By which labels there are subsets; never empty.
+    pub selectors: Vec<SubsetSelector>,
+    /// For requests that ask for no subset, or for one without hosts.
+    pub fallback: SubsetFallback,
+    /// Labels of the hosts of [`SubsetFallback::Default`]; empty: any host.
+    pub default_subset: Struct,
+    /// Weights of localities count inside a subset.
+    pub weighs_localities: bool,
+    /// They count as far as the locality's hosts are in the subset.
+    pub scales_locality_weights: bool,
+    /// Any host is used when the fallback has none.
+    pub panics_to_any: bool,
+    /// A host whose label is a list has each value of it.
+    pub list_matches_any: bool,
+    /// A request may ask for labels that no selector has; the selector with the most keys counts.
+    pub allows_other_labels: bool,
+    /// `fallback_list` of a request's labels says what to try, one after the other.
+    pub takes_fallback_list: bool,
+}
+
+/// One set of labels by which there are subsets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubsetSelector {
+    /// Names of the labels, sorted; never empty.
+    pub keys: Vec<String>,
+    /// For requests with these labels for which there is no subset.
+    pub fallback: SelectorFallback,
+    /// A subset is the first host that has the label.
+    pub is_single_host: bool,
+}
+
+/// Who gets a request without a subset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SubsetFallback {
+    Nobody,
+    Any,
+    Default,
+}
+
+/// The same for one selector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SelectorFallback {
+    /// As the cluster says.
+    OfCluster,
+    /// Nobody.
+    Nobody,
+    /// Any host.
+    Any,
+    /// Those of the default subset.
+    Default,
+    /// Looked for once more by these labels alone, sorted.
+    Fewer(Vec<String>),
 }
 
 /// When a host is left out, and for how long. Percentages are 0..=100.

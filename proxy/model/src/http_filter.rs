@@ -170,9 +170,6 @@ impl HttpFilter {
             types::CORS => HttpFilter::Cors(cors::Cors::from_proto(config.message(at)?)),
             types::STATEFUL_SESSION => {
                 let session = stateful_session::StatefulSession::from_proto(at, config.message(at)?)?;
-                if session.state.is_some() {
-                    at.problem("has no effect here: the traffic issue builds it");
-                }
                 HttpFilter::StatefulSession(Box::new(session))
             }
             types::GRPC_WEB => {

@@ -55,6 +55,9 @@ impl Value {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Metadata(pub BTreeMap<String, Struct>);
 
+/// Where labels for subsets are.
+pub const SUBSET_NAMESPACE: &str = "envoy.lb";
+
 impl Metadata {
     /// The value of `key` in `namespace`.
     pub fn get(&self, namespace: &str, key: &str) -> Option<&Value> {
@@ -78,6 +81,12 @@ impl Metadata {
         });
         Ok(Self(namespaces.collect::<Result<_, Rejection>>()?))
     }
+}
+
+/// The labels that a `metadata_match` asks for: those of `envoy.lb`. Source: route.proto `RouteAction.metadata_match`.
+pub(crate) fn subset_labels(at: &FieldPath<'_>, proto: Option<pb::Metadata>) -> Result<Struct, Rejection> {
+    let Metadata(mut namespaces) = Metadata::from_proto(&at.field("metadata_match"), proto)?;
+    Ok(namespaces.remove(SUBSET_NAMESPACE).unwrap_or_default())
 }
 
 /// Converts a JSON object.

@@ -19,6 +19,7 @@ use crate::http_filter::cors::CorsPolicy;
 use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher};
+use crate::metadata::Struct;
 
 /// One `RouteConfiguration`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,6 +228,8 @@ pub struct Forward {
     pub max_grpc_timeout: Option<Duration>,
     /// Without data in either direction for this long the stream ends; zero: never, `None`: the connection manager's limit.
     pub idle_timeout: Option<Duration>,
+    /// Labels that its hosts have to have, for clusters with subsets; empty: any host will do. Weighted clusters have them each.
+    pub subset_labels: Struct,
     /// Retries; `None`: the virtual host's, else none.
     pub retry_policy: Option<RetryPolicy>,
     /// Replaces the matched prefix.
@@ -388,6 +391,8 @@ pub struct WeightedCluster {
     pub headers: HeaderMutations,
     /// Replaces `:authority`.
     pub host_rewrite: Option<String>,
+    /// Labels that its hosts have to have, the route's and its own; empty: any host will do.
+    pub subset_labels: Struct,
     /// Settings of filters.
     pub filter_settings: Vec<FilterSettings>,
 }

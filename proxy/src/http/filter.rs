@@ -10,6 +10,7 @@ mod local_ratelimit;
 mod missing;
 mod peer_metadata;
 mod settings;
+mod stateful_session;
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -24,6 +25,7 @@ pub(super) use self::fault::ActiveFault;
 pub(super) use self::local_ratelimit::{ConnectionLimits, RouteLimits};
 use self::settings::RouteConfig;
 pub(super) use self::settings::{Level, Settings};
+pub(super) use self::stateful_session::SessionHost;
 use super::local_reply::LocalReply;
 use super::route_table::Route;
 use super::stream::Stream;
@@ -138,6 +140,10 @@ pub(crate) struct FilterState {
     cors: Option<cors::Answer>,
     /// By place in the chain.
     limits: SmallVec<[(usize, local_ratelimit::Judgement); 1]>,
+    /// By place in the chain; mostly none.
+    sessions: Vec<(usize, stateful_session::ActiveSession)>,
+    /// The host of its session.
+    pub(super) session_host: Option<SessionHost>,
     /// How fast the response's body may be.
     pub(super) response_bytes_per_second: Option<u64>,
 }
@@ -203,10 +209,10 @@ fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Arc<dyn Filter
             scope.registry,
         )?),
         HttpFilter::Discovered(_) => Arc::new(missing::MissingFilter),
-        HttpFilter::GrpcStats(_)
-        | HttpFilter::StatefulSession(_)
-        | HttpFilter::GrpcWeb
-        | HttpFilter::IstioStats(_) => return Ok(None),
+        HttpFilter::StatefulSession(config) => {
+            Arc::new(stateful_session::StatefulSessionFilter::new(config, scope))
+        }
+        HttpFilter::GrpcStats(_) | HttpFilter::GrpcWeb | HttpFilter::IstioStats(_) => return Ok(None),
     }))
 }
 

@@ -157,8 +157,8 @@ fn header_hash(head: &RequestHead, name: &str, rewrite: Option<&(Regex, String)>
     })
 }
 
-/// Source: Envoy `Http::Utility::makeSetCookieValue`.
-fn cookie_tail(max_age: u64, path: &str, attributes: &[(String, String)]) -> String {
+/// What follows a cookie's value. Source: Envoy `Http::Utility::makeSetCookieValue`.
+pub(super) fn cookie_tail(max_age: u64, path: &str, attributes: &[(String, String)]) -> String {
     let mut tail = String::new();
     if max_age > 0 {
         tail.push_str(&format!("; Max-Age={max_age}"));

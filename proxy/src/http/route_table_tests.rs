@@ -192,6 +192,7 @@ fn forward() -> model::Forward {
         grpc_timeout_header_max: None,
         max_grpc_timeout: None,
         idle_timeout: None,
+        subset_labels: Default::default(),
         retry_policy: None,
         prefix_rewrite: None,
         regex_rewrite: None,
@@ -285,6 +286,7 @@ fn weights_are_kept_and_zero_gets_nothing() {
         weight,
         headers: model::HeaderMutations::default(),
         host_rewrite: None,
+        subset_labels: Default::default(),
         filter_settings: Vec::new(),
     };
     let mut shared = route("r", PathMatch::Prefix("/".into()));

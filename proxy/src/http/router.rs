@@ -19,10 +19,10 @@ use self::attempt::{Attempt, AttemptError, Attempted};
 use self::internal_redirect::Redirected;
 use self::retry::{RetryState, Verdict, Wait};
 use self::timeouts::Timeouts;
-use super::filter::FilterState;
+use super::filter::{FilterState, SessionHost};
 use super::hash_policy::Hashed;
 use super::local_reply::LocalReply;
-use super::route_table::{Forward, Route};
+use super::route_table::{Forward, Route, Target};
 use super::stream::Stream;
 use super::stream::limits::Limit;
 use super::upgrade;
@@ -35,7 +35,7 @@ use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connect::{ConnectError, TlsWish};
 use crate::upstream::endpoint::Host;
-use crate::upstream::lb::{Avoided, Wish};
+use crate::upstream::lb::{Avoided, First, Labels, Wish};
 use crate::upstream::outlier::{self, Outcome};
 
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
@@ -109,7 +109,7 @@ pub(super) async fn forward(
     stream: &Rc<Stream>,
     route: &Route,
     forward: &Forward,
-    cluster: Option<&Arc<Cluster>>,
+    (target, cluster): (Option<&Target>, Option<&Arc<Cluster>>),
     state: &FilterState,
     body: Body,
 ) -> Result<Forwarded, LocalReply> {
@@ -141,6 +141,9 @@ pub(super) async fn forward(
         cluster,
         forward,
         hashed,
+        labels: target.and_then(|target| target.labels.as_ref()),
+        session_host: state.session_host,
+        named: named_hosts(cluster, stream.request()).into_iter(),
         tried: SmallVec::new(),
         retry,
         per_try_idle: route
@@ -232,6 +235,16 @@ pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, hea
     }
 }
 
+/// The hosts that a request names in headers that its cluster looks at. Source: Envoy `OverrideHostLoadBalancer`.
+fn named_hosts(cluster: &Cluster, head: &RequestHead) -> SmallVec<[SocketAddr; 1]> {
+    let headers = cluster.config.override_host_headers.iter();
+    let values = headers.filter_map(|header| std::str::from_utf8(head.header(header)?).ok());
+    let addresses = values.flat_map(|value| value.split(','));
+    addresses
+        .filter_map(|address| address.trim_ascii().parse().ok())
+        .collect()
+}
+
 /// One request and its attempts.
 struct Exchange<'a> {
     stream: &'a Rc<Stream>,
@@ -239,6 +252,11 @@ struct Exchange<'a> {
     cluster: &'a Arc<Cluster>,
     forward: &'a Forward,
     hashed: Hashed,
+    labels: Option<&'a Labels>,
+    /// The host of its session.
+    session_host: Option<SessionHost>,
+    /// Hosts that the request names, one for each attempt.
+    named: smallvec::IntoIter<[SocketAddr; 1]>,
     tried: SmallVec<[SocketAddr; 4]>,
     retry: RetryState<'a>,
     per_try: Option<Duration>,
@@ -364,7 +382,8 @@ impl Exchange<'_> {
         head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
 
-    fn pick(&self) -> Option<Arc<Host>> {
+    fn pick(&mut self) -> Option<Arc<Host>> {
+        let first = self.first();
         let avoid = self.retry.avoid_previous_hosts();
         let avoided = Avoided {
             tried: if avoid { &self.tried } else { &[] },
@@ -374,8 +393,21 @@ impl Exchange<'_> {
             dialled: self.stream.downstream.info.original_dst(),
             hash: self.hashed.hash,
             avoided,
+            labels: self.labels,
+            first,
         };
         self.cluster.choose(&wish, &mut self.stream.random.borrow_mut())
+    }
+
+    /// A host that goes before all others. A session has its host once: a retry may go to any.
+    fn first(&mut self) -> Option<First> {
+        let hosts = |named: SocketAddr| self.cluster.hosts().find(named).is_some();
+        match self.session_host {
+            Some(SessionHost {
+                address, is_strict, ..
+            }) if self.attempts == 1 => Some(First::Session { address, is_strict }),
+            _ => self.named.by_ref().find(|named| hosts(*named)).map(First::Any),
+        }
     }
 
     /// Tells outlier detection how an attempt went. An overflow is no fault of the host.
@@ -536,8 +568,11 @@ impl Exchange<'_> {
     fn no_healthy_upstream(&self) -> LocalReply {
         self.cluster.stats.upstream_cx_none_healthy.inc();
         let flag = Some(ResponseFlag::NoHealthyUpstream);
+        let refused = self
+            .session_host
+            .filter(|host| host.is_strict && self.attempts == 1);
         LocalReply::new(
-            StatusCode::SERVICE_UNAVAILABLE,
+            refused.map_or(StatusCode::SERVICE_UNAVAILABLE, |host| host.refusal_status),
             flag,
             "no_healthy_upstream",
             "no healthy upstream",

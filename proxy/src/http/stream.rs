@@ -107,9 +107,9 @@ pub(super) async fn run(
             Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
             Action::Redirect(redirect) => Err(redirect::reply(redirect, stream.request())),
             Action::Forward(forward) => {
-                let cluster = chosen.cluster.as_ref();
+                let target = (chosen.target(), chosen.cluster.as_ref());
                 // In place: it is some kilobytes, and would be moved with each call that takes it.
-                let forwarding = pin!(router::forward(&stream, route, forward, cluster, &state, body));
+                let forwarding = pin!(router::forward(&stream, route, forward, target, &state, body));
                 tokio::select! {
                     biased;
                     refusal = feedback.refused(), if has_body => Err(LocalReply::refusal(&refusal)),

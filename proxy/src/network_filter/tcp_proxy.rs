@@ -3,7 +3,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_model::network_filter::tcp_proxy::TcpProxy as Config;
+use outrigger_model::network_filter::tcp_proxy::{TcpProxy as Config, TcpShare};
 
 use super::metadata_exchange::{self, ExchangeStats};
 use crate::http::downstream::Downstream;
@@ -19,14 +19,14 @@ use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
 use crate::upstream::connect::{self, ConnectError, Connected, TlsWish};
-use crate::upstream::lb::Wish;
+use crate::upstream::lb::{Labels, Wish};
 use crate::upstream::outlier::Outcome;
 use crate::upstream::weighted::Weighted;
 
 /// Runtime of `TcpProxy`.
 #[derive(Debug)]
 pub(crate) struct TcpProxy {
-    targets: Weighted<Arc<ClusterCell>>,
+    targets: Weighted<Target>,
     idle_timeout: Option<Duration>,
     max_connect_attempts: u32,
     access_log: AccessLogger,
@@ -61,6 +61,23 @@ impl TcpStats {
     }
 }
 
+/// One possible cluster.
+#[derive(Debug)]
+struct Target {
+    cell: Arc<ClusterCell>,
+    /// Labels that its hosts have to have.
+    labels: Option<Labels>,
+}
+
+impl Target {
+    fn new(share: &TcpShare, clusters: &ClusterTable) -> Self {
+        Self {
+            cell: clusters.cell(&share.cluster),
+            labels: Labels::new(&share.subset_labels),
+        }
+    }
+}
+
 impl TcpProxy {
     /// Builds the runtime object.
     pub(crate) fn new(
@@ -74,7 +91,7 @@ impl TcpProxy {
         let targets = config
             .clusters
             .iter()
-            .map(|(name, weight)| (*weight, clusters.cell(name)))
+            .map(|share| (share.weight, Target::new(share, clusters)))
             .collect();
         Self {
             targets,
@@ -119,7 +136,7 @@ impl TcpProxy {
         info: &mut StreamInfo,
     ) -> Option<(Arc<Cluster>, Connected)> {
         let mut random = fastrand::Rng::new();
-        let cell = self
+        let Target { cell, labels } = self
             .targets
             .draw(&mut random)
             .and_then(|index| self.targets.get(index))?;
@@ -134,6 +151,7 @@ impl TcpProxy {
         for _ in 0..self.max_connect_attempts {
             let wish = Wish {
                 dialled: downstream.info.original_dst(),
+                labels: labels.as_ref(),
                 ..Wish::default()
             };
             let Some(host) = cluster.choose(&wish, &mut random) else {

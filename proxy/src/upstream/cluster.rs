@@ -14,9 +14,9 @@ use tokio::sync::watch;
 
 use super::circuit_breaker::CircuitBreaker;
 use super::dns;
-use super::endpoint::{HealthFlag, Host, HostCounters, HostSet, HostState, Making, Previous};
+use super::endpoint::{HealthFlag, Healths, Host, HostCounters, HostSet, HostState, Making, Previous};
 use super::health_check::HealthStats;
-use super::lb::{self, Settings, Wish};
+use super::lb::{self, First, Picking, Settings, SubsetStats, Wish};
 use super::outlier::{Detector, Outcome, Reason};
 use super::stats::ClusterStats;
 use crate::telemetry::istio_stats::Destination;
@@ -69,8 +69,11 @@ pub(crate) struct Cluster {
     hosts: ArcSwap<HostSet>,
     dialled: ArcSwap<HashMap<SocketAddr, Arc<Host>>>,
     balancing: Settings,
+    /// Health that a host of a session may have.
+    session_healths: Healths,
     outlier: Option<Detector>,
     health_stats: Option<HealthStats>,
+    subset_stats: Option<SubsetStats>,
     /// Told when the hosts are others.
     new_hosts: watch::Sender<()>,
     /// Somebody looks after it on the control thread.
@@ -119,11 +122,13 @@ impl Cluster {
             hosts: ArcSwap::from_pointee(HostSet::default()),
             dialled: ArcSwap::default(),
             balancing: Settings::of(&config),
+            session_healths: Healths::of_sessions(&config.override_host_status),
             outlier: config
                 .outlier_detection
                 .as_ref()
                 .map(|outlier| Detector::new(outlier, stats.outlier())),
             health_stats: (!config.health_checks.is_empty()).then(|| stats.health_check()),
+            subset_stats: config.subsets.as_ref().map(|_| stats.subsets()),
             new_hosts: watch::Sender::new(()),
             is_checked: AtomicBool::new(false),
             is_kept_up: AtomicBool::new(false),
@@ -167,11 +172,34 @@ impl Cluster {
             });
         }
         let hosts = self.hosts.load();
-        let picked = lb::choose(&hosts, &self.breaker, wish, random)?;
+        if let Some(first) = wish.first
+            && let Some(answer) = self.first(&hosts, first)
+        {
+            return answer;
+        }
+        let picking = Picking {
+            breaker: &self.breaker,
+            wish,
+            random,
+        };
+        let picked = lb::choose(&hosts, self.subset_stats.as_ref(), picking)?;
         if picked.in_panic {
             self.stats.lb_healthy_panic.inc();
         }
         Some(picked.host.clone())
+    }
+
+    /// The host that a request names. `None`: the policy chooses; `Some(None)`: nobody is to have it.
+    fn first(&self, hosts: &HostSet, first: First) -> Option<Option<Arc<Host>>> {
+        let (address, is_strict) = match first {
+            First::Any(address) => return hosts.find(address).cloned().map(Some),
+            First::Session { address, is_strict } => (address, is_strict),
+        };
+        let found = address.and_then(|address| hosts.find(address));
+        match found.filter(|host| self.session_healths.contains(host.health_status())) {
+            Some(host) => Some(Some(host.clone())),
+            None => is_strict.then_some(None),
+        }
     }
 
     /// Replaces the hosts. `previous` gives counters when this object has had none yet.
@@ -304,6 +332,9 @@ impl Cluster {
         }
         if let Some(ring) = hosts.balance.ring() {
             self.stats.ring(&self.config.lb_policy, ring);
+        }
+        if let (Some(stats), Some(subsets)) = (&self.subset_stats, &hosts.subsets) {
+            stats.show(subsets, self.hosts.load().subsets.as_deref());
         }
         self.hosts.store(Arc::new(hosts));
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::node::Locality;
 
-pub(crate) use self::health::{Availability, HealthFlag, HostState};
+pub(crate) use self::health::{Availability, HealthFlag, Healths, HostState};
 pub(crate) use self::host_set::{Census, HostSet, Making, Previous};
 pub(super) use self::places::AddressSet;
 use crate::telemetry::workload::Workload;

@@ -3,19 +3,23 @@
 //! All that depends on the hosts alone is computed when they change ([`Balance`]); a pick takes no lock and allocates nothing.
 mod balance;
 mod hashing;
+mod labels;
 mod least_request;
 mod priority;
 mod schedule;
 mod slow_start;
+mod subset;
 mod tier;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_model::cluster::{Cluster as Config, LbPolicy, LocalityMode, Percent, SlowStart};
+use outrigger_model::cluster::{Cluster as Config, LbPolicy, LocalityMode, Percent, SlowStart, SubsetPolicy};
 
 pub(crate) use self::balance::{Balance, Grouping, Ring};
+pub(crate) use self::labels::Labels;
+pub(crate) use self::subset::{Making as SubsetMaking, SubsetStats, Subsets};
 use super::circuit_breaker::CircuitBreaker;
 use super::endpoint::{Availability, Host, HostSet};
 
@@ -29,6 +33,24 @@ pub(crate) struct Wish<'a> {
     pub(crate) hash: Option<u64>,
     /// Hosts that have failed.
     pub(crate) avoided: Avoided<'a>,
+    /// Labels that the host has to have; for clusters with subsets.
+    pub(crate) labels: Option<&'a Labels>,
+    /// A host that is taken before the policy is asked.
+    pub(crate) first: Option<First>,
+}
+
+/// A host that a request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// That of its session, if its health allows.
+    Session {
+        /// `None`: what the session says is no address.
+        address: Option<SocketAddr>,
+        /// No other host will do.
+        is_strict: bool,
+    },
+    /// Whatever its health is.
+    Any(SocketAddr),
 }
 
 /// Hosts that a retry avoids while it can.
@@ -52,6 +74,7 @@ pub(crate) struct Settings {
     active_request_bias: f64,
     hash_balance_factor: Option<u32>,
     hash_by_hostname: bool,
+    subsets: Option<Arc<SubsetPolicy>>,
 }
 
 impl Settings {
@@ -66,7 +89,13 @@ impl Settings {
             active_request_bias: config.active_request_bias.map_or(1.0, |bias| bias.0.max(0.0)),
             hash_balance_factor: config.hash_balance_factor,
             hash_by_hostname: config.hash_by_hostname,
+            subsets: config.subsets.as_deref().map(|subsets| Arc::new(subsets.clone())),
         }
+    }
+
+    /// By which labels hosts are grouped, if they are.
+    pub(crate) fn subsets(&self) -> Option<&Arc<SubsetPolicy>> {
+        self.subsets.as_ref()
     }
 
     /// Time in which measured latencies fade, if the policy looks at them.
@@ -99,12 +128,39 @@ pub(crate) struct Picked<'a> {
 /// likely, since a host that refuses connections has no active request. A tried host is taken only when there is no other.
 pub(crate) fn choose<'a>(
     hosts: &'a HostSet,
-    breaker: &CircuitBreaker,
-    wish: &Wish<'_>,
-    random: &mut fastrand::Rng,
+    stats: Option<&SubsetStats>,
+    mut picking: Picking<'_>,
+) -> Option<Picked<'a>> {
+    let any = (&hosts.balance, &hosts.all[..]);
+    match &hosts.subsets {
+        None => among(any.0, any.1, &mut picking),
+        Some(subsets) => subsets.choose(any, stats, &mut picking),
+    }
+}
+
+/// What a pick goes by, beside the hosts.
+pub(crate) struct Picking<'a> {
+    /// Active requests of the cluster.
+    pub(crate) breaker: &'a CircuitBreaker,
+    /// What is asked for.
+    pub(crate) wish: &'a Wish<'a>,
+    /// Chance.
+    pub(crate) random: &'a mut fastrand::Rng,
+}
+
+/// Chooses among `all`, whose load `balance` shares.
+#[inline]
+fn among<'a>(
+    balance: &'a Balance,
+    all: &'a [Arc<Host>],
+    Picking {
+        breaker,
+        wish,
+        random,
+    }: &mut Picking<'_>,
 ) -> Option<Picked<'a>> {
     let Avoided { tried, attempts } = wish.avoided;
-    let mut picked = hosts.balance.pick(wish.hash, 0, breaker, random)?;
+    let mut picked = balance.pick(wish.hash, 0, breaker, random)?;
     if tried.is_empty() {
         return Some(picked);
     }
@@ -112,10 +168,10 @@ pub(crate) fn choose<'a>(
         if !tried.contains(&picked.host.address) {
             return Some(picked);
         }
-        picked = hosts.balance.pick(wish.hash, attempt, breaker, random)?;
+        picked = balance.pick(wish.hash, attempt, breaker, random)?;
     }
     if tried.contains(&picked.host.address)
-        && let Some(host) = untried(hosts, picked, tried, random)
+        && let Some(host) = untried(all, picked, tried, random)
     {
         picked.host = host;
     }
@@ -124,13 +180,13 @@ pub(crate) fn choose<'a>(
 
 /// Another host of the same priority that may be used.
 fn untried<'a>(
-    hosts: &'a HostSet,
+    all: &'a [Arc<Host>],
     picked: Picked<'_>,
     tried: &[SocketAddr],
     random: &mut fastrand::Rng,
 ) -> Option<&'a Arc<Host>> {
-    let start = random.usize(0..hosts.all.len().max(1));
-    let mut from_start = hosts.all.iter().cycle().skip(start).take(hosts.all.len());
+    let start = random.usize(0..all.len().max(1));
+    let mut from_start = all.iter().cycle().skip(start).take(all.len());
     from_start.find(|host| {
         host.priority == picked.host.priority
             && (picked.in_panic || host.availability() != Availability::Unhealthy)

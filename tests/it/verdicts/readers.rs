@@ -7,6 +7,41 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "src/telemetry/access_log/filter.rs",
         "comparison.value",
     ),
+    (
+        "Forward.subset_labels",
+        "src/http/route_table/forward.rs",
+        "&config.subset_labels",
+    ),
+    (
+        "WeightedCluster.subset_labels",
+        "src/http/route_table/forward.rs",
+        "&share.subset_labels",
+    ),
+    (
+        "SubsetPolicy.fallback",
+        "src/upstream/lb/subset.rs",
+        "policy.fallback",
+    ),
+    (
+        "SubsetSelector.fallback",
+        "src/upstream/lb/subset.rs",
+        "selector.fallback",
+    ),
+    (
+        "TcpShare.cluster",
+        "src/network_filter/tcp_proxy.rs",
+        "&share.cluster",
+    ),
+    (
+        "TcpShare.weight",
+        "src/network_filter/tcp_proxy.rs",
+        "share.weight",
+    ),
+    (
+        "TcpShare.subset_labels",
+        "src/network_filter/tcp_proxy.rs",
+        "&share.subset_labels",
+    ),
     ("FileLog.format", "src/telemetry/access_log.rs", "file.format"),
     ("FileLog.path", "src/telemetry/access_log.rs", "&file.path"),
     (

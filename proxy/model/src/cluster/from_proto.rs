@@ -11,7 +11,7 @@ use super::http::{DeprecatedProtos, HttpProtocol};
 use super::lb::{Balancing, Chosen, CommonBalancing};
 use super::{
     CircuitBreaker, Cluster, Discovery, Dns, HealthCheck, LbPolicy, OutlierDetection, Percent, RetryBudget,
-    TcpKeepalive, TransportSocketMatch, UpstreamTransport, dns,
+    SubsetPolicy, TcpKeepalive, TransportSocketMatch, UpstreamTransport, dns,
 };
 use crate::address::{Names, ip_address};
 use crate::any::{TypedConfig, types};
@@ -38,7 +38,7 @@ impl Cluster {
                 http2_protocol_options, protocol_selection, upstream_bind_config, transport_socket_matches,
                 transport_socket, metadata, upstream_connection_options, filters, outlier_detection,
                 dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
-                health_checks, close_connections_on_host_health_failure,
+                health_checks, close_connections_on_host_health_failure, lb_subset_config,
             }
             partly {
                 per_connection_buffer_limit_bytes: "limits what is kept of a request body for a retry; HTTP/2 windows and fixed sizes limit other buffers",
@@ -62,7 +62,6 @@ impl Cluster {
             }
             refused {
                 transport_socket_matcher: "ignoring it could send plaintext where TLS is asked for",
-                lb_subset_config: "ignoring it would use endpoints outside the subset",
                 upstream_http_protocol_options: "ignoring it would not check the server's name",
                 upstream_config: "ignoring it would connect another way",
                 connection_pool_per_downstream_connection: "ignoring it would share connections among clients",
@@ -70,6 +69,8 @@ impl Cluster {
         });
         let name = at.field("name").not_empty(name)?;
         let mut common = CommonBalancing::from_proto(&at.field("common_lb_config"), common_lb_config)?;
+        let mut subsets = SubsetPolicy::from_proto(&at.field("lb_subset_config"), lb_subset_config)?;
+        let mut override_headers = Vec::new();
         let balancing = match load_balancing_policy {
             // Envoy does not look at the older fields then.
             Some(proto) => {
@@ -77,6 +78,8 @@ impl Cluster {
                 common.locality = chosen.locality;
                 common.hash_by_hostname = chosen.hashing.by_hostname;
                 common.hash_balance_factor = chosen.hashing.balance_factor;
+                subsets = chosen.subsets;
+                override_headers = chosen.override_headers;
                 chosen.balancing
             }
             None => Balancing::from_proto(at, lb_policy, lb_config)?,
@@ -128,9 +131,11 @@ impl Cluster {
             original_dst_port: balancing.original_dst_port,
             healthy_panic_threshold_percent: common.panic_threshold,
             locality: common.locality,
+            subsets: subsets.map(Box::new),
             hash_balance_factor: common.hash_balance_factor,
             hash_by_hostname: common.hash_by_hostname,
             override_host_status: common.override_host_status,
+            override_host_headers: override_headers,
             closes_on_host_change: common.closes_on_host_change,
             update_merge_window: common.update_merge_window,
             new_hosts_wait_for_health: common.new_hosts_wait_for_health,

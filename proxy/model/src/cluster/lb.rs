@@ -1,6 +1,7 @@
 //! Protobuf to [`LbPolicy`], [`SlowStart`] and what all policies share.
 mod extension;
 mod peak_ewma;
+mod subset;
 
 use std::time::Duration;
 
@@ -251,10 +252,13 @@ impl CommonBalancing {
         proto: Option<cluster::CommonLbConfig>,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => cluster::CommonLbConfig {
-            supported { healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier, ignore_new_hosts_until_first_hc }
+            supported {
+                healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier, ignore_new_hosts_until_first_hc,
+                override_host_status,
+            }
             unsupported {
                 update_merge_window: "traffic",
-                close_connections_on_host_set_change: "traffic", override_host_status: "traffic",
+                close_connections_on_host_set_change: "traffic",
             }
         });
         let threshold = at
@@ -282,7 +286,7 @@ impl CommonBalancing {
 }
 
 fn statuses(at: &FieldPath<'_>, proto: Option<core::HealthStatusSet>) -> Result<Vec<Health>, Rejection> {
-    verdicts!(at, proto.unwrap_or_default() => core::HealthStatusSet { awaited "traffic" { statuses } });
+    verdicts!(at, proto.unwrap_or_default() => core::HealthStatusSet { supported { statuses } });
     let at = at.field("statuses");
     let statuses = statuses.into_iter().enumerate();
     statuses

@@ -115,7 +115,6 @@ impl RouteFilter {
             }
             types::STATEFUL_SESSION_PER_ROUTE => {
                 let session = StatefulSession::from_route(at, config.message(at)?)?;
-                at.problem("has no effect here: the traffic issue builds it");
                 Self::StatefulSession(session.map(Box::new))
             }
             policy if policy::is_settings(policy) => {

@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::r#type::v3 as types;
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterName, Percent};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::metadata::{Struct, subset_labels};
 use crate::network_filter::tunnel;
 use crate::route::HashKey;
 use crate::scalar::Wrapped;
@@ -17,7 +18,7 @@ pub struct TcpProxy {
     /// Stats are `tcp.<stat_prefix>.`.
     pub stat_prefix: String,
     /// Where to; weights sum to 1..=u32::MAX.
-    pub clusters: Vec<(ClusterName, u32)>,
+    pub clusters: Vec<TcpShare>,
     /// Closes when no byte moved for this long; Envoy's default 1 h, `None`: never.
     pub idle_timeout: Option<Duration>,
     /// Closes at this age; `None`: never. Awaits the traffic issue.
@@ -32,6 +33,17 @@ pub struct TcpProxy {
     pub access_log: Vec<AccessLog>,
 }
 
+/// One cluster of a [`TcpProxy`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpShare {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// Its share of the connections.
+    pub weight: u32,
+    /// Labels that its hosts have to have, for clusters with subsets; empty: any host will do.
+    pub subset_labels: Struct,
+}
+
 /// `TcpProxy.idle_timeout` when unset.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -39,7 +51,7 @@ impl TcpProxy {
     /// Converts the filter.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::TcpProxy) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::TcpProxy {
-            supported { stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts }
+            supported { stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, metadata_match }
             partly { tunneling_config: "checked, and then refused: ignoring it would send the bytes without the tunnel" }
             unsupported {
                 downstream_idle_timeout: "traffic", upstream_idle_timeout: "traffic", backoff_options: "traffic",
@@ -50,9 +62,6 @@ impl TcpProxy {
                 upstream_connect_mode: "traffic", max_early_data_bytes: "traffic", check_drain_close: "traffic",
             }
             never { on_demand: "discovery on demand, which istiod does not serve" }
-            refused {
-                metadata_match: "ignoring it would use endpoints outside the subset",
-            }
         });
         if let Some(proto) = tunneling_config {
             return Err(tunnel::refuse(&at.field("tunneling_config"), proto));
@@ -60,7 +69,7 @@ impl TcpProxy {
         let attempts = max_connect_attempts.value().unwrap_or(1);
         Ok(Self {
             stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
-            clusters: clusters(at, cluster_specifier)?,
+            clusters: clusters(at, cluster_specifier, &subset_labels(at, metadata_match)?)?,
             idle_timeout: at.field("idle_timeout").limit(idle_timeout, IDLE_TIMEOUT)?,
             max_duration: at
                 .field("max_downstream_connection_duration")
@@ -99,11 +108,16 @@ fn hash_keys(at: FieldPath<'_>, protos: Vec<types::HashPolicy>) -> Result<Vec<Ha
 fn clusters(
     at: &FieldPath<'_>,
     proto: Option<tcp_proxy::ClusterSpecifier>,
-) -> Result<Vec<(ClusterName, u32)>, Rejection> {
+    labels: &Struct,
+) -> Result<Vec<TcpShare>, Rejection> {
     choices!(tcp_proxy::ClusterSpecifier { supported { Cluster, WeightedClusters } });
     let proto = match proto {
         Some(tcp_proxy::ClusterSpecifier::Cluster(name)) => {
-            return Ok(vec![(at.field("cluster").not_empty(name)?, 1)]);
+            return Ok(vec![TcpShare {
+                cluster: at.field("cluster").not_empty(name)?,
+                weight: 1,
+                subset_labels: labels.clone(),
+            }]);
         }
         Some(tcp_proxy::ClusterSpecifier::WeightedClusters(proto)) => proto,
         None => return Err(at.reject("has neither cluster nor weighted_clusters")),
@@ -115,11 +129,16 @@ fn clusters(
     for (index, proto) in clusters.into_iter().enumerate() {
         let at = at.field("clusters").index(index);
         verdicts!(at, proto => tcp_proxy::weighted_cluster::ClusterWeight {
-            supported { name, weight }
-            refused { metadata_match: "ignoring it would use endpoints outside the subset" }
+            supported { name, weight, metadata_match }
         });
         sum += u64::from(at.field("weight").within(weight, 1..=u32::MAX)?);
-        weighted.push((at.field("name").not_empty(name)?, weight));
+        let mut all = labels.clone();
+        all.extend(subset_labels(&at, metadata_match)?);
+        weighted.push(TcpShare {
+            cluster: at.field("name").not_empty(name)?,
+            weight,
+            subset_labels: all,
+        });
     }
     if !(1..=u64::from(u32::MAX)).contains(&sum) {
         return Err(at

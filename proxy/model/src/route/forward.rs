@@ -17,6 +17,7 @@ use crate::http_filter::cors::CorsPolicy;
 use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::HeaderMatcher;
+use crate::metadata::{Struct, subset_labels};
 use crate::scalar::{Wrapped, not_zero};
 
 /// `RouteAction.timeout` when unset.
@@ -34,6 +35,7 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier, cors, upgrade_configs,
             rate_limits, include_vh_rate_limits, append_x_forwarded_host, hash_policy, request_mirror_policies,
             internal_redirect_policy, internal_redirect_action, max_internal_redirects,
+            metadata_match,
         }
         unsupported {
             flush_timeout: "traffic", retry_policy_typed_config: "traffic", priority: "traffic",
@@ -41,7 +43,6 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         }
         never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
         refused {
-            metadata_match: "ignoring it would use endpoints outside the subset",
             path_rewrite_policy: "ignoring it would ask for another path",
             path_rewrite: "ignoring it would ask for another path",
         }
@@ -70,14 +71,16 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         )?,
     };
     let (upgrades, tunnel_end) = upgrades(&at.field("upgrade_configs"), upgrade_configs)?;
+    let subset_labels = subset_labels(at, metadata_match)?;
     Ok(Forward {
-        cluster: ClusterSpec::from_proto(at, cluster_specifier)?,
+        cluster: ClusterSpec::from_proto(at, cluster_specifier)?.with_labels(&subset_labels),
         cluster_not_found_status: not_found_status(at, cluster_not_found_response_code)?,
         timeout: at.field("timeout").limit(timeout, TIMEOUT)?.filter(|_| !replaced),
         max_stream_duration: duration.max.and_then(not_zero),
         grpc_timeout_header_max: duration.grpc_timeout_header_max,
         max_grpc_timeout: max_grpc_timeout.filter(|_| !replaced),
         idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
+        subset_labels,
         retry_policy: retry_policy.transpose()?,
         prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),
         regex_rewrite,
@@ -242,6 +245,19 @@ impl ClusterSpec {
     }
 }
 
+impl ClusterSpec {
+    /// Shares get the labels of their route; their own go first. Source: route.proto `ClusterWeight.metadata_match`.
+    fn with_labels(mut self, labels: &Struct) -> Self {
+        if let Self::Weighted { shares, .. } = &mut self {
+            for share in shares {
+                let own = std::mem::replace(&mut share.subset_labels, labels.clone());
+                share.subset_labels.extend(own);
+            }
+        }
+        self
+    }
+}
+
 fn weighted_clusters(at: &FieldPath<'_>, proto: pb::WeightedCluster) -> Result<ClusterSpec, Rejection> {
     verdicts!(at, proto => pb::WeightedCluster {
         supported { clusters, random_value_specifier }
@@ -278,9 +294,7 @@ impl WeightedCluster {
             supported {
                 name, weight, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
                 response_headers_to_remove, host_rewrite_specifier, typed_per_filter_config, cluster_header,
-            }
-            refused {
-                metadata_match: "ignoring it would use endpoints outside the subset",
+                metadata_match,
             }
         });
         match (name.is_empty(), cluster_header.is_empty()) {
@@ -296,6 +310,7 @@ impl WeightedCluster {
             cluster_header: cluster_header.to_ascii_lowercase(),
             weight: at.field("weight").required(weight.value())?,
             host_rewrite: host.filter(|host| !host.is_empty()),
+            subset_labels: subset_labels(at, metadata_match)?,
             filter_settings: FilterSettings::list(
                 at.field("typed_per_filter_config"),
                 typed_per_filter_config,

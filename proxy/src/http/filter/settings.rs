@@ -11,6 +11,7 @@ use outrigger_model::http_filter::route_config::{FilterSettings, RouteFilter};
 use super::cors::Policy;
 use super::fault::Rules;
 use super::local_ratelimit::Limit;
+use super::stateful_session::Session;
 use crate::stats::Registry;
 
 /// One level's settings.
@@ -45,6 +46,8 @@ pub(super) enum RouteConfig {
     /// The innermost first; what the first does not say the next may.
     Cors(Arc<[Arc<Policy>]>),
     LocalRateLimit(Arc<Limit>),
+    /// `None`: there are no sessions.
+    StatefulSession(Option<Arc<Session>>),
 }
 
 impl Level {
@@ -81,7 +84,11 @@ impl Setting {
                 Some(RouteFilter::LocalRateLimit(limit)) => Some(RouteConfig::LocalRateLimit(Arc::new(
                     Limit::new(limit, registry)?,
                 ))),
-                Some(RouteFilter::StatefulSession(_)) | None => None,
+                Some(RouteFilter::StatefulSession(session)) => {
+                    let session = session.as_deref().map(|session| Arc::new(Session::new(session)));
+                    Some(RouteConfig::StatefulSession(session))
+                }
+                None => None,
             },
         })
     }

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use outrigger_model::metadata::Struct;
 use outrigger_model::route as model;
 use outrigger_model::route::{ClusterSpec, ShareChoice};
 use regex::Regex as TextRegex;
@@ -15,6 +16,7 @@ use crate::http::router::internal_redirect::Redirects;
 use crate::http::router::mirror::Mirror;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
+use crate::upstream::lb::Labels;
 use crate::upstream::weighted::Weighted;
 
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
@@ -48,6 +50,8 @@ pub(crate) struct Target {
     pub(in crate::http) settings: Option<Settings>,
     /// The authority that this share is asked for.
     pub(in crate::http) host: Option<HeaderValue>,
+    /// Labels that its hosts have to have.
+    pub(in crate::http) labels: Option<Labels>,
 }
 
 /// How a cluster is named.
@@ -98,9 +102,13 @@ impl Forward {
     ) -> Result<Self, regex::Error> {
         let clusters = inherited.clusters;
         let (targets, choice) = match &config.cluster {
-            ClusterSpec::Single(name) => (plain(ClusterRef::new(name, "", clusters)), ShareChoice::Random),
+            ClusterSpec::Single(name) => {
+                let cluster = ClusterRef::new(name, "", clusters);
+                (plain(cluster, &config.subset_labels), ShareChoice::Random)
+            }
             ClusterSpec::Header(header) => {
-                (plain(ClusterRef::new("", header, clusters)), ShareChoice::Random)
+                let cluster = ClusterRef::new("", header, clusters);
+                (plain(cluster, &config.subset_labels), ShareChoice::Random)
             }
             ClusterSpec::Weighted { shares, by } => {
                 let targets = shares
@@ -208,18 +216,19 @@ fn append_forwarded_host(headers: &mut HeaderMap, host: &HeaderValue) {
     }
 }
 
-fn plain(cluster: ClusterRef) -> Weighted<Target> {
-    [(1, Target::plain(cluster))].into_iter().collect()
+fn plain(cluster: ClusterRef, labels: &Struct) -> Weighted<Target> {
+    [(1, Target::plain(cluster, labels))].into_iter().collect()
 }
 
 impl Target {
     /// All of a route.
-    fn plain(cluster: ClusterRef) -> Self {
+    fn plain(cluster: ClusterRef, labels: &Struct) -> Self {
         Self {
             cluster,
             changes: None,
             settings: None,
             host: None,
+            labels: Labels::new(labels),
         }
     }
 
@@ -242,7 +251,7 @@ impl Target {
             changes: Some(changes).filter(|changes| !changes.is_empty()),
             settings,
             host: host.and_then(|host| HeaderValue::from_str(host).ok()),
-            ..Self::plain(cluster)
+            ..Self::plain(cluster, &share.subset_labels)
         })
     }
 }

@@ -28,7 +28,8 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    fn target(&self) -> Option<&Target> {
+    /// Of the route's targets the one that was drawn.
+    pub(super) fn target(&self) -> Option<&Target> {
         match &self.route.as_ref()?.action {
             Action::Forward(forward) => forward.targets.get(self.target?),
             Action::Redirect(_) | Action::Direct { .. } => None,

@@ -146,7 +146,50 @@ impl HostState {
     }
 }
 
+/// Some kinds of health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Healths(u8);
+
+impl Healths {
+    /// Those of hosts that sessions keep to. Source: cluster.proto `override_host_status`; Envoy `createOverrideHostStatus`.
+    pub(crate) fn of_sessions(configured: &[Health]) -> Self {
+        let healths = match configured {
+            [] => &[Health::Unknown, Health::Healthy, Health::Degraded],
+            configured => configured,
+        };
+        Self(healths.iter().fold(0, |set, health| set | bit(*health)))
+    }
+
+    /// This one is among them.
+    pub(crate) fn contains(self, health: Health) -> bool {
+        self.0 & bit(health) != 0
+    }
+}
+
+fn bit(health: Health) -> u8 {
+    1 << match health {
+        Health::Unknown => 0,
+        Health::Healthy => 1,
+        Health::Unhealthy => 2,
+        Health::Draining => 3,
+        Health::Timeout => 4,
+        Health::Degraded => 5,
+    }
+}
+
 impl Host {
+    /// What the control plane said, unless checks of this proxy found worse. Source: Envoy `HostImplBase::healthStatus`.
+    pub(crate) fn health_status(&self) -> Health {
+        use HealthFlag::{DegradedActiveCheck, FailedActiveCheck, FailedOutlierCheck};
+        if self.state.has(FailedActiveCheck) || self.state.has(FailedOutlierCheck) {
+            return Health::Unhealthy;
+        }
+        match self.health {
+            Health::Unknown | Health::Healthy if self.state.has(DegradedActiveCheck) => Health::Degraded,
+            health => health,
+        }
+    }
+
     /// All that is known together; the worst counts.
     pub(crate) fn availability(&self) -> Availability {
         use HealthFlag::{DegradedActiveCheck, FailedActiveCheck, FailedOutlierCheck};

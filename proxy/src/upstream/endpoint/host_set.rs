@@ -12,7 +12,7 @@ use super::{Availability, HealthFlag, Host, HostState};
 use crate::pace::paced;
 use crate::telemetry::workload::Workload;
 use crate::time::Instant;
-use crate::upstream::lb::{Balance, Grouping, Settings};
+use crate::upstream::lb::{Balance, Grouping, Settings, SubsetMaking, Subsets};
 
 /// All hosts of a cluster. Immutable: a change makes another, which shares what stays.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(crate) struct HostSet {
     pub(crate) all: Arc<Vec<Arc<Host>>>,
     /// Who gets what.
     pub(crate) balance: Balance,
+    /// Who gets what of requests that ask for labels, in clusters that know of such.
+    pub(crate) subsets: Option<Box<Subsets>>,
     /// Places in `all`.
     places: Arc<Places>,
     grouping: Arc<Grouping>,
@@ -116,8 +118,10 @@ impl HostSet {
             }
         }
         let grouping = Arc::new(Grouping::of(assignment));
+        let (balance, subsets) = share_out(&all, &grouping, making.settings, making.now);
         Self {
-            balance: Balance::new(&all, &grouping, making.settings, making.now),
+            balance,
+            subsets,
             all: Arc::new(all),
             places: Arc::new(places),
             grouping,
@@ -126,8 +130,10 @@ impl HostSet {
 
     /// The same hosts, shared out anew by what is known of them at `now`.
     pub(crate) fn rebalanced(&self, settings: &Settings, now: Instant) -> Self {
+        let (balance, subsets) = share_out(&self.all, &self.grouping, settings, now);
         Self {
-            balance: Balance::new(&self.all, &self.grouping, settings, now),
+            balance,
+            subsets,
             all: self.all.clone(),
             places: self.places.clone(),
             grouping: self.grouping.clone(),
@@ -173,6 +179,25 @@ impl HostSet {
         }
         census
     }
+}
+
+/// All hosts together, and by their labels if they have a part in that.
+fn share_out(
+    all: &[Arc<Host>],
+    grouping: &Grouping,
+    settings: &Settings,
+    now: Instant,
+) -> (Balance, Option<Box<Subsets>>) {
+    let Some(policy) = settings.subsets() else {
+        return (Balance::new(all, grouping, settings, now), None);
+    };
+    let making = SubsetMaking {
+        all,
+        grouping,
+        settings,
+        now,
+    };
+    (making.any(policy), Some(Box::new(Subsets::new(policy, making))))
 }
 
 impl Making<'_> {

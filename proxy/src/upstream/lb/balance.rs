@@ -18,7 +18,7 @@ use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::endpoint::{Availability, Host};
 
 /// What an assignment says beside its endpoints.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Grouping {
     overprovisioning: u32,
     /// Weights of localities, by priority.
@@ -35,6 +35,32 @@ impl Grouping {
         Self {
             overprovisioning: assignment.overprovisioning_factor,
             weights: weights.collect(),
+        }
+    }
+
+    /// Without weights of localities.
+    pub(super) fn unweighted(&self) -> Self {
+        Self {
+            overprovisioning: self.overprovisioning,
+            weights: HashMap::new(),
+        }
+    }
+
+    /// Weights of localities by the part of their hosts that is in `part`. Source: Envoy `HostSubsetImpl::determineLocalityWeights`.
+    pub(super) fn scaled(&self, part: &[Arc<Host>], all: &[Arc<Host>]) -> Self {
+        let in_locality = |hosts: &[Arc<Host>], priority: u32, locality: &Locality| {
+            let is_there = |host: &&Arc<Host>| host.priority == priority && *host.locality == *locality;
+            hosts.iter().filter(is_there).count() as f64
+        };
+        let scaled = self.weights.iter().map(|((priority, locality), weight)| {
+            let whole = in_locality(all, *priority, locality).max(1.0);
+            let share = in_locality(part, *priority, locality) / whole;
+            let weight = (f64::from(*weight) * share).round() as u32;
+            ((*priority, locality.clone()), weight)
+        });
+        Self {
+            overprovisioning: self.overprovisioning,
+            weights: scaled.collect(),
         }
     }
 }

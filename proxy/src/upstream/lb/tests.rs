@@ -15,6 +15,7 @@ use crate::time::Instant;
 use crate::upstream::endpoint::{HostState, Making, Previous};
 
 mod latency;
+mod subsets;
 
 const PICKS: u32 = 100_000;
 const LEAST_REQUEST: LbPolicy = LbPolicy::LeastRequest { choice_count: 2 };
@@ -68,6 +69,10 @@ fn hosts(groups: &[Group<'_>], settings: &Settings) -> HostSet {
         localities: localities.collect(),
         overprovisioning_factor: 140,
     };
+    build(&assignment, settings)
+}
+
+fn build(assignment: &LoadAssignment, settings: &Settings) -> HostSet {
     let making = Making {
         settings,
         transport_of: &|_| 0,
@@ -75,7 +80,7 @@ fn hosts(groups: &[Group<'_>], settings: &Settings) -> HostSet {
         now: Instant::now(),
     };
     let hosts = &HostSet::default();
-    HostSet::build(&assignment, making, Previous { hosts, is_own: true })
+    HostSet::build(assignment, making, Previous { hosts, is_own: true })
 }
 
 fn of_weights(weights: &[u32], settings: &Settings) -> HostSet {
@@ -83,8 +88,23 @@ fn of_weights(weights: &[u32], settings: &Settings) -> HostSet {
     hosts(&[("", 0, None, &weighted)], settings)
 }
 
+/// A pick of a cluster without subsets.
+pub(super) fn pick<'a>(
+    set: &'a HostSet,
+    breaker: &CircuitBreaker,
+    wish: &Wish<'_>,
+    random: &mut fastrand::Rng,
+) -> Option<Picked<'a>> {
+    let picking = Picking {
+        breaker,
+        wish,
+        random,
+    };
+    choose(set, None, picking)
+}
+
 fn choose_address(set: &HostSet, wish: &Wish<'_>, random: &mut fastrand::Rng) -> Option<SocketAddr> {
-    choose(set, &CircuitBreaker::default(), wish, random).map(|picked| picked.host.address)
+    pick(set, &CircuitBreaker::default(), wish, random).map(|picked| picked.host.address)
 }
 
 /// Picks for each host, in order, of 100,000.
@@ -98,7 +118,7 @@ fn counts(set: &HostSet) -> Vec<u32> {
             hash: hashes.then(|| random.u64(..)),
             ..Wish::default()
         };
-        if let Some(picked) = choose(set, &breaker, &wish, &mut random) {
+        if let Some(picked) = pick(set, &breaker, &wish, &mut random) {
             *counts.entry(picked.host.address).or_default() += 1;
         }
     }
@@ -221,7 +241,7 @@ fn in_panic_health_is_ignored() {
     };
     let set = hosts(&[("", 0, None, &[DOWN, UP, DOWN])], &settings);
     check(&set, &[1.0 / 3.0; 3]);
-    let picked = choose(
+    let picked = pick(
         &set,
         &CircuitBreaker::default(),
         &Wish::default(),

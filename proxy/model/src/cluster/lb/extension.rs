@@ -14,7 +14,9 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::
     LeastRequest, least_request,
 };
 use envoy_types::pb::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
-use envoy_types::pb::envoy::extensions::load_balancing_policies::override_host::v3::OverrideHost;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::override_host::v3::{
+    OverrideHost, override_host,
+};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::{RingHash, ring_hash};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
@@ -23,7 +25,7 @@ use envoy_types::pb::google::protobuf;
 use super::Balancing;
 use super::peak_ewma::PeakEwma;
 use crate::any::{TypedConfig, types};
-use crate::cluster::{LbPolicy, LocalityMode, SlowStart};
+use crate::cluster::{LbPolicy, LocalityMode, SlowStart, SubsetPolicy};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::scalar::Wrapped;
 
@@ -32,6 +34,9 @@ pub(in crate::cluster) struct Chosen {
     pub(in crate::cluster) balancing: Balancing,
     pub(in crate::cluster) locality: LocalityMode,
     pub(in crate::cluster) hashing: Hashing,
+    pub(in crate::cluster) subsets: Option<SubsetPolicy>,
+    /// Lower case; hosts that requests name.
+    pub(in crate::cluster) override_headers: Vec<String>,
 }
 
 /// What policies that hash have in common.
@@ -47,6 +52,8 @@ impl Chosen {
             balancing: Balancing::plain(policy),
             locality: LocalityMode::Unaware,
             hashing: Hashing::default(),
+            subsets: None,
+            override_headers: Vec::new(),
         }
     }
 
@@ -111,14 +118,28 @@ impl Chosen {
             }
             types::RING_HASH => Self::ring_hash(at, config.message(at)?)?,
             types::MAGLEV => Self::maglev(at, config.message(at)?)?,
-            types::OVERRIDE_HOST if is_inside => return Err(at.reject("stands inside another override_host")),
+            types::OVERRIDE_HOST if is_inside => return Err(at.reject("stands inside another policy")),
             types::OVERRIDE_HOST => {
                 verdicts!(at, config.message(at)? => OverrideHost {
-                    supported { fallback_policy }
-                    unsupported { override_host_sources: "traffic", selected_host_key: "traffic" }
+                    supported { fallback_policy, override_host_sources }
+                    never { selected_host_key: "names metadata of a request, which nothing reads here" }
                 });
+                let override_headers =
+                    override_headers(at.field("override_host_sources"), override_host_sources)?;
                 let at = at.field("fallback_policy");
-                Self::first(&at, at.required(fallback_policy)?, true)?
+                Self {
+                    override_headers,
+                    ..Self::first(&at, at.required(fallback_policy)?, true)?
+                }
+            }
+            types::SUBSET if is_inside => return Err(at.reject("stands inside another policy")),
+            types::SUBSET => {
+                let (subsets, policy) = SubsetPolicy::from_extension(at, config.message(at)?)?;
+                let at = at.field("subset_lb_policy");
+                Self {
+                    subsets,
+                    ..Self::first(&at, at.required(policy)?, true)?
+                }
             }
             _ => return Ok(None),
         };
@@ -198,6 +219,8 @@ impl Chosen {
             },
             locality: locality(locality_lb_config),
             hashing: Hashing::default(),
+            subsets: None,
+            override_headers: Vec::new(),
         })
     }
 
@@ -212,6 +235,8 @@ impl Chosen {
             },
             locality: locality(locality_lb_config),
             hashing: Hashing::default(),
+            subsets: None,
+            override_headers: Vec::new(),
         })
     }
 }
@@ -239,6 +264,30 @@ impl Hashing {
         });
         Self::new(at, use_hostname_for_hashing, hash_balance_factor)
     }
+}
+
+/// The headers that name hosts.
+fn override_headers(
+    at: FieldPath<'_>,
+    protos: Vec<override_host::OverrideHostSource>,
+) -> Result<Vec<String>, Rejection> {
+    let mut headers = Vec::new();
+    for (index, proto) in protos.into_iter().enumerate() {
+        let at = at.index(index);
+        verdicts!(at, proto => override_host::OverrideHostSource {
+            supported { header }
+            partly { metadata: "checked, and listed as without effect: no filter here writes metadata that could name a host" }
+        });
+        match (header.is_empty(), metadata) {
+            (true, None) => return Err(at.reject("has neither header nor metadata")),
+            (false, Some(_)) => return Err(at.field("metadata").reject("stands beside a header")),
+            (true, Some(_)) => at
+                .field("metadata")
+                .problem("has no effect here: nothing writes such metadata"),
+            (false, None) => headers.push(header.to_ascii_lowercase()),
+        }
+    }
+    Ok(headers)
 }
 
 fn weighted(is_weighted: bool) -> LocalityMode {

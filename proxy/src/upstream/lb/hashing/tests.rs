@@ -12,7 +12,8 @@ use super::*;
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::endpoint::{HostSet, HostState, Making, Previous};
-use crate::upstream::lb::{Settings, Wish, choose};
+use crate::upstream::lb::tests::pick;
+use crate::upstream::lb::{Settings, Wish};
 
 /// Zone, its weight, and the weights of its hosts.
 type Group<'a> = (&'a str, Option<u32>, &'a [u32]);
@@ -68,7 +69,7 @@ fn placements(groups: &[Group<'_>], policy: LbPolicy, by_hostname: bool) -> Stri
             hash: Some(XxHash64::oneshot(0, format!("key-{key}").as_bytes())),
             ..Wish::default()
         };
-        let port = choose(&set, &breaker, &wish, &mut random).map_or(0, |picked| picked.host.address.port());
+        let port = pick(&set, &breaker, &wish, &mut random).map_or(0, |picked| picked.host.address.port());
         (port - 19_001).to_string()
     };
     (0..200).map(place).collect()

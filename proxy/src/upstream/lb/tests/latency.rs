@@ -35,7 +35,7 @@ async fn run(policy: LbPolicy) -> (f64, f64, f64) {
             }
         }
         until(next).await;
-        let picked = choose(&set, &breaker, &Wish::default(), &mut random).expect("a host");
+        let picked = pick(&set, &breaker, &Wish::default(), &mut random).expect("a host");
         let host = set
             .all
             .iter()
