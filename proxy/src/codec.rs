@@ -63,6 +63,10 @@ pub(crate) struct ServerOptions {
     pub(crate) max_headers: usize,
     /// HTTP/1.0 is answered.
     pub(crate) accept_http_10: bool,
+    /// Trailers of HTTP/1 go on, in both directions.
+    pub(crate) passes_trailers: bool,
+    /// Informational responses of upstreams are passed on.
+    pub(crate) informs: bool,
     /// What becomes of `_` in names of HTTP/1 headers.
     pub(crate) http1_underscores: Underscores,
     /// The same for HTTP/2, counted by itself.

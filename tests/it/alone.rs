@@ -17,6 +17,7 @@ mod internal_redirects;
 mod limits;
 mod local_ratelimit;
 mod matchers;
+mod messages;
 mod mirror;
 mod paths;
 mod proxy_protocol;

@@ -345,6 +345,8 @@ pub struct HttpProtocol {
     pub max_connection_duration: Option<Duration>,
     /// A connection serves at most this many requests; 0: no limit.
     pub max_requests_per_connection: u32,
+    /// HTTP/1 settings.
+    pub http1: Http1Options,
     /// HTTP/2 settings.
     pub http2: Http2Options,
     /// What the TLS of a connection takes from the request that it is made for.
@@ -372,6 +374,13 @@ pub enum UpstreamHttpVersion {
     Http2,
     /// What the client speaks (`use_downstream_protocol_config`).
     Downstream,
+}
+
+/// HTTP/1 settings of either side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Http1Options {
+    /// Trailers go on, in both directions; else they end here.
+    pub passes_trailers: bool,
 }
 
 /// HTTP/2 settings; Envoy's defaults: 1024 streams (2^31-1 before 1.36), 16 MiB stream and 24 MiB connection window in 1.40.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::bootstrap::ConfigSource;
-use crate::cluster::Http2Options;
+use crate::cluster::{Http1Options, Http2Options};
 use crate::http_filter::PlacedFilter;
 use crate::http_filter::router::Router;
 use crate::route::RouteTableConfig;
@@ -71,6 +71,8 @@ pub struct HttpConnectionManager {
     pub underscores: HeadersWithUnderscores,
     /// HTTP/1.0 is answered instead of refused with 426.
     pub accept_http_10: bool,
+    /// HTTP/1 settings.
+    pub http1: Http1Options,
     /// HTTP/2 settings.
     pub http2: Http2Options,
 }

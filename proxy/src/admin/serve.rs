@@ -96,6 +96,8 @@ const OPTIONS: ServerOptions = ServerOptions {
     max_headers: MAX_HEADERS,
     // Scripts of old speak it.
     accept_http_10: true,
+    passes_trailers: false,
+    informs: false,
     http1_underscores: Underscores::Allow,
     http2_underscores: Underscores::Allow,
     head_timeout: Some(HEAD_TIMEOUT),

@@ -32,13 +32,16 @@ pub(crate) struct Body {
     source: Source,
     observers: Observers,
     finished: bool,
+    /// Trailers are for observers alone.
+    ends_at_trailers: bool,
 }
 
 #[derive(Debug)]
 enum Source {
     Empty,
     Full(Option<Bytes>),
-    H1(hyper::body::Incoming),
+    /// Whether trailers are of use.
+    H1(hyper::body::Incoming, bool),
     Incoming(Incoming),
     H2(::h2::RecvStream, Option<TrailerCheck>),
     Replay(Replay),
@@ -67,7 +70,7 @@ impl TrailerCheck {
 /// A body that a server connection reads when it is asked for.
 pub(super) trait IncomingBody: std::fmt::Debug {
     /// The next piece; never empty. Not to be asked again after an end, which may also be told by [`Self::is_whole`].
-    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>>;
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
     /// The last piece was given out.
     fn is_whole(&self) -> bool;
     /// Nobody asks for the rest.
@@ -94,9 +97,9 @@ impl Incoming {
         if self.ended {
             return Poll::Ready(None);
         }
-        let data = ready!(self.connection.poll_data(cx));
-        self.ended = !matches!(data, Some(Ok(_))) || self.connection.is_whole();
-        Poll::Ready(data.map(|data| data.map(Frame::data)))
+        let frame = ready!(self.connection.poll_frame(cx));
+        self.ended = !matches!(frame, Some(Ok(_))) || self.connection.is_whole();
+        Poll::Ready(frame)
     }
 }
 
@@ -168,12 +171,12 @@ impl Body {
         Self::new(Source::Made(Made::new(first, pieces, rest)))
     }
 
-    pub(super) fn h1(incoming: hyper::body::Incoming) -> Self {
+    pub(super) fn h1(incoming: hyper::body::Incoming, passes_trailers: bool) -> Self {
         use http_body::Body as _;
         Self::new(if incoming.is_end_stream() {
             Source::Empty
         } else {
-            Source::H1(incoming)
+            Source::H1(incoming, passes_trailers)
         })
     }
 
@@ -202,7 +205,14 @@ impl Body {
             source,
             observers: Observers::new(),
             finished: false,
+            ends_at_trailers: false,
         }
+    }
+
+    /// For a reader who could make nothing of trailers.
+    pub(super) fn without_trailers(mut self) -> Self {
+        self.ends_at_trailers = true;
+        self
     }
 
     /// There is nothing to send.
@@ -239,8 +249,10 @@ impl Body {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),
             Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::H1(incoming) => {
+            Source::H1(incoming, passes_trailers) => {
                 let frame = ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
+                // As Envoy without `enable_trailers`.
+                let frame = frame.filter(|frame| *passes_trailers || !is_trailers(frame));
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| h1_error(&error))))
             }
             Source::Incoming(incoming) => incoming.poll(cx),
@@ -260,6 +272,10 @@ pub(super) fn poll_interruption(observers: &Observers, cx: &mut Context<'_>) -> 
     };
     observers.iter().for_each(|observer| observer.error(&error));
     Poll::Ready(error)
+}
+
+fn is_trailers<E>(frame: &Result<Frame<Bytes>, E>) -> bool {
+    frame.as_ref().is_ok_and(Frame::is_trailers)
 }
 
 fn h1_error(error: &hyper::Error) -> BodyError {
@@ -330,7 +346,7 @@ impl http_body::Body for Body {
             this.finished = true;
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = ready!(this.poll_source(cx));
+        let mut frame = ready!(this.poll_source(cx));
         for observer in &this.observers {
             match &frame {
                 Some(Ok(frame)) => {
@@ -343,6 +359,10 @@ impl http_body::Body for Body {
                 Some(Err(error)) => observer.error(error),
                 None => observer.end(),
             }
+        }
+        if this.ends_at_trailers && frame.as_ref().is_some_and(is_trailers) {
+            this.observers.iter().for_each(|observer| observer.end());
+            frame = None;
         }
         this.finished = matches!(frame, None | Some(Err(_)));
         // The last byte of a known length is an end that nobody has to ask for.
@@ -360,7 +380,7 @@ impl http_body::Body for Body {
             Source::Incoming(incoming) => self.finished || incoming.ended,
             Source::Paced(pace) => self.finished || pace.is_end_stream(),
             Source::Full(Some(_))
-            | Source::H1(_)
+            | Source::H1(..)
             | Source::H2(..)
             | Source::Replay(_)
             | Source::Tunnel(_)
@@ -372,7 +392,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Empty | Source::Full(None) => SizeHint::with_exact(0),
             Source::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Source::H1(incoming) => incoming.size_hint(),
+            Source::H1(incoming, _) => incoming.size_hint(),
             Source::H2(..)
             | Source::Replay(_)
             | Source::Incoming(_)
@@ -391,7 +411,7 @@ impl Drop for Body {
         // hyper does not poll a body that it knows to be empty or fully written: that is an end, not a loss.
         let whole = match &self.source {
             Source::Empty | Source::Full(None) => true,
-            Source::H1(incoming) => http_body::Body::is_end_stream(incoming),
+            Source::H1(incoming, _) => http_body::Body::is_end_stream(incoming),
             Source::H2(stream, _) => stream.is_end_stream(),
             Source::Incoming(incoming) => incoming.ended,
             Source::Paced(pace) => pace.is_end_stream(),

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::StatusCode;
-use smallvec::SmallVec;
 
 use super::ResponseHead;
 
@@ -51,7 +50,7 @@ pub(crate) struct Feedback(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     takes_informational: bool,
-    informational: Informational,
+    informational: Option<ResponseHead>,
     passed: u64,
     refusal: Option<Refusal>,
     cut: Option<&'static str>,
@@ -66,12 +65,6 @@ pub(crate) struct Passed {
     pub(crate) is_cut: bool,
 }
 
-/// Mostly one or none.
-type Informational = SmallVec<[ResponseHead; 1]>;
-
-/// More at once than anybody has to say are dropped.
-const MAX_INFORMATIONAL: usize = 16;
-
 impl Feedback {
     /// Of a connection that sends informational responses.
     pub(super) fn for_informational() -> Self {
@@ -81,11 +74,17 @@ impl Feedback {
         })))
     }
 
-    /// Sends a 1xx response ahead of the response, if the client's protocol allows. To be called while the request is handled.
+    /// Its connection can send a 1xx response.
+    pub(super) fn takes_informational(&self) -> bool {
+        self.lock().takes_informational
+    }
+
+    /// Sends a 1xx response ahead of the response, if none was sent before and the client's protocol allows. To be called while the request is handled.
     pub(crate) fn inform(&self, head: ResponseHead) {
         let mut inner = self.lock();
-        if inner.takes_informational && inner.informational.len() < MAX_INFORMATIONAL {
-            inner.informational.push(head);
+        // As Envoy, one a request.
+        if inner.takes_informational && inner.passed == 0 {
+            inner.informational = Some(head);
             inner.passed += 1;
             inner.wake();
         }
@@ -112,18 +111,9 @@ impl Feedback {
         self.lock().cut
     }
 
-    /// Returns when it is.
-    pub(super) async fn was_cut(&self) {
-        poll_fn(|cx| {
-            self.register(cx);
-            self.why_cut().map_or(Poll::Pending, |_| Poll::Ready(()))
-        })
-        .await
-    }
-
     /// What [`Self::inform`] was given since.
-    pub(super) fn take_informational(&self) -> Informational {
-        std::mem::take(&mut self.lock().informational)
+    pub(super) fn take_informational(&self) -> Option<ResponseHead> {
+        self.lock().informational.take()
     }
 
     /// The body of the request is none.

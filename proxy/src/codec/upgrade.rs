@@ -100,6 +100,8 @@ mod tests {
             max_head_bytes: 1000,
             max_headers: 10,
             accept_http_10: false,
+            passes_trailers: false,
+            informs: false,
             head_timeout: None,
             idle_timeout: None,
             drain_timeout: std::time::Duration::ZERO,
@@ -127,7 +129,10 @@ mod tests {
             headers,
             is_upgrade: true,
         };
-        let response = client.send(head, Body::full("hello")).await.expect("an answer");
+        let response = client
+            .send(head, Body::full("hello"), None)
+            .await
+            .expect("an answer");
         let (mut body, mut text) = (response.body, String::new());
         while let Some(Ok(frame)) = body.frame().await {
             text.push_str(std::str::from_utf8(frame.data_ref().expect("data")).expect("text"));

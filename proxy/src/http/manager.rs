@@ -262,6 +262,8 @@ fn options(config: &HttpConnectionManager, registry: &Registry) -> ServerOptions
         max_head_bytes: max_head_bytes as usize,
         max_headers: config.max_request_headers_count as usize,
         accept_http_10: config.accept_http_10,
+        passes_trailers: config.http1.passes_trailers,
+        informs: config.passes_100_continue,
         http1_underscores: underscores(config.underscores, registry, "http1"),
         http2_underscores: underscores(config.underscores, registry, "http2"),
         head_timeout: config.request_headers_timeout,

@@ -89,7 +89,7 @@ impl Lease {
     ) -> Result<Response, SendError> {
         match self {
             Self::H1(lease) => lease.send(head, body, feedback).await,
-            Self::H2(lease) => lease.send(head, body).await,
+            Self::H2(lease) => lease.send(head, body, feedback).await,
             Self::Raw(lease) => Ok(lease.open(body)),
         }
     }

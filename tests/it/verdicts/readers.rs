@@ -131,6 +131,11 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ),
     ("HttpConnectionManager.filters", "src/http/manager.rs", ".filters"),
     (
+        "HttpConnectionManager.http1",
+        "src/http/manager.rs",
+        "config.http1.passes_trailers",
+    ),
+    (
         "HttpConnectionManager.http2",
         "src/http/manager.rs",
         "HttpConnectionManager{http2",
@@ -149,6 +154,11 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "HttpConnectionManager.stat_prefix",
         "src/http/manager.rs",
         "&config.stat_prefix",
+    ),
+    (
+        "HttpProtocol.http1",
+        "src/upstream/pool/h1.rs",
+        "config.http.http1",
     ),
     (
         "HttpProtocol.http2",

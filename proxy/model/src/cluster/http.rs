@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::{self as pb, http_p
 use envoy_types::pb::google::protobuf;
 
 pub(super) use super::HttpProtocol;
-use super::{Http2Options, TlsNames, UpstreamHttpVersion};
+use super::{Http1Options, Http2Options, TlsNames, UpstreamHttpVersion};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::scalar::Wrapped;
@@ -66,10 +66,11 @@ impl HttpProtocol {
             .map(|proto| TlsNames::from_proto(&at.field("upstream_http_protocol_options"), proto))
             .transpose()?
             .flatten();
-        let (version, http2) = protocol(at, upstream_protocol_options)?;
+        let (version, http1, http2) = protocol(at, upstream_protocol_options)?;
         let at = at.field("common_http_protocol_options");
         Ok(Self {
             tls_names: names.map(Box::new),
+            http1,
             ..Self::with_common(&at, common_http_protocol_options, version, http2)?
         })
     }
@@ -116,6 +117,7 @@ impl HttpProtocol {
                 .field("max_connection_duration")
                 .limit(max_connection_duration, Duration::ZERO)?,
             max_requests_per_connection: max_requests_per_connection.value().unwrap_or(0),
+            http1: Http1Options::default(),
             http2,
             tls_names: None,
         })
@@ -146,7 +148,7 @@ impl TlsNames {
 fn protocol(
     at: &FieldPath<'_>,
     proto: Option<options::UpstreamProtocolOptions>,
-) -> Result<(UpstreamHttpVersion, Http2Options), Rejection> {
+) -> Result<(UpstreamHttpVersion, Http1Options, Http2Options), Rejection> {
     choices!(options::UpstreamProtocolOptions {
         supported { ExplicitHttpConfig, UseDownstreamProtocolConfig }
         refused { AutoConfig: "choosing the version by ALPN has no behaviour here" }
@@ -158,14 +160,13 @@ fn protocol(
         Some(options::UpstreamProtocolOptions::UseDownstreamProtocolConfig(proto)) => {
             let at = at.field("use_downstream_protocol_config");
             verdicts!(at, proto => options::UseDownstreamHttpConfig {
-                supported { http2_protocol_options }
-                partly { http_protocol_options: "read; its fields are listed as without effect" }
+                supported { http_protocol_options, http2_protocol_options }
                 never { http3_protocol_options: "HTTP/3, which Istio does not configure" }
             });
-            http1(&at.field("http_protocol_options"), http_protocol_options);
+            let http1 = Http1Options::from_proto(&at.field("http_protocol_options"), http_protocol_options);
             let http2 =
                 Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?;
-            Ok((UpstreamHttpVersion::Downstream, http2))
+            Ok((UpstreamHttpVersion::Downstream, http1, http2))
         }
         Some(options::UpstreamProtocolOptions::AutoConfig(_)) => Err(at
             .field("auto_config")
@@ -177,7 +178,7 @@ fn protocol(
 fn explicit(
     at: &FieldPath<'_>,
     proto: options::ExplicitHttpConfig,
-) -> Result<(UpstreamHttpVersion, Http2Options), Rejection> {
+) -> Result<(UpstreamHttpVersion, Http1Options, Http2Options), Rejection> {
     use options::explicit_http_config::ProtocolConfig;
     verdicts!(at, proto => options::ExplicitHttpConfig { supported { protocol_config } });
     choices!(options::explicit_http_config::ProtocolConfig {
@@ -186,12 +187,12 @@ fn explicit(
     });
     match protocol_config {
         Some(ProtocolConfig::HttpProtocolOptions(proto)) => {
-            http1(&at.field("http_protocol_options"), Some(proto));
-            Ok((UpstreamHttpVersion::Http1, Http2Options::default()))
+            let http1 = Http1Options::from_proto(&at.field("http_protocol_options"), Some(proto));
+            Ok((UpstreamHttpVersion::Http1, http1, Http2Options::default()))
         }
         Some(ProtocolConfig::Http2ProtocolOptions(proto)) => {
             let http2 = Http2Options::from_proto(&at.field("http2_protocol_options"), Some(proto))?;
-            Ok((UpstreamHttpVersion::Http2, http2))
+            Ok((UpstreamHttpVersion::Http2, Http1Options::default(), http2))
         }
         Some(ProtocolConfig::Http3ProtocolOptions(_)) => Err(at
             .field("http3_protocol_options")
@@ -202,23 +203,31 @@ fn explicit(
     }
 }
 
-/// Nothing of it has an effect upstream.
-fn http1(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) {
-    let Some(proto) = proto else { return };
-    verdicts!(at, proto => core::Http1ProtocolOptions {
-        inert {
-            use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here",
-            accept_http_10: "is for servers",
-            default_host_for_http_10: "is for servers",
-            allow_absolute_url: "is for servers",
-            ignore_http_11_upgrade: "is for servers",
+impl Http1Options {
+    /// Converts the settings of an upstream.
+    fn from_proto(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> Self {
+        let Some(proto) = proto else {
+            return Self::default();
+        };
+        verdicts!(at, proto => core::Http1ProtocolOptions {
+            supported { enable_trailers }
+            inert {
+                use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here",
+                accept_http_10: "is for servers",
+                default_host_for_http_10: "is for servers",
+                allow_absolute_url: "is for servers",
+                ignore_http_11_upgrade: "is for servers",
+            }
+            unsupported {
+                header_key_format: "traffic", allow_chunked_length: "traffic",
+                override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
+                allow_custom_methods: "traffic",
+            }
+        });
+        Self {
+            passes_trailers: enable_trailers,
         }
-        unsupported {
-            header_key_format: "traffic", enable_trailers: "traffic", allow_chunked_length: "traffic",
-            override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
-            allow_custom_methods: "traffic",
-        }
-    });
+    }
 }
 
 impl Default for Http2Options {

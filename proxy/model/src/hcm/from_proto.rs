@@ -16,7 +16,7 @@ use super::{
 use crate::access_log::AccessLog;
 use crate::any::{TypedConfig, types};
 use crate::bootstrap::ConfigSource;
-use crate::cluster::Http2Options;
+use crate::cluster::{Http1Options, Http2Options};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::http_filter;
 use crate::route::RouteTableConfig;
@@ -95,6 +95,7 @@ impl HttpConnectionManager {
             .field("stream_idle_timeout")
             .limit(stream_idle_timeout, STREAM_IDLE_TIMEOUT)?;
         let details = set_current_client_cert_details;
+        let http1 = Http1::from_proto(&at.field("http_protocol_options"), http_protocol_options);
         let tracing = tracing
             .map(|proto| Tracing::from_proto(&at.field("tracing"), proto))
             .transpose()?;
@@ -144,7 +145,8 @@ impl HttpConnectionManager {
             max_request_headers_kb: at.field("max_request_headers_kb").within(kb, 1..=8192)?,
             max_request_headers_count: common.max_request_headers_count,
             underscores: common.underscores,
-            accept_http_10: accept_http_10(&at.field("http_protocol_options"), http_protocol_options),
+            accept_http_10: http1.accepts_10,
+            http1: http1.options,
             http2: Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?,
         })
     }
@@ -330,17 +332,33 @@ impl Common {
     }
 }
 
-fn accept_http_10(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> bool {
-    let Some(proto) = proto else { return false };
-    verdicts!(at, proto => core::Http1ProtocolOptions {
-        supported { accept_http_10 }
-        inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
-        unsupported {
-            allow_absolute_url: "traffic", default_host_for_http_10: "traffic", header_key_format: "traffic",
-            enable_trailers: "traffic", allow_chunked_length: "traffic",
-            override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
-            allow_custom_methods: "traffic", ignore_http_11_upgrade: "traffic",
+/// What `Http1ProtocolOptions` says to a connection manager.
+#[derive(Default)]
+struct Http1 {
+    accepts_10: bool,
+    options: Http1Options,
+}
+
+impl Http1 {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> Self {
+        let Some(proto) = proto else {
+            return Self::default();
+        };
+        verdicts!(at, proto => core::Http1ProtocolOptions {
+            supported { accept_http_10, enable_trailers }
+            inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
+            unsupported {
+                allow_absolute_url: "traffic", default_host_for_http_10: "traffic", header_key_format: "traffic",
+                allow_chunked_length: "traffic",
+                override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
+                allow_custom_methods: "traffic", ignore_http_11_upgrade: "traffic",
+            }
+        });
+        Self {
+            accepts_10: accept_http_10,
+            options: Http1Options {
+                passes_trailers: enable_trailers,
+            },
         }
-    });
-    accept_http_10
+    }
 }

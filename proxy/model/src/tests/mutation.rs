@@ -334,7 +334,7 @@ pub(super) fn applies(verdict: &Verdict, path: &str) -> bool {
         };
     }
     match verdict.place.as_str() {
-        "Common" | "accept_http_10" => manager,
+        "Common" | "Http1" => manager,
         "HttpProtocol" | "http1" => !manager,
         "AdsConfig" => path.contains("ads_config"),
         "grpc_source" => !path.contains("ads_config"),

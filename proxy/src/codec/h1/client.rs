@@ -1,4 +1,6 @@
 //! The client side of HTTP/1: one request at a time on a connection.
+mod wire;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
+use self::wire::{Script, Wire};
 use crate::codec::head::{
     RequestHead, ResponseHead, remove_connection_headers, remove_own_connection_headers,
 };
@@ -25,6 +28,15 @@ pub(crate) struct Client {
     sender: http1::SendRequest<Body>,
     /// Who gets the connection when it stops speaking HTTP: the request that asked for that.
     heir: Heir,
+    /// What hyper does not write; `None`: nothing of that is wanted.
+    script: Option<Rc<Script>>,
+}
+
+/// What an upstream connection is for besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ClientOptions {
+    /// Trailers go on, in both directions.
+    pub(crate) passes_trailers: bool,
 }
 
 type Heir = Rc<RefCell<Option<oneshot::Sender<Raw>>>>;
@@ -33,11 +45,16 @@ type Heir = Rc<RefCell<Option<oneshot::Sender<Raw>>>>;
 ///
 /// # Errors
 /// Never in practice: HTTP/1 has no handshake.
-pub(crate) async fn handshake<IO>(io: IO, guard: impl Any) -> Result<Client, SendError>
+pub(crate) async fn handshake<IO>(
+    io: IO,
+    options: ClientOptions,
+    guard: impl Any,
+) -> Result<Client, SendError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, mut connection) = http1::handshake(TokioIo::new(io))
+    let script = options.passes_trailers.then(Rc::<Script>::default);
+    let (sender, mut connection) = http1::handshake(TokioIo::new(Wire::new(io, script.clone())))
         .await
         .map_err(|error| SendError::Closed(body::describe(&error)))?;
     let heir = Heir::default();
@@ -49,7 +66,7 @@ where
         }
         let parts = connection.into_parts();
         let heir = next.borrow_mut().take();
-        let raw = Raw::new(parts.io.into_inner(), parts.read_buf, guard);
+        let raw = Raw::new(parts.io.into_inner().into_inner(), parts.read_buf, guard);
         let left = match heir {
             Some(heir) if end.is_ok() => heir.send(raw).err(),
             _ => Some(raw),
@@ -59,7 +76,7 @@ where
             let _ = raw.io.shutdown().await;
         }
     });
-    Ok(Client { sender, heir })
+    Ok(Client { sender, heir, script })
 }
 
 impl Client {
@@ -92,7 +109,14 @@ impl Client {
             // On the heap, for those few that ask for it.
             return Box::pin(self.upgrade(head, body)).await;
         }
-        self.exchange(outgoing(head, body), feedback).await.map(incoming)
+        let mut body = body.without_trailers();
+        if let Some(script) = &self.script {
+            script.begin();
+            body = body.observe(script.clone());
+        }
+        let passes_trailers = self.script.is_some();
+        let response = self.exchange(outgoing(head, body), feedback).await;
+        response.map(|response| incoming(response, passes_trailers))
     }
 
     /// Asks for another protocol, or for a tunnel. If the answer is yes, `body` and the response's body are what goes over the connection from then on; not
@@ -119,7 +143,8 @@ impl Client {
             Ok(response) if is_yes(response.status()) => response,
             other => {
                 self.heir.borrow_mut().take();
-                return other.map(incoming);
+                let passes_trailers = self.script.is_some();
+                return other.map(|response| incoming(response, passes_trailers));
             }
         };
         let raw = taken
@@ -130,7 +155,7 @@ impl Client {
         let kept: Vec<_> = names
             .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)))
             .collect();
-        let mut response = incoming(response);
+        let mut response = incoming(response, false);
         response.head.headers.extend(kept);
         response.body = tunnel::open(raw, body);
         Ok(response)
@@ -194,7 +219,7 @@ fn outgoing(head: RequestHead, body: Body) -> hyper::Request<Body> {
     message
 }
 
-fn incoming(response: hyper::Response<hyper::body::Incoming>) -> Response {
+fn incoming(response: hyper::Response<hyper::body::Incoming>, passes_trailers: bool) -> Response {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
     remove_own_connection_headers(&mut headers);
@@ -203,6 +228,6 @@ fn incoming(response: hyper::Response<hyper::body::Incoming>) -> Response {
             status: parts.status,
             headers,
         },
-        body: Body::h1(body),
+        body: Body::h1(body, passes_trailers),
     }
 }

@@ -45,6 +45,7 @@ where
         max_bytes: options.max_head_bytes,
         max_headers: options.max_headers,
         accept_http_10: options.accept_http_10,
+        passes_trailers: options.passes_trailers,
         underscores: options.http1_underscores.clone(),
     };
     let connection = Rc::new(Connection::new(io, Receiver::new(limits)));
@@ -91,6 +92,7 @@ where
         };
         let mut exchange = Exchange::new(&head.head.method, head.head.version);
         exchange.upgrade = head.head.is_upgrade;
+        exchange.trailers = options.passes_trailers;
         let keep_alive = head.keep_alive;
         // In place: it is some kilobytes, and would be moved with each call that takes it.
         let answering = pin!(handler.handle(request(&connection, head, tls)));
@@ -252,7 +254,7 @@ async fn answer<IO: AsyncRead + AsyncWrite + Unpin>(
         }
         connection.feedback.register(cx);
         let response = answering.as_mut().poll(cx);
-        for informational in connection.feedback.take_informational() {
+        if let Some(informational) = connection.feedback.take_informational() {
             // One who does not read what he asked for does without.
             if !outbox.is_full() {
                 encode::informational(outbox.tail(), &informational);
@@ -288,7 +290,7 @@ async fn respond<IO: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Sent, CutShort> {
     let Response { head, body } = response;
     let empty = body.is_empty();
-    let coding = encode::head(outbox.tail(), &head, &exchange, empty);
+    let mut coding = encode::head(outbox.tail(), &head, &exchange, empty);
     drop(head);
     exchange.close |= coding == BodyCoding::UntilClose;
     // Limits hold while the client takes nothing, too.
@@ -299,7 +301,7 @@ async fn respond<IO: AsyncRead + AsyncWrite + Unpin>(
             if connection.is_cut() {
                 return Poll::Ready(Err(CutShort));
             }
-            let filled = poll_fill(&mut rest, coding, outbox, cx);
+            let filled = poll_fill(&mut rest, &mut coding, exchange.trailers, outbox, cx);
             match (filled, connection.poll_write(outbox, cx)) {
                 (_, Poll::Ready(Err(_))) => return Poll::Ready(Err(CutShort)),
                 (Poll::Ready(Filled::All), Poll::Ready(Ok(()))) => return Poll::Ready(rest.outcome()),
@@ -341,7 +343,13 @@ enum Filled {
 }
 
 /// Moves frames of the body into the outbox until that is full or the body has no more for now.
-fn poll_fill(rest: &mut Rest, coding: BodyCoding, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<Filled> {
+fn poll_fill(
+    rest: &mut Rest,
+    coding: &mut BodyCoding,
+    passes_trailers: bool,
+    outbox: &mut Outbox,
+    cx: &mut Context<'_>,
+) -> Poll<Filled> {
     while let Rest::Body(body) = rest {
         if outbox.is_full() {
             return Poll::Ready(Filled::Some);
@@ -353,15 +361,21 @@ fn poll_fill(rest: &mut Rest, coding: BodyCoding, outbox: &mut Outbox, cx: &mut 
                 return Poll::Ready(Filled::All);
             }
             Some(Ok(frame)) => {
-                // Trailers are dropped: see `encode::LAST_CHUNK`.
-                if let Ok(data) = frame.into_data() {
-                    put(outbox, coding, data);
+                match frame.into_data() {
+                    Ok(data) => put(outbox, *coding, data),
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().ok().filter(|_| passes_trailers);
+                        if let Some(trailers) = trailers.filter(|_| *coding == BodyCoding::Chunked) {
+                            encode::last_chunk(outbox.tail(), &trailers);
+                            *coding = BodyCoding::None;
+                        }
+                    }
                 }
                 http_body::Body::is_end_stream(body)
             }
         };
         if ended {
-            if coding == BodyCoding::Chunked {
+            if *coding == BodyCoding::Chunked {
                 outbox.tail().extend_from_slice(encode::LAST_CHUNK);
             }
             // Its observers hear of the end.

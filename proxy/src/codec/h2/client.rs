@@ -1,4 +1,8 @@
 //! The client side of HTTP/2: many streams on a connection.
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
 use bytes::Bytes;
 use h2::Reason;
 use http::uri::{self, PathAndQuery};
@@ -7,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pump::pump;
 use crate::codec::head::{RequestHead, ResponseHead};
-use crate::codec::{Body, Http2Settings, Response, SendError, upgrade};
+use crate::codec::{Body, Feedback, Http2Settings, Response, SendError, upgrade};
 use crate::worker;
 
 /// One upstream connection; clones share it.
@@ -46,11 +50,16 @@ where
 }
 
 impl Client {
-    /// Sends one request and waits for the response head. Waits for a free stream slot (SETTINGS_MAX_CONCURRENT_STREAMS) first.
+    /// Sends one request and waits for the response head; informational responses go to `feedback`. Waits for a free stream slot (SETTINGS_MAX_CONCURRENT_STREAMS) first.
     ///
     /// # Errors
     /// [`SendError::NotSent`] only when no byte of it went out.
-    pub(crate) async fn send(&self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+    pub(crate) async fn send(
+        &self,
+        head: RequestHead,
+        body: Body,
+        feedback: Option<&Feedback>,
+    ) -> Result<Response, SendError> {
         let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
         if head.is_upgrade {
             // On the heap, for those few that ask for it.
@@ -63,8 +72,25 @@ impl Client {
         } else {
             send_body(stream, body);
         }
+        let mut response = response;
+        let response = poll_fn(|cx| {
+            if let Some(feedback) = feedback {
+                while let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
+                    inform(feedback, informational);
+                }
+            }
+            Pin::new(&mut response).poll(cx)
+        });
         response.await.map(incoming).map_err(failed)
     }
+}
+
+fn inform(feedback: &Feedback, informational: http::Response<()>) {
+    let (parts, ()) = informational.into_parts();
+    feedback.inform(ResponseHead {
+        status: parts.status,
+        headers: parts.headers,
+    });
 }
 
 /// CONNECT (RFC 9113 §8.5) or, for another protocol, extended CONNECT (RFC 8441). The body goes when the answer is yes. As Envoy, without waiting for settings that allow it: an upstream that

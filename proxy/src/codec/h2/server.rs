@@ -1,12 +1,14 @@
 //! The server side of HTTP/2.
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::HOST;
+use http::header::{EXPECT, HOST};
 use http::{HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -16,7 +18,8 @@ use crate::codec::activity::Activity;
 use crate::codec::body::TrailerCheck;
 use crate::codec::head::{RequestHead, authority_and_path};
 use crate::codec::{
-    Body, Feedback, Http2Settings, Request, ServeEnd, ServerOptions, StreamHandler, Underscores, upgrade,
+    Body, Feedback, Http2Settings, Request, ResponseHead, ServeEnd, ServerOptions, StreamHandler,
+    Underscores, upgrade,
 };
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
@@ -54,9 +57,10 @@ where
                     }
                     let underscores = options.http2_underscores.clone();
                     let is_checked = !matches!(underscores, Underscores::Allow);
+                    let informs = options.informs;
                     let (handler, active) = (handler.clone(), streams.begin());
                     worker::spawn(async move {
-                        serve_stream(incoming(request, tls, underscores), is_checked, respond, handler).await;
+                        serve_stream(incoming(request, tls, informs, underscores), is_checked, respond, handler).await;
                         drop(active);
                     });
                 }
@@ -100,13 +104,28 @@ async fn serve_stream<H: StreamHandler>(
     let is_upgrade = request.head.is_upgrade;
     let is_connect = request.head.method == Method::CONNECT;
     let feedback = request.feedback.clone();
-    let mut response = tokio::select! {
-        response = handler.handle(request) => response,
-        () = feedback.was_cut(), if is_checked => {
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            return;
+    let has_feedback = is_checked || feedback.takes_informational();
+    // In place: it is some kilobytes, and would be moved with each call that takes it.
+    let mut answering = pin!(handler.handle(request));
+    let response = poll_fn(|cx| {
+        let response = answering.as_mut().poll(cx);
+        if has_feedback {
+            feedback.register(cx);
+            if let Some(informational) = feedback.take_informational() {
+                inform(&mut respond, informational);
+            }
+            if response.is_pending() && feedback.why_cut().is_some() {
+                respond.send_reset(Reason::INTERNAL_ERROR);
+                return Poll::Ready(None);
+            }
         }
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+        match response {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+        }
+    });
+    let Some(mut response) = response.await else {
+        return;
     };
     if is_upgrade && !is_connect {
         upgrade::response_to_h2(&mut response.head);
@@ -134,7 +153,22 @@ async fn serve_stream<H: StreamHandler>(
     }
 }
 
-fn incoming(request: http::Request<RecvStream>, tls: bool, underscores: Underscores) -> Request {
+/// Sends a 1xx response.
+fn inform(respond: &mut SendResponse<Bytes>, informational: ResponseHead) {
+    let mut head = http::Response::new(());
+    *head.status_mut() = informational.status;
+    *head.headers_mut() = informational.headers;
+    if let Err(error) = respond.send_informational(head) {
+        tracing::debug!(%error, "HTTP/2 informational response could not be sent");
+    }
+}
+
+fn incoming(
+    request: http::Request<RecvStream>,
+    tls: bool,
+    informs: bool,
+    underscores: Underscores,
+) -> Request {
     let (mut parts, body) = request.into_parts();
     let protocol = parts.extensions.remove::<Protocol>();
     let mut headers = parts.headers;
@@ -147,7 +181,11 @@ fn incoming(request: http::Request<RecvStream>, tls: bool, underscores: Undersco
     };
     join_cookies(&mut headers);
     let (authority, path) = authority_and_path(parts.uri, host);
-    let feedback = Feedback::default();
+    // Who is never told anything needs no place for it.
+    let feedback = match informs || headers.contains_key(EXPECT) {
+        true => Feedback::for_informational(),
+        false => Feedback::default(),
+    };
     let check = (!matches!(underscores, Underscores::Allow)).then(|| TrailerCheck {
         underscores,
         feedback: feedback.clone(),

@@ -9,6 +9,7 @@ use outrigger_model::cluster::{HealthCheck as Config, HealthChecker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Finding;
+use crate::codec::h1::client::ClientOptions;
 use crate::codec::{Body, Http2Settings, RequestHead, Response, h1, h2};
 use crate::telemetry::grpc::GRPC_STATUS;
 use crate::time;
@@ -147,7 +148,11 @@ impl Probe {
                     .await
                     .map_err(|_| Nothing)?,
             ),
-            false => Link::H1(h1::client::handshake(transport, ()).await.map_err(|_| Nothing)?),
+            false => Link::H1(
+                h1::client::handshake(transport, ClientOptions::default(), ())
+                    .await
+                    .map_err(|_| Nothing)?,
+            ),
         });
         Ok(())
     }
@@ -155,7 +160,7 @@ impl Probe {
     async fn send(&mut self, head: RequestHead, body: Body) -> Result<Response, Nothing> {
         let response = match self.link.as_mut() {
             Some(Link::H1(client)) => client.send(head, body, None).await,
-            Some(Link::H2(client)) => client.send(head, body).await,
+            Some(Link::H2(client)) => client.send(head, body, None).await,
             None => return Err(Nothing),
         };
         response.map_err(|_| Nothing)

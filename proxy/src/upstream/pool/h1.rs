@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use tokio::sync::oneshot;
 
 use super::{ConnectionFacts, Hold, Target};
-use crate::codec::h1::client::{self, Client};
+use crate::codec::h1::client::{self, Client, ClientOptions};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::Permit;
@@ -121,7 +121,10 @@ impl Pool {
             local_address: connected.local_address,
             principals: connected.tls.as_ref().map(|tls| tls.principals()),
         };
-        let client = client::handshake(connected.transport, guard)
+        let options = ClientOptions {
+            passes_trailers: cluster.config.http.http1.passes_trailers,
+        };
+        let client = client::handshake(connected.transport, options, guard)
             .await
             .map_err(|error| self.target.no_handshake(&error))?;
         let now = Instant::now();

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h2::client::{self, Client};
-use crate::codec::{Body, Http2Settings, RequestHead, Response, SendError};
+use crate::codec::{Body, Feedback, Http2Settings, RequestHead, Response, SendError};
 use crate::time::Instant;
 use crate::upstream::connect::{ConnectError, connect_with};
 
@@ -192,8 +192,13 @@ impl Lease {
         &self.connection.facts
     }
 
-    pub(super) async fn send(self, head: RequestHead, body: Body) -> Result<Response, SendError> {
-        let result = self.connection.client.send(head, body).await;
+    pub(super) async fn send(
+        self,
+        head: RequestHead,
+        body: Body,
+        feedback: Option<&Feedback>,
+    ) -> Result<Response, SendError> {
+        let result = self.connection.client.send(head, body, feedback).await;
         // A connection that went away (GOAWAY or closed) is not offered again, even before its task has noticed.
         if matches!(
             result,

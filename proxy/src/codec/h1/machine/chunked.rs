@@ -23,7 +23,7 @@ pub(in crate::codec::h1) enum ChunkedDecoder {
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::codec::h1) enum Step {
     /// All bytes were framing; more must come.
     More,
     /// The bytes at the front are data; so many of them at most.
@@ -34,7 +34,7 @@ pub(super) enum Step {
 
 impl ChunkedDecoder {
     /// At the begin of a body.
-    pub(super) fn new() -> Self {
+    pub(in crate::codec::h1) fn new() -> Self {
         Self::Size {
             so_far: 0,
             digits: false,
@@ -45,7 +45,7 @@ impl ChunkedDecoder {
     ///
     /// # Errors
     /// [`Reason::Codec`].
-    pub(super) fn step(&mut self, bytes: &[u8]) -> Result<(usize, Step), Reason> {
+    pub(in crate::codec::h1) fn step(&mut self, bytes: &[u8]) -> Result<(usize, Step), Reason> {
         for (index, byte) in bytes.iter().enumerate() {
             match *self {
                 Self::Data { left } => return Ok((index, Step::Data(left))),
@@ -63,7 +63,7 @@ impl ChunkedDecoder {
     }
 
     /// So many bytes of data were taken.
-    pub(super) fn taken(&mut self, count: u64) {
+    pub(in crate::codec::h1) fn taken(&mut self, count: u64) {
         if let Self::Data { left } = *self {
             *self = match left.saturating_sub(count) {
                 0 => Self::DataEnd,

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::codec::ResponseHead;
 
@@ -20,6 +20,8 @@ pub(in crate::codec::h1) struct Exchange {
     pub(in crate::codec::h1) upgrade: bool,
     /// It asked for a tunnel: with a success it is one from then on.
     pub(in crate::codec::h1) connect: bool,
+    /// The client gets trailers.
+    pub(in crate::codec::h1) trailers: bool,
 }
 
 impl Exchange {
@@ -31,6 +33,7 @@ impl Exchange {
             close: false,
             upgrade: false,
             connect: *method == Method::CONNECT,
+            trailers: false,
         }
     }
 
@@ -146,8 +149,22 @@ pub(in crate::codec::h1) fn chunk_begin(out: &mut Vec<u8>, length: usize) {
 /// What follows a chunk's data.
 pub(in crate::codec::h1) const CHUNK_END: &[u8] = b"\r\n";
 
-/// What follows the last chunk. Trailers are left out, as Envoy without `enable_trailers`.
+/// The end of a body without trailers.
 pub(in crate::codec::h1) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The end of one with trailers.
+pub(in crate::codec::h1) fn last_chunk(out: &mut Vec<u8>, trailers: &HeaderMap) {
+    out.extend_from_slice(b"0\r\n");
+    fields(out, trailers);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Lines, without the empty one after them.
+pub(in crate::codec::h1) fn fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+    for (name, value) in fields {
+        line(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+}
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode, http_10: bool) {
     let version: &[u8] = if http_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
@@ -178,7 +195,7 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http::{HeaderName, HeaderValue};
 
     fn check(
         status: u16,
@@ -206,6 +223,7 @@ mod tests {
         close: false,
         upgrade: false,
         connect: false,
+        trailers: false,
     };
     const HEAD: Exchange = Exchange {
         head_only: true,

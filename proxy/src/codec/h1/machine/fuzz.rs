@@ -9,6 +9,7 @@ const LIMITS: HeadLimits = HeadLimits {
     max_bytes: 1024,
     max_headers: 20,
     accept_http_10: true,
+    passes_trailers: true,
     underscores: Underscores::Allow,
 };
 
@@ -36,6 +37,7 @@ pub fn http1_request(data: &[u8]) {
 enum Event {
     Head(String),
     Data(Vec<u8>),
+    Trailers(String),
     End,
     Refused(&'static str),
 }
@@ -79,6 +81,7 @@ fn step(receiver: &mut Receiver, buffer: &mut BytesMut) -> Option<Event> {
         receiver.body(buffer).map(|piece| {
             piece.map(|piece| match piece {
                 Piece::Data(data) => Event::Data(data.to_vec()),
+                Piece::Trailers(trailers) => Event::Trailers(format!("{trailers:?}")),
                 Piece::End => Event::End,
             })
         })

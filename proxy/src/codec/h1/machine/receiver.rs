@@ -1,5 +1,6 @@
 //! What a client sends on one connection: heads and bodies, one after the other.
 use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
 
 use super::chunked::{ChunkedDecoder, Step};
 use super::fields;
@@ -45,6 +46,8 @@ impl State {
 pub(in crate::codec::h1) enum Piece {
     /// Never empty.
     Data(Bytes),
+    /// Its end, with trailers; at least one.
+    Trailers(HeaderMap),
     /// Its end.
     End,
 }
@@ -170,7 +173,7 @@ impl Receiver {
         }
     }
 
-    /// Looks at trailers and lets go of them, as Envoy without `enable_trailers`.
+    /// Looks at trailers and, as Envoy without `enable_trailers`, lets go of them.
     fn take_trailers(&mut self, buffer: &mut BytesMut) -> Result<Option<Piece>, Reason> {
         let State::Trailers(end) = &mut self.state else {
             return Ok(None);
@@ -189,9 +192,18 @@ impl Receiver {
             return Err(Reason::HeadersTooLarge);
         }
         let trailers = buffer.split_to(length).freeze();
-        fields::parse(&trailers, self.limits.max_headers, &Underscores::Allow)?;
+        let passes = self.limits.passes_trailers;
+        let underscores = if passes {
+            &self.limits.underscores
+        } else {
+            &Underscores::Allow
+        };
+        let trailers = fields::parse(&trailers, self.limits.max_headers, underscores)?;
         self.state = State::head();
-        Ok(Some(Piece::End))
+        Ok(Some(match passes && !trailers.is_empty() {
+            true => Piece::Trailers(trailers),
+            false => Piece::End,
+        }))
     }
 }
 

@@ -21,6 +21,8 @@ pub(in crate::codec::h1) struct HeadLimits {
     pub(in crate::codec::h1) max_headers: usize,
     /// HTTP/1.0 is answered.
     pub(in crate::codec::h1) accept_http_10: bool,
+    /// Trailers are of use.
+    pub(in crate::codec::h1) passes_trailers: bool,
     /// What becomes of `_` in names of headers.
     pub(in crate::codec::h1) underscores: Underscores,
 }
@@ -258,6 +260,7 @@ mod tests {
         max_bytes: 1000,
         max_headers: 5,
         accept_http_10: false,
+        passes_trailers: false,
         underscores: Underscores::Allow,
     };
 

@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
+use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::outbox::Outbox;
@@ -221,7 +222,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         Poll::Ready(Ok(count))
     }
 
-    fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.given_up.get() {
             return Poll::Ready(Some(Err(BodyError::Ended(
                 "the response ended before the request",
@@ -235,7 +236,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                         wake(&self.task);
                     }
                     return Poll::Ready(match piece {
-                        Piece::Data(data) => Some(Ok(data)),
+                        Piece::Data(data) => Some(Ok(Frame::data(data))),
+                        Piece::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
                         Piece::End => None,
                     });
                 }
@@ -259,7 +261,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> IncomingBody for Connection<IO> {
-    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.poll_piece(cx)
     }
 
