@@ -8,11 +8,14 @@ mod feedback;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod head;
+mod names;
 pub(crate) mod tunnel;
 mod underscores;
 mod upgrade;
 
 use std::time::Duration;
+
+pub(crate) use outrigger_model::cluster::NameCase;
 
 pub(crate) use body::Body;
 pub(crate) use feedback::{Feedback, Refusal};
@@ -65,6 +68,8 @@ pub(crate) struct ServerOptions {
     pub(crate) accept_http_10: bool,
     /// Trailers of HTTP/1 go on, in both directions.
     pub(crate) passes_trailers: bool,
+    /// How names of HTTP/1 headers are written.
+    pub(crate) name_case: NameCase,
     /// Informational responses of upstreams are passed on.
     pub(crate) informs: bool,
     /// What becomes of `_` in names of HTTP/1 headers.

@@ -92,6 +92,8 @@ pub(crate) mod types {
     pub(crate) const PEAK_EWMA: &str = "envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma";
     pub(crate) const CLUSTER_PROVIDED: &str =
         "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided";
+    pub(crate) const PRESERVE_CASE: &str =
+        "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";
     pub(crate) const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
     pub(crate) const PREVIOUS_HOSTS: &str =
         "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";

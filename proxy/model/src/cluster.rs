@@ -381,6 +381,23 @@ pub enum UpstreamHttpVersion {
 pub struct Http1Options {
     /// Trailers go on, in both directions; else they end here.
     pub passes_trailers: bool,
+    /// How names of headers are written.
+    pub name_case: NameCase,
+}
+
+/// How names of HTTP/1 headers are written. Source: protocol.proto `HeaderKeyFormat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NameCase {
+    /// In lower case.
+    #[default]
+    Lower,
+    /// Each word begins with a capital.
+    Proper,
+    /// As the other side wrote them: here names of messages that come are remembered.
+    Preserve {
+        /// Names that the other side did not write begin words with capitals; else they are in lower case.
+        others_proper: bool,
+    },
 }
 
 /// HTTP/2 settings; Envoy's defaults: 1024 streams (2^31-1 before 1.36), 16 MiB stream and 24 MiB connection window in 1.40.

@@ -97,6 +97,7 @@ const OPTIONS: ServerOptions = ServerOptions {
     // Scripts of old speak it.
     accept_http_10: true,
     passes_trailers: false,
+    name_case: crate::codec::NameCase::Lower,
     informs: false,
     http1_underscores: Underscores::Allow,
     http2_underscores: Underscores::Allow,

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use http::StatusCode;
 
 use super::ResponseHead;
+use super::names::Names;
 
 /// Why what a client sent is no request: what it is told, and what is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +51,14 @@ pub(crate) struct Feedback(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     takes_informational: bool,
+    passes_informational: bool,
     informational: Option<ResponseHead>,
     passed: u64,
     refusal: Option<Refusal>,
     cut: Option<&'static str>,
     task: Option<Waker>,
+    request_names: Option<Arc<Names>>,
+    response_names: Option<Names>,
 }
 
 /// What passed while a request was handled.
@@ -66,12 +70,33 @@ pub(crate) struct Passed {
 }
 
 impl Feedback {
-    /// Of a connection that sends informational responses.
-    pub(super) fn for_informational() -> Self {
+    /// Of a connection that sends informational responses; those of upstreams too, or our own alone.
+    pub(super) fn for_informational(of_upstreams: bool) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             takes_informational: true,
+            passes_informational: of_upstreams,
             ..Inner::default()
         })))
+    }
+
+    /// Informational responses of upstreams are passed on.
+    pub(super) fn passes_informational(&self) -> bool {
+        self.lock().passes_informational
+    }
+
+    /// How the request wrote names.
+    pub(super) fn keep_request_names(&self, names: Names) {
+        self.lock().request_names = Some(Arc::new(names));
+    }
+
+    /// What [`Self::keep_request_names`] kept.
+    pub(super) fn request_names(&self) -> Option<Arc<Names>> {
+        self.lock().request_names.clone()
+    }
+
+    /// How the response wrote names, if that is known.
+    pub(super) fn keep_response_names(&self, names: Option<Names>) {
+        self.lock().response_names = names;
     }
 
     /// Its connection can send a 1xx response.
@@ -114,6 +139,12 @@ impl Feedback {
     /// What [`Self::inform`] was given since.
     pub(super) fn take_informational(&self) -> Option<ResponseHead> {
         self.lock().informational.take()
+    }
+
+    /// What [`Self::inform`] was given since, and how the response wrote names.
+    pub(super) fn take_told(&self) -> (Option<ResponseHead>, Option<Names>) {
+        let mut inner = self.lock();
+        (inner.informational.take(), inner.response_names.take())
     }
 
     /// The body of the request is none.

@@ -101,6 +101,7 @@ mod tests {
             max_headers: 10,
             accept_http_10: false,
             passes_trailers: false,
+            name_case: crate::codec::NameCase::Lower,
             informs: false,
             head_timeout: None,
             idle_timeout: None,

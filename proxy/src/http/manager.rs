@@ -263,6 +263,7 @@ fn options(config: &HttpConnectionManager, registry: &Registry) -> ServerOptions
         max_headers: config.max_request_headers_count as usize,
         accept_http_10: config.accept_http_10,
         passes_trailers: config.http1.passes_trailers,
+        name_case: config.http1.name_case,
         informs: config.passes_100_continue,
         http1_underscores: underscores(config.underscores, registry, "http1"),
         http2_underscores: underscores(config.underscores, registry, "http2"),

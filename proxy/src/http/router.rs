@@ -27,7 +27,7 @@ use super::stream::Stream;
 use super::stream::limits::Limit;
 use super::upgrade;
 use crate::codec::body::ReplaySource;
-use crate::codec::{Body, RequestHead, Response, ResponseHead};
+use crate::codec::{Body, NameCase, RequestHead, Response, ResponseHead};
 use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::time::Instant;
@@ -303,11 +303,7 @@ impl Exchange<'_> {
                 tls: &self.tls,
                 info: &self.stream.info,
                 limits: &self.stream.limits,
-                feedback: self
-                    .stream
-                    .feedback
-                    .as_ref()
-                    .filter(|_| self.stream.manager.config.passes_100_continue),
+                feedback: self.stream.feedback.as_ref().filter(|_| self.uses_feedback()),
                 per_try: self.per_try,
                 per_try_idle: self.per_try_idle,
                 tunnel_end: self.forward.config.tunnel_end,
@@ -369,6 +365,15 @@ impl Exchange<'_> {
             }
             tokio::time::sleep(wait.duration()).await;
         }
+    }
+
+    /// More passes between client and upstream than a request and a response.
+    fn uses_feedback(&self) -> bool {
+        let manager = &self.stream.manager.config;
+        let preserves = |case| matches!(case, NameCase::Preserve { .. });
+        manager.passes_100_continue
+            || preserves(manager.http1.name_case)
+            || preserves(self.cluster.config.http.http1.name_case)
     }
 
     /// A retry has what is left of the time. Source: Envoy `FilterUtility::setTimeoutHeaders`.

@@ -13,10 +13,48 @@ const MANAGERS: &[(&str, &str)] = &[
     ("plain", ""),
     ("trailers", "http_protocol_options: { enable_trailers: true },"),
     ("informs", "proxy_100_continue: true,"),
+    (
+        "proper",
+        "http_protocol_options: { enable_trailers: true, header_key_format: { proper_case_words: {} } },",
+    ),
+    (
+        "preserves",
+        "http_protocol_options: { header_key_format: PRESERVE },",
+    ),
+    (
+        "preserves-more",
+        "http_protocol_options: { enable_trailers: true, header_key_format: PRESERVE-MORE },",
+    ),
 ];
 
 /// A cluster in HTTP/1, by its `http_protocol_options`.
-const CLUSTERS: &[(&str, &str)] = &[("h1", ""), ("h1-trailers", "enable_trailers: true")];
+const CLUSTERS: &[(&str, &str)] = &[
+    ("h1", ""),
+    ("h1-trailers", "enable_trailers: true"),
+    (
+        "h1-proper",
+        "enable_trailers: true, header_key_format: { proper_case_words: {} }",
+    ),
+    ("h1-preserves", "header_key_format: PRESERVE"),
+    (
+        "h1-preserves-more",
+        "enable_trailers: true, header_key_format: PRESERVE-MORE",
+    ),
+];
+
+/// What stands for this in the lists above.
+fn spelled(options: &str) -> String {
+    let formatter = |more: &str| {
+        format!(
+            "{{ stateful_formatter: {{ name: preserve_case, typed_config: {{ \"@type\": \
+             type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig{more} }} }} }}"
+        )
+    };
+    let more = formatter(", formatter_type_on_envoy_headers: PROPER_CASE");
+    options
+        .replace("PRESERVE-MORE", &more)
+        .replace("PRESERVE", &formatter(""))
+}
 
 /// One exchange.
 #[derive(Clone, Debug)]
@@ -119,15 +157,38 @@ fn informational_responses_pass_where_envoy_lets_them() {
     check(&cases);
 }
 
+#[test]
+fn names_are_written_as_envoy_writes_them() {
+    let listeners = ["plain", "proper", "preserves", "preserves-more"];
+    let clusters = ["h1", "h1-proper", "h1-preserves", "h1-preserves-more", "h2"];
+    let trailers: Fields = &[("x-t", "1"), ("x-oTHer", "2")];
+    let mixed: Fields = &[
+        ("X-mIXed", "1"),
+        ("x-lower", "1"),
+        ("X_a.b-1c", "1"),
+        ("X-MIXED", "2"),
+    ];
+    let mut cases = ways(&listeners, &clusters, "mixed", mixed, Some(trailers));
+    cases.extend(ways(
+        &listeners,
+        &clusters,
+        "plain-answer",
+        &[("x-plain", "1")],
+        None,
+    ));
+    cases.extend(ways(&listeners, &["dead"], "dead", &[], None));
+    check(&cases);
+}
+
 fn configuration() -> String {
-    let names = CLUSTERS.iter().map(|(name, _)| *name).chain(["h2"]);
+    let names = CLUSTERS.iter().map(|(name, _)| *name).chain(["h2", "dead"]);
     let routes =
         names.map(|name| format!("{{ match: {{ path: /{name} }}, route: {{ cluster: {name} }} }}, "));
     let routes = routes.collect::<String>();
     let managers: Vec<_> = MANAGERS
         .iter()
         .map(|(_, settings)| Manager {
-            settings: (*settings).to_owned(),
+            settings: spelled(settings),
             ..Manager::with_routes(&routes)
         })
         .collect();
@@ -140,7 +201,10 @@ fn configuration() -> String {
     };
     let mut clusters: Vec<_> = CLUSTERS
         .iter()
-        .map(|(name, options)| speaking(name, HTTP1, &format!("http_protocol_options: {{ {options} }}")))
+        .map(|(name, options)| {
+            let options = format!("http_protocol_options: {{ {} }}", spelled(options));
+            speaking(name, HTTP1, &options)
+        })
         .collect();
     clusters.push(speaking("h2", HTTP2, "http2_protocol_options: {}"));
     e2e::beside::configuration(&managers, &clusters)

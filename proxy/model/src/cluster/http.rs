@@ -2,12 +2,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::core::v3::{self as core, http1_protocol_options as http1};
+use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3::{
+    PreserveCaseFormatterConfig, preserve_case_formatter_config,
+};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::{self as pb, http_protocol_options as options};
 use envoy_types::pb::google::protobuf;
 
 pub(super) use super::HttpProtocol;
-use super::{Http1Options, Http2Options, TlsNames, UpstreamHttpVersion};
+use super::{Http1Options, Http2Options, NameCase, TlsNames, UpstreamHttpVersion};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::scalar::Wrapped;
@@ -163,10 +166,11 @@ fn protocol(
                 supported { http_protocol_options, http2_protocol_options }
                 never { http3_protocol_options: "HTTP/3, which Istio does not configure" }
             });
-            let http1 = Http1Options::from_proto(&at.field("http_protocol_options"), http_protocol_options);
+            let options1 =
+                Http1Options::from_proto(&at.field("http_protocol_options"), http_protocol_options)?;
             let http2 =
                 Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?;
-            Ok((UpstreamHttpVersion::Downstream, http1, http2))
+            Ok((UpstreamHttpVersion::Downstream, options1, http2))
         }
         Some(options::UpstreamProtocolOptions::AutoConfig(_)) => Err(at
             .field("auto_config")
@@ -187,8 +191,8 @@ fn explicit(
     });
     match protocol_config {
         Some(ProtocolConfig::HttpProtocolOptions(proto)) => {
-            let http1 = Http1Options::from_proto(&at.field("http_protocol_options"), Some(proto));
-            Ok((UpstreamHttpVersion::Http1, http1, Http2Options::default()))
+            let options1 = Http1Options::from_proto(&at.field("http_protocol_options"), Some(proto))?;
+            Ok((UpstreamHttpVersion::Http1, options1, Http2Options::default()))
         }
         Some(ProtocolConfig::Http2ProtocolOptions(proto)) => {
             let http2 = Http2Options::from_proto(&at.field("http2_protocol_options"), Some(proto))?;
@@ -205,12 +209,12 @@ fn explicit(
 
 impl Http1Options {
     /// Converts the settings of an upstream.
-    fn from_proto(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> Self {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> Result<Self, Rejection> {
         let Some(proto) = proto else {
-            return Self::default();
+            return Ok(Self::default());
         };
         verdicts!(at, proto => core::Http1ProtocolOptions {
-            supported { enable_trailers }
+            supported { enable_trailers, header_key_format }
             inert {
                 use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here",
                 accept_http_10: "is for servers",
@@ -219,14 +223,65 @@ impl Http1Options {
                 ignore_http_11_upgrade: "is for servers",
             }
             unsupported {
-                header_key_format: "traffic", allow_chunked_length: "traffic",
+                allow_chunked_length: "traffic",
                 override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
                 allow_custom_methods: "traffic",
             }
         });
-        Self {
+        Ok(Self {
             passes_trailers: enable_trailers,
+            name_case: NameCase::from_proto(&at.field("header_key_format"), header_key_format)?,
+        })
+    }
+}
+
+impl NameCase {
+    /// Converts the format of either side.
+    pub(crate) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<http1::HeaderKeyFormat>,
+    ) -> Result<Self, Rejection> {
+        use http1::header_key_format::{HeaderFormat, ProperCaseWords};
+        let Some(proto) = proto else {
+            return Ok(Self::Lower);
+        };
+        verdicts!(at, proto => http1::HeaderKeyFormat { supported { header_format } });
+        choices!(http1::header_key_format::HeaderFormat {
+            supported { ProperCaseWords, StatefulFormatter }
+        });
+        match header_format {
+            Some(HeaderFormat::ProperCaseWords(proto)) => {
+                verdicts!((), proto => ProperCaseWords {});
+                Ok(Self::Proper)
+            }
+            Some(HeaderFormat::StatefulFormatter(proto)) => {
+                Self::stateful(&at.field("stateful_formatter"), proto)
+            }
+            None => Err(at.reject("has neither proper_case_words nor stateful_formatter")),
         }
+    }
+
+    fn stateful(at: &FieldPath<'_>, proto: core::TypedExtensionConfig) -> Result<Self, Rejection> {
+        use preserve_case_formatter_config::FormatterTypeOnEnvoyHeaders;
+        verdicts!(at, proto => core::TypedExtensionConfig {
+            partly { typed_config: "PreserveCaseFormatterConfig; others are refused" }
+            inert { name: "the type of typed_config says which it is" }
+        });
+        let at = at.field("typed_config");
+        let config = TypedConfig::open(&at, typed_config)?;
+        if config.type_name != types::PRESERVE_CASE {
+            return Err(config.reject(&at, "header formatter", "", &[types::PRESERVE_CASE]));
+        }
+        verdicts!(at, config.message(&at)? => PreserveCaseFormatterConfig {
+            supported { formatter_type_on_envoy_headers }
+            unsupported { forward_reason_phrase: "traffic" }
+        });
+        let others: FormatterTypeOnEnvoyHeaders = at
+            .field("formatter_type_on_envoy_headers")
+            .enumeration(formatter_type_on_envoy_headers)?;
+        Ok(Self::Preserve {
+            others_proper: others == FormatterTypeOnEnvoyHeaders::ProperCase,
+        })
     }
 }
 

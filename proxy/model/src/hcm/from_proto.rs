@@ -16,7 +16,7 @@ use super::{
 use crate::access_log::AccessLog;
 use crate::any::{TypedConfig, types};
 use crate::bootstrap::ConfigSource;
-use crate::cluster::{Http1Options, Http2Options};
+use crate::cluster::{Http1Options, Http2Options, NameCase};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::http_filter;
 use crate::route::RouteTableConfig;
@@ -95,7 +95,7 @@ impl HttpConnectionManager {
             .field("stream_idle_timeout")
             .limit(stream_idle_timeout, STREAM_IDLE_TIMEOUT)?;
         let details = set_current_client_cert_details;
-        let http1 = Http1::from_proto(&at.field("http_protocol_options"), http_protocol_options);
+        let http1 = Http1::from_proto(&at.field("http_protocol_options"), http_protocol_options)?;
         let tracing = tracing
             .map(|proto| Tracing::from_proto(&at.field("tracing"), proto))
             .transpose()?;
@@ -340,25 +340,26 @@ struct Http1 {
 }
 
 impl Http1 {
-    fn from_proto(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> Self {
+    fn from_proto(at: &FieldPath<'_>, proto: Option<core::Http1ProtocolOptions>) -> Result<Self, Rejection> {
         let Some(proto) = proto else {
-            return Self::default();
+            return Ok(Self::default());
         };
         verdicts!(at, proto => core::Http1ProtocolOptions {
-            supported { accept_http_10, enable_trailers }
+            supported { accept_http_10, enable_trailers, header_key_format }
             inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
             unsupported {
-                allow_absolute_url: "traffic", default_host_for_http_10: "traffic", header_key_format: "traffic",
+                allow_absolute_url: "traffic", default_host_for_http_10: "traffic",
                 allow_chunked_length: "traffic",
                 override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
                 allow_custom_methods: "traffic", ignore_http_11_upgrade: "traffic",
             }
         });
-        Self {
+        Ok(Self {
             accepts_10: accept_http_10,
             options: Http1Options {
                 passes_trailers: enable_trailers,
+                name_case: NameCase::from_proto(&at.field("header_key_format"), header_key_format)?,
             },
-        }
+        })
     }
 }

@@ -18,8 +18,9 @@ use self::wire::{Script, Wire};
 use crate::codec::head::{
     RequestHead, ResponseHead, remove_connection_headers, remove_own_connection_headers,
 };
+use crate::codec::names::Naming;
 use crate::codec::tunnel::{self, Raw};
-use crate::codec::{Body, Feedback, Response, SendError, body};
+use crate::codec::{Body, Feedback, NameCase, Response, SendError, body};
 use crate::worker;
 
 /// One upstream connection.
@@ -28,8 +29,9 @@ pub(crate) struct Client {
     sender: http1::SendRequest<Body>,
     /// Who gets the connection when it stops speaking HTTP: the request that asked for that.
     heir: Heir,
-    /// What hyper does not write; `None`: nothing of that is wanted.
-    script: Option<Rc<Script>>,
+    /// What hyper does not do.
+    script: Rc<Script>,
+    options: ClientOptions,
 }
 
 /// What an upstream connection is for besides.
@@ -37,6 +39,8 @@ pub(crate) struct Client {
 pub(crate) struct ClientOptions {
     /// Trailers go on, in both directions.
     pub(crate) passes_trailers: bool,
+    /// How names of headers are written.
+    pub(crate) name_case: NameCase,
 }
 
 type Heir = Rc<RefCell<Option<oneshot::Sender<Raw>>>>;
@@ -53,7 +57,7 @@ pub(crate) async fn handshake<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let script = options.passes_trailers.then(Rc::<Script>::default);
+    let script = Rc::<Script>::default();
     let (sender, mut connection) = http1::handshake(TokioIo::new(Wire::new(io, script.clone())))
         .await
         .map_err(|error| SendError::Closed(body::describe(&error)))?;
@@ -76,7 +80,12 @@ where
             let _ = raw.io.shutdown().await;
         }
     });
-    Ok(Client { sender, heir, script })
+    Ok(Client {
+        sender,
+        heir,
+        script,
+        options,
+    })
 }
 
 impl Client {
@@ -107,21 +116,25 @@ impl Client {
     ) -> Result<Response, SendError> {
         if head.is_upgrade {
             // On the heap, for those few that ask for it.
-            return Box::pin(self.upgrade(head, body)).await;
+            return Box::pin(self.upgrade(head, body, feedback)).await;
         }
         let mut body = body.without_trailers();
-        if let Some(script) = &self.script {
-            script.begin();
-            body = body.observe(script.clone());
+        let passes_trailers = self.options.passes_trailers;
+        if passes_trailers {
+            body = body.observe(self.script.clone());
         }
-        let passes_trailers = self.script.is_some();
         let response = self.exchange(outgoing(head, body), feedback).await;
         response.map(|response| incoming(response, passes_trailers))
     }
 
     /// Asks for another protocol, or for a tunnel. If the answer is yes, `body` and the response's body are what goes over the connection from then on; not
     /// before, as Envoy.
-    async fn upgrade(&mut self, head: RequestHead, body: Body) -> Result<Response, SendError> {
+    async fn upgrade(
+        &mut self,
+        head: RequestHead,
+        body: Body,
+        feedback: Option<&Feedback>,
+    ) -> Result<Response, SendError> {
         let is_connect = head.method == Method::CONNECT;
         let authority = head.authority.clone();
         let mut message = outgoing(head, Body::empty());
@@ -133,7 +146,7 @@ impl Client {
         }
         let (give, taken) = oneshot::channel();
         *self.heir.borrow_mut() = Some(give);
-        let response = self.exchange(message, None).await;
+        let response = self.exchange(message, feedback).await;
         let is_yes = |status: StatusCode| match is_connect {
             // hyper knows no tunnel after that.
             true => status.is_success() && status != StatusCode::NO_CONTENT,
@@ -143,7 +156,7 @@ impl Client {
             Ok(response) if is_yes(response.status()) => response,
             other => {
                 self.heir.borrow_mut().take();
-                let passes_trailers = self.script.is_some();
+                let passes_trailers = self.options.passes_trailers;
                 return other.map(|response| incoming(response, passes_trailers));
             }
         };
@@ -166,7 +179,13 @@ impl Client {
         mut message: hyper::Request<Body>,
         feedback: Option<&Feedback>,
     ) -> Result<hyper::Response<hyper::body::Incoming>, SendError> {
-        if let Some(feedback) = feedback.cloned() {
+        let names = feedback.and_then(Feedback::request_names);
+        let naming = names.map(Naming::Original);
+        let naming = naming.or_else(|| Naming::of(self.options.name_case));
+        self.script
+            .begin(naming, self.options.name_case, self.options.passes_trailers);
+        let informed = feedback.filter(|feedback| feedback.passes_informational());
+        if let Some(feedback) = informed.cloned() {
             hyper::ext::on_informational(&mut message, move |informational| {
                 let mut headers = informational.headers().clone();
                 remove_connection_headers(&mut headers);
@@ -174,7 +193,11 @@ impl Client {
                 feedback.inform(ResponseHead { status, headers });
             });
         }
-        match self.sender.try_send_request(message).await {
+        let sent = self.sender.try_send_request(message).await;
+        if let Some(feedback) = feedback {
+            feedback.keep_response_names(self.script.take_names());
+        }
+        match sent {
             Ok(response) => Ok(response),
             Err(mut failed) => {
                 let unsent = failed.take_message().is_some();

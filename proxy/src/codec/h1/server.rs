@@ -8,6 +8,7 @@ mod outbox;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::machine::encode::{self, BodyCoding, Exchange};
 use super::machine::request::HeadLimits;
 use super::machine::{ReceivedHead, Receiver};
 use crate::codec::activity::{Active, Activity};
+use crate::codec::names::Naming;
 use crate::codec::{Body, Refusal, Request, Response, ServeEnd, ServerOptions, StreamHandler, body};
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
@@ -46,10 +48,13 @@ where
         max_headers: options.max_headers,
         accept_http_10: options.accept_http_10,
         passes_trailers: options.passes_trailers,
+        name_case: options.name_case,
         underscores: options.http1_underscores.clone(),
     };
-    let connection = Rc::new(Connection::new(io, Receiver::new(limits)));
+    let connection = Rc::new(Connection::new(io, Receiver::new(limits), options.informs));
     let _closed = Closed(connection.clone());
+    let naming = Naming::of(options.name_case);
+    let naming = naming.as_ref();
     let activity = Activity::new();
     let draining = drain.clone();
     let mut wait = Wait {
@@ -69,7 +74,7 @@ where
                     ..Exchange::new(&Method::GET, http::Version::HTTP_11)
                 };
                 let response = handler.refuse(&refusal);
-                if respond(&connection, &mut outbox, exchange, response)
+                if respond(&connection, &mut outbox, exchange, naming, response)
                     .await
                     .is_ok()
                 {
@@ -105,7 +110,7 @@ where
             || draining.is_draining()
             || wait.closing.is_some()
             || says_close(&response);
-        match respond(&connection, &mut outbox, exchange, response).await {
+        match respond(&connection, &mut outbox, exchange, naming, response).await {
             Ok(Sent::Open) => {}
             Ok(Sent::Last) => {
                 linger(&connection).await;
@@ -254,11 +259,13 @@ async fn answer<IO: AsyncRead + AsyncWrite + Unpin>(
         }
         connection.feedback.register(cx);
         let response = answering.as_mut().poll(cx);
-        if let Some(informational) = connection.feedback.take_informational() {
-            // One who does not read what he asked for does without.
-            if !outbox.is_full() {
-                encode::informational(outbox.tail(), &informational);
-            }
+        let (informational, names) = connection.feedback.take_told();
+        // One who does not read what he asked for does without.
+        if let Some(informational) = informational.filter(|_| !outbox.is_full()) {
+            encode::informational(outbox.tail(), &informational);
+        }
+        if let Some(names) = names {
+            connection.naming.replace(Some(Naming::Original(Arc::new(names))));
         }
         if let Poll::Ready(response) = response {
             return Poll::Ready(Some(response));
@@ -286,11 +293,17 @@ async fn respond<IO: AsyncRead + AsyncWrite + Unpin>(
     connection: &Connection<IO>,
     outbox: &mut Outbox,
     mut exchange: Exchange,
+    naming: Option<&Naming>,
     response: Response,
 ) -> Result<Sent, CutShort> {
     let Response { head, body } = response;
     let empty = body.is_empty();
+    let begin = outbox.tail().len();
     let mut coding = encode::head(outbox.tail(), &head, &exchange, empty);
+    let said = connection.naming.take();
+    if let Some(naming) = said.as_ref().or(naming) {
+        naming.head(outbox.tail().get_mut(begin..).unwrap_or_default());
+    }
     drop(head);
     exchange.close |= coding == BodyCoding::UntilClose;
     // Limits hold while the client takes nothing, too.

@@ -74,7 +74,7 @@ impl Client {
         }
         let mut response = response;
         let response = poll_fn(|cx| {
-            if let Some(feedback) = feedback {
+            if let Some(feedback) = feedback.filter(|feedback| feedback.passes_informational()) {
                 while let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
                     inform(feedback, informational);
                 }

@@ -183,7 +183,7 @@ fn incoming(
     let (authority, path) = authority_and_path(parts.uri, host);
     // Who is never told anything needs no place for it.
     let feedback = match informs || headers.contains_key(EXPECT) {
-        true => Feedback::for_informational(),
+        true => Feedback::for_informational(informs),
         false => Feedback::default(),
     };
     let check = (!matches!(underscores, Underscores::Allow)).then(|| TrailerCheck {

@@ -59,7 +59,7 @@ pub(super) struct Attempt<'a> {
     pub(super) tls: &'a TlsWish,
     pub(super) info: &'a RefCell<StreamInfo>,
     pub(super) limits: &'a Limits,
-    /// Who wants informational responses.
+    /// What else passes between client and upstream; `None`: nothing.
     pub(super) feedback: Option<&'a Feedback>,
     /// From the end of the request, on a connection, to the response head.
     pub(super) per_try: Option<Duration>,

@@ -123,6 +123,7 @@ impl Pool {
         };
         let options = ClientOptions {
             passes_trailers: cluster.config.http.http1.passes_trailers,
+            name_case: cluster.config.http.http1.name_case,
         };
         let client = client::handshake(connected.transport, options, guard)
             .await

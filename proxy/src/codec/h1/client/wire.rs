@@ -1,28 +1,46 @@
-//! What lies between hyper and the socket when more is to be written than hyper writes: trailers that no `trailer` header named before.
+//! What lies between hyper and the socket, for what hyper does not do: trailers that no `trailer` header named before, and how names are
+//! written.
 //!
-//! The bytes that hyper writes are followed through head and chunks, so that it is known where they end; nothing is looked for in data.
-use std::cell::RefCell;
+//! The bytes that hyper writes are followed through head and chunks, so that it is known where they end; nothing is looked for in data. Of
+//! what comes only heads are looked at.
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::codec::NameCase;
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::h1::machine::chunked::{ChunkedDecoder, Step};
 use crate::codec::h1::machine::encode;
+use crate::codec::names::{Names, Naming};
 
-/// What goes into one request besides; observes its body.
+/// What is done about one exchange besides; observes the body of its request.
 #[derive(Debug, Default)]
-pub(super) struct Script(RefCell<Written>);
+pub(super) struct Script {
+    writes: Cell<bool>,
+    reads: Cell<bool>,
+    written: RefCell<Written>,
+    read: RefCell<Read>,
+}
 
 #[derive(Debug, Default)]
 struct Written {
     at: Place,
+    naming: Option<Naming>,
     trailers: Option<HeaderMap>,
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    /// So far.
+    head: BytesMut,
+    case: NameCase,
+    names: Option<Names>,
 }
 
 /// Where in a request the last byte from hyper was.
@@ -43,14 +61,56 @@ impl Default for Place {
 }
 
 impl Script {
-    /// The next byte is the first of a request.
-    pub(super) fn begin(&self) {
-        self.0.replace(Written::default());
+    /// The next byte is the first of a request, whose names are written so. `case`: whether those of its response are kept.
+    pub(super) fn begin(&self, naming: Option<Naming>, case: NameCase, passes_trailers: bool) {
+        let writes = passes_trailers || naming.is_some();
+        if writes || self.writes.get() {
+            self.writes.set(writes);
+            self.written.replace(Written {
+                naming,
+                ..Written::default()
+            });
+        }
+        if matches!(case, NameCase::Preserve { .. }) {
+            self.reads.set(true);
+            self.read.replace(Read {
+                case,
+                ..Read::default()
+            });
+        }
+    }
+
+    /// How the response wrote names, if that is kept.
+    pub(super) fn take_names(&self) -> Option<Names> {
+        self.read.borrow_mut().names.take()
     }
 
     /// Appends what `bytes` from hyper become.
     fn write(&self, bytes: &[u8], out: &mut Vec<u8>) {
-        self.0.borrow_mut().write(bytes, out);
+        self.written.borrow_mut().write(bytes, out);
+    }
+}
+
+impl Read {
+    /// Looks at what came, until a head is whole that none follows.
+    fn look(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let before = self.head.len();
+            self.head.extend_from_slice(bytes);
+            let begin = before.saturating_sub(END.len() - 1);
+            let found = memchr::memmem::find(self.head.get(begin..).unwrap_or_default(), END);
+            let Some(found) = found else { return false };
+            let end = begin + found + END.len();
+            bytes = bytes.get(end - before..).unwrap_or_default();
+            let head = self.head.split_to(end).freeze();
+            self.head.clear();
+            // `HTTP/1.1 1`: another one follows.
+            if head.get(9) != Some(&b'1') || head.get(9..12) == Some(b"101") {
+                self.names = Names::read(self.case, &head);
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -71,11 +131,15 @@ impl Written {
                     let end = begin + found + END.len();
                     bytes = bytes.get(end - before..).unwrap_or_default();
                     head.truncate(end);
-                    out.extend_from_slice(head);
-                    self.at = match memchr::memmem::find(head, CHUNKED) {
+                    let next = match memchr::memmem::find(head, CHUNKED) {
                         Some(_) => Place::Chunks(ChunkedDecoder::new()),
                         None => Place::Rest,
                     };
+                    if let Some(naming) = &self.naming {
+                        naming.head(head);
+                    }
+                    out.extend_from_slice(head);
+                    self.at = next;
                 }
                 Place::Chunks(decoder) => {
                     let Ok((used, step)) = decoder.step(bytes) else {
@@ -116,7 +180,7 @@ impl BodyObserver for Script {
     fn data(&self, _data: &Bytes) {}
 
     fn trailers(&self, trailers: &HeaderMap) {
-        self.0.borrow_mut().trailers = Some(trailers.clone());
+        self.written.borrow_mut().trailers = Some(trailers.clone());
     }
 
     fn end(&self) {}
@@ -130,7 +194,7 @@ impl BodyObserver for Script {
 #[derive(Debug)]
 pub(super) struct Wire<IO> {
     io: IO,
-    script: Option<Rc<Script>>,
+    script: Rc<Script>,
     /// Written by hyper, and not by us.
     out: Vec<u8>,
     /// Of `out`.
@@ -138,7 +202,7 @@ pub(super) struct Wire<IO> {
 }
 
 impl<IO> Wire<IO> {
-    pub(super) fn new(io: IO, script: Option<Rc<Script>>) -> Self {
+    pub(super) fn new(io: IO, script: Rc<Script>) -> Self {
         Self {
             io,
             script,
@@ -173,18 +237,28 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Wire<IO> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        let script = &self.script;
+        if script.reads.get() {
+            let came = buffer.filled().get(before..).unwrap_or_default();
+            let is_whole = script.read.borrow_mut().look(came);
+            script.reads.set(!is_whole);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let Some(script) = this.script.clone() else {
+        if !this.out.is_empty() {
+            ready!(this.poll_drain(cx))?;
+        }
+        if !this.script.writes.get() {
             return Pin::new(&mut this.io).poll_write(cx, bytes);
-        };
-        ready!(this.poll_drain(cx))?;
-        script.write(bytes, &mut this.out);
+        }
+        this.script.write(bytes, &mut this.out);
         // What does not go now goes with the next write, or flush.
         match this.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -198,7 +272,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.script.is_none() {
+        if !this.script.writes.get() && this.out.is_empty() {
             return Pin::new(&mut this.io).poll_write_vectored(cx, slices);
         }
         let first = slices.iter().find(|slice| !slice.is_empty());
@@ -206,7 +280,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.script.is_none() && self.io.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -234,7 +308,7 @@ mod tests {
             trailers.insert("x-t", HeaderValue::from_static("1"));
             let mut out = Vec::new();
             for request in 0..2 {
-                script.begin();
+                script.begin(None, NameCase::Lower, true);
                 if has_trailers {
                     script.trailers(&trailers);
                 }

@@ -152,7 +152,7 @@ pub(in crate::codec::h1) const CHUNK_END: &[u8] = b"\r\n";
 /// The end of a body without trailers.
 pub(in crate::codec::h1) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// The end of one with trailers.
+/// The end of one with trailers. As Envoy, their names are in lower case whatever those of headers are.
 pub(in crate::codec::h1) fn last_chunk(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
     fields(out, trailers);

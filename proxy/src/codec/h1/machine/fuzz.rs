@@ -3,12 +3,13 @@ use bytes::BytesMut;
 
 use super::request::HeadLimits;
 use super::{Piece, Receiver};
-use crate::codec::Underscores;
+use crate::codec::{NameCase, Underscores};
 
 const LIMITS: HeadLimits = HeadLimits {
     max_bytes: 1024,
     max_headers: 20,
     accept_http_10: true,
+    name_case: NameCase::Preserve { others_proper: false },
     passes_trailers: true,
     underscores: Underscores::Allow,
 };

@@ -7,6 +7,7 @@ use super::fields;
 use super::head_end::HeadEnd;
 use super::request::{self, Framing, HeadLimits, Reason, ReceivedHead};
 use super::request_line::cannot_begin;
+use crate::codec::names::Names;
 use crate::codec::{Refusal, Underscores};
 
 /// Takes requests off the front of a buffer. After a refusal nothing more comes of the connection.
@@ -14,6 +15,8 @@ use crate::codec::{Refusal, Underscores};
 pub(in crate::codec::h1) struct Receiver {
     limits: HeadLimits,
     state: State,
+    /// Of the last head, if they are kept.
+    names: Option<Names>,
 }
 
 #[derive(Debug)]
@@ -58,7 +61,13 @@ impl Receiver {
         Self {
             limits,
             state: State::head(),
+            names: None,
         }
+    }
+
+    /// How the last head wrote names, if that is kept.
+    pub(in crate::codec::h1) fn take_names(&mut self) -> Option<Names> {
+        self.names.take()
     }
 
     /// The next head, once it is here whole. To be called when the body before it was taken.
@@ -135,7 +144,9 @@ impl Receiver {
             };
         };
         let head = buffer.split_to(head_end).freeze();
-        request::parse(&head, &self.limits).map(Some)
+        let parsed = request::parse(&head, &self.limits)?;
+        self.names = Names::read(self.limits.name_case, &head);
+        Ok(Some(parsed))
     }
 
     fn take_body(&mut self, buffer: &mut BytesMut) -> Result<Option<Piece>, Reason> {

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use super::request_line::{self, Protocol};
 use super::{fields, target};
 use crate::codec::head::{RequestHead, is_upgrade, remove_connection_headers};
-use crate::codec::{Refusal, Underscores};
+use crate::codec::{NameCase, Refusal, Underscores};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -21,6 +21,8 @@ pub(in crate::codec::h1) struct HeadLimits {
     pub(in crate::codec::h1) max_headers: usize,
     /// HTTP/1.0 is answered.
     pub(in crate::codec::h1) accept_http_10: bool,
+    /// Whether names of headers are kept as they are written.
+    pub(in crate::codec::h1) name_case: NameCase,
     /// Trailers are of use.
     pub(in crate::codec::h1) passes_trailers: bool,
     /// What becomes of `_` in names of headers.
@@ -260,6 +262,7 @@ mod tests {
         max_bytes: 1000,
         max_headers: 5,
         accept_http_10: false,
+        name_case: NameCase::Lower,
         passes_trailers: false,
         underscores: Underscores::Allow,
     };

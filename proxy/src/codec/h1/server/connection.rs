@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use super::outbox::Outbox;
 use crate::codec::body::{BodyError, IncomingBody};
 use crate::codec::h1::machine::{Piece, ReceivedHead, Receiver};
+use crate::codec::names::Naming;
 use crate::codec::{Feedback, Refusal};
 
 /// What is read at once in the beginning, and after a small read.
@@ -37,6 +38,8 @@ pub(super) struct Connection<IO> {
     task: RefCell<Option<Waker>>,
     /// Who waits for more of a body.
     reader: RefCell<Option<Waker>>,
+    /// How the names of the response are written, when that was said with it.
+    pub(super) naming: RefCell<Option<Naming>>,
     /// Tells the stream of a body that is none.
     pub(super) feedback: Feedback,
 }
@@ -66,7 +69,7 @@ pub(super) enum Received {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// Of a socket from which nothing was read.
-    pub(super) fn new(io: IO, receiver: Receiver) -> Self {
+    pub(super) fn new(io: IO, receiver: Receiver, informs: bool) -> Self {
         Self {
             io: RefCell::new(Some(io)),
             input: RefCell::new(Input {
@@ -80,7 +83,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             unread: Cell::new(false),
             task: RefCell::new(None),
             reader: RefCell::new(None),
-            feedback: Feedback::for_informational(),
+            naming: RefCell::new(None),
+            feedback: Feedback::for_informational(informs),
         }
     }
 
@@ -91,6 +95,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             match input.receiver.head(&mut input.buffer) {
                 Ok(Some(head)) => {
                     self.unread.set(false);
+                    if let Some(names) = input.receiver.take_names() {
+                        self.feedback.keep_request_names(names);
+                    }
                     return Poll::Ready(Received::Head(head));
                 }
                 Ok(None) => {}
