@@ -28,4 +28,5 @@ mod secret_files;
 mod sessions;
 mod subsets;
 mod underscores;
+mod upstream_proxy_protocol;
 mod waiting;

@@ -59,6 +59,8 @@ pub(crate) mod types {
     pub(crate) const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
     pub(crate) const DOWNSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
     pub(crate) const UPSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    pub(crate) const UPSTREAM_PROXY_PROTOCOL: &str =
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
     pub(crate) const FILE_ACCESS_LOG: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
     pub(crate) const OPEN_TELEMETRY_ACCESS_LOG: &str =
         "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig";

@@ -15,6 +15,7 @@ use crate::endpoint::{Health, LoadAssignment};
 use crate::fraction::Decimal;
 use crate::metadata::{Metadata, Struct};
 use crate::network_filter::metadata_exchange::MetadataExchange;
+use crate::proxy_protocol::UpstreamHeader;
 use crate::tls::UpstreamTls;
 
 pub use health_check::{HealthCheck, HealthChecker};
@@ -423,12 +424,12 @@ pub struct TransportSocketMatch {
 }
 
 /// Transport towards an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpstreamTransport {
-    /// Plaintext.
-    RawBuffer,
-    /// TLS.
-    Tls(Box<UpstreamTls>),
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpstreamTransport {
+    /// Goes before everything else.
+    pub proxy_header: Option<UpstreamHeader>,
+    /// TLS; `None`: plaintext.
+    pub tls_context: Option<Box<UpstreamTls>>,
 }
 
 /// TCP keepalive; unset members: the system's.

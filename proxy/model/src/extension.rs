@@ -17,7 +17,7 @@ const GATEWAY: Builder = Never("Istio sets it at gateways only");
 const RARE: Builder = Never("Istio does not send it");
 
 /// Message types by name, in alphabetical order.
-pub(crate) const EXTENSIONS: [(&str, Builder); 57] = [
+pub(crate) const EXTENSIONS: [(&str, Builder); 56] = [
     (
         "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
         RARE,
@@ -192,10 +192,6 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 57] = [
     (
         "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
         Never("it serves HBONE, which sidecars leave off"),
-    ),
-    (
-        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
-        Issue("traffic"),
     ),
     (
         "envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport",

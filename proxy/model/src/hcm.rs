@@ -51,6 +51,8 @@ pub struct HttpConnectionManager {
     pub escaped_slashes: EscapedSlashes,
     /// The client is who connected, not whom x-forwarded-for names: this proxy is the edge of what is trusted.
     pub use_remote_address: bool,
+    /// Servers that want a PROXY header are told the client's address also if it did not come with one itself.
+    pub adds_proxy_state: bool,
     /// At the edge a client's `x-request-id` stays.
     pub preserve_external_request_id: bool,
     /// A missing `x-request-id` is created; Envoy's default true.

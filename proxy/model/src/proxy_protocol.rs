@@ -59,6 +59,43 @@ impl TlvFilter {
     }
 }
 
+/// The header that a server gets before anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamHeader {
+    /// Its version.
+    pub proxy_version: ProxyVersion,
+    /// Which of the client's TLVs go on in version 2.
+    pub passed_tlvs: TlvFilter,
+    /// TLVs of our own in version 2: type and value. The client's of these types do not go on.
+    pub added_tlvs: Vec<(u8, Vec<u8>)>,
+}
+
+impl UpstreamHeader {
+    /// Source: envoy/extensions/transport_sockets/proxy_protocol/v3/upstream_proxy_protocol.proto `config`.
+    pub(crate) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::ProxyProtocolConfig>,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto.unwrap_or_default() => pb::ProxyProtocolConfig {
+            supported { version, pass_through_tlvs, added_tlvs }
+        });
+        let field = at.field("added_tlvs");
+        let added = added_tlvs.into_iter().enumerate().map(|(index, proto)| {
+            let at = field.index(index);
+            verdicts!(at, proto => pb::TlvEntry {
+                supported { r#type, value }
+                refused { format_string: "ignoring it would send an empty value" }
+            });
+            Ok((tlv_type(&at.field("type"), r#type)?, value))
+        });
+        Ok(Self {
+            proxy_version: ProxyVersion::from_proto(&at.field("version"), version)?,
+            passed_tlvs: TlvFilter::from_proto(&at.field("pass_through_tlvs"), pass_through_tlvs)?,
+            added_tlvs: added.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// The type of a TLV.
 pub(crate) fn tlv_type(at: &FieldPath<'_>, kind: u32) -> Result<u8, Rejection> {
     u8::try_from(kind).map_err(|_| at.reject(format!("{kind} is no type of a TLV; the largest is 255")))

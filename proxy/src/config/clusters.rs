@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outrigger_model::bootstrap::ConfigSource;
-use outrigger_model::cluster::{Cluster as ClusterConfig, Discovery, UpstreamTransport};
+use outrigger_model::cluster::{Cluster as ClusterConfig, Discovery};
 use outrigger_model::decode;
 use outrigger_model::endpoint::Remembered;
 use outrigger_model::tls::UpstreamTls;
@@ -479,10 +479,7 @@ fn tls_of(config: &ClusterConfig) -> impl Iterator<Item = &UpstreamTls> {
         .iter()
         .map(|choice| &choice.transport)
         .chain([&config.transport_socket])
-        .filter_map(|transport| match transport {
-            UpstreamTransport::Tls(tls) => Some(tls.as_ref()),
-            UpstreamTransport::RawBuffer => None,
-        })
+        .filter_map(|transport| transport.tls_context.as_deref())
 }
 
 /// The cluster is replaced or gone: its idle connections close on every worker.

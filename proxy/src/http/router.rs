@@ -33,7 +33,7 @@ use crate::telemetry::response_flag::ResponseFlag;
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
-use crate::upstream::connect::{ConnectError, TlsWish};
+use crate::upstream::connect::{ConnectError, ProxiedClient, TlsWish};
 use crate::upstream::endpoint::Host;
 use crate::upstream::lb::{Avoided, First, Labels, Wish};
 use crate::upstream::outlier::{self, Outcome};
@@ -135,9 +135,14 @@ pub(super) async fn forward(
         let keeps = retry.may_retry() || forward.redirects.is_some();
         ReplaySource::new(body, limit, keeps)
     });
+    let mut tls = attempt::tls_wish(cluster, state.alpn.as_ref(), stream.request());
+    if cluster.wants_client() {
+        let made_up = stream.manager.config.adds_proxy_state;
+        tls.client = ProxiedClient::of(&stream.downstream.info, made_up);
+    }
     let mut exchange = Exchange {
         stream,
-        tls: attempt::tls_wish(cluster, state.alpn.as_ref(), stream.request()),
+        tls,
         cluster,
         forward,
         hashed,

@@ -35,7 +35,7 @@ pub(crate) enum Version {
 }
 
 /// Something that a header of version 2 says besides addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Tlv {
     /// Its type.
     pub(crate) kind: u8,
@@ -238,6 +238,62 @@ fn read_tlvs(mut bytes: &[u8]) -> Option<Vec<Tlv>> {
         bytes = rest;
     }
     Some(tlvs)
+}
+
+/// A header of version 1. Of two families that of the source is named, as Envoy does.
+pub(crate) fn v1(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (from, to) = (source.ip(), destination.ip());
+    let ports = (source.port(), destination.port());
+    format!("PROXY {family} {from} {to} {} {}\r\n", ports.0, ports.1).into_bytes()
+}
+
+/// A header of version 2. TLVs that together do not fit are left out, as in Envoy.
+pub(crate) fn v2<'a>(
+    source: SocketAddr,
+    destination: SocketAddr,
+    tlvs: impl Iterator<Item = (u8, &'a [u8])>,
+) -> Vec<u8> {
+    let (family, mut addresses) = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => (INET, [from.octets(), to.octets()].concat()),
+        (from, to) => (INET6, [ipv6(from).octets(), ipv6(to).octets()].concat()),
+    };
+    addresses.extend(source.port().to_be_bytes());
+    addresses.extend(destination.port().to_be_bytes());
+    let mut extension = Vec::new();
+    for (kind, value) in tlvs {
+        // A value that is too long makes the whole too long, whatever its length says.
+        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        extension.push(kind);
+        extension.extend(length.to_be_bytes());
+        extension.extend(value);
+    }
+    let length = u16::try_from(addresses.len() + extension.len()).unwrap_or_else(|_| {
+        tracing::warn!(
+            bytes = extension.len(),
+            "PROXY header to a server goes without TLVs: they are too long"
+        );
+        extension.clear();
+        u16::try_from(addresses.len()).unwrap_or_default()
+    });
+    let mut header = V2_SIGNATURE.to_vec();
+    header.extend([0x20 | PROXY, family << 4 | STREAM]);
+    header.extend(length.to_be_bytes());
+    header.extend(addresses);
+    header.extend(extension);
+    header
+}
+
+/// A header of version 2 that speaks for nobody.
+pub(crate) fn v2_local() -> Vec<u8> {
+    [V2_SIGNATURE, &[0x20 | LOCAL, 0, 0, 0]].concat()
+}
+
+fn ipv6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
 }
 
 fn is_unicast(ip: IpAddr) -> bool {

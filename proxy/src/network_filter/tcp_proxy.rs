@@ -18,7 +18,7 @@ use crate::time;
 use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
-use crate::upstream::connect::{self, ConnectError, Connected, TlsWish};
+use crate::upstream::connect::{self, ConnectError, Connected, ProxiedClient, TlsWish};
 use crate::upstream::lb::{Labels, Wish};
 use crate::upstream::outlier::Outcome;
 use crate::upstream::weighted::Weighted;
@@ -148,6 +148,13 @@ impl TcpProxy {
         };
         info.upstream_cluster = Some(cluster.stat_name.clone());
         info.destination = Some(cluster.destination.clone());
+        let tls = TlsWish {
+            client: match cluster.wants_client() {
+                true => ProxiedClient::of(&downstream.info, true),
+                false => None,
+            },
+            ..TlsWish::default()
+        };
         for _ in 0..self.max_connect_attempts {
             let wish = Wish {
                 dialled: downstream.info.original_dst(),
@@ -162,7 +169,7 @@ impl TcpProxy {
             let upstream = info.begin_attempt();
             upstream.host = Some(host.address);
             upstream.workload.clone_from(&host.workload);
-            match connect::connect(&cluster, &host, &TlsWish::default(), None).await {
+            match connect::connect(&cluster, &host, &tls, None).await {
                 Ok(connected) => {
                     cluster.outcome(&host, Outcome::Served);
                     info.upstream.local_address = connected.local_address;

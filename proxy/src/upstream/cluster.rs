@@ -10,6 +10,7 @@ use outrigger_model::address::Address;
 use outrigger_model::cluster::{self as model, Discovery, UpstreamTransport};
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::{Metadata, Struct};
+use outrigger_model::proxy_protocol::UpstreamHeader;
 use tokio::sync::watch;
 
 use super::circuit_breaker::CircuitBreaker;
@@ -45,6 +46,8 @@ pub(crate) struct TransportChoice {
     pub(crate) criteria: Option<Struct>,
     /// The socket.
     pub(crate) socket: TransportSocket,
+    /// Goes before everything else.
+    pub(crate) proxy_header: Option<UpstreamHeader>,
 }
 
 /// A cluster. Made once for each accepted configuration; its host set is a cell of its own.
@@ -96,9 +99,9 @@ impl Cluster {
         mut client_tls: impl FnMut(&outrigger_model::tls::UpstreamTls) -> Arc<ClientTls>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let mut socket = |transport: &UpstreamTransport| match transport {
-            UpstreamTransport::RawBuffer => TransportSocket::RawBuffer,
-            UpstreamTransport::Tls(tls) => TransportSocket::Tls(client_tls(tls)),
+        let mut socket = |transport: &UpstreamTransport| match &transport.tls_context {
+            None => TransportSocket::RawBuffer,
+            Some(tls) => TransportSocket::Tls(client_tls(tls)),
         };
         let mut transports: Vec<_> = config
             .transport_socket_matches
@@ -106,11 +109,13 @@ impl Cluster {
             .map(|choice| TransportChoice {
                 criteria: Some(choice.criteria.clone()),
                 socket: socket(&choice.transport),
+                proxy_header: choice.transport.proxy_header.clone(),
             })
             .collect();
         transports.push(TransportChoice {
             criteria: None,
             socket: socket(&config.transport_socket),
+            proxy_header: config.transport_socket.proxy_header.clone(),
         });
         let cluster = Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -159,6 +164,17 @@ impl Cluster {
     #[allow(dead_code, reason = "for whoever applies the hash policies of routes")]
     pub(crate) fn wants_hash(&self) -> bool {
         self.balancing.wants_hash()
+    }
+
+    /// Some hosts are told who the client is before anything else.
+    pub(crate) fn wants_client(&self) -> bool {
+        self.transports.iter().any(|choice| choice.proxy_header.is_some())
+    }
+
+    /// This host is told who the client is before anything else.
+    pub(crate) fn introduces_clients_to(&self, host: &Host) -> bool {
+        let choice = self.transports.get(host.transport);
+        choice.is_some_and(|choice| choice.proxy_header.is_some())
     }
 
     /// A host for one exchange or connection; `None`: none may be used (`UH`). An ORIGINAL_DST cluster has none for a connection that

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use outrigger_model::proxy_protocol::{ProxyVersion, UpstreamHeader};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::circuit_breaker::{Permit, Resource};
 use super::cluster::{Cluster, TransportSocket};
 use super::endpoint::Host;
 use crate::net::connect::{SocketOptions, connect as tcp_connect};
 use crate::net::prefixed::Prefixed;
+use crate::net::proxy_protocol::{self, Tlv};
+use crate::telemetry::stream_info::ConnectionInfo;
 use crate::time::{self, Instant};
 use crate::tls::ConnectionOptions;
 use crate::tls::error::{HandshakeError, SslCounter};
@@ -28,6 +33,32 @@ pub(crate) struct TlsWish {
     pub(crate) alpn: Option<AlpnOverride>,
     /// The host that the request asks for, when the cluster takes names from requests.
     pub(crate) host: Option<Arc<str>>,
+    /// Who the client is, when the cluster has a PROXY header to write.
+    pub(crate) client: Option<Arc<ProxiedClient>>,
+}
+
+/// A client that a PROXY header tells of. Source: Envoy `ProxyProtocolData`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ProxiedClient {
+    source: SocketAddr,
+    destination: SocketAddr,
+    tlvs: Arc<[Tlv]>,
+}
+
+impl ProxiedClient {
+    /// The client of this connection. `made_up`: also if no PROXY header came with it.
+    pub(crate) fn of(connection: &ConnectionInfo, made_up: bool) -> Option<Arc<Self>> {
+        let tlvs = match &connection.proxy_tlvs {
+            Some(tlvs) => tlvs.clone(),
+            None if made_up => Arc::default(),
+            None => return None,
+        };
+        Some(Arc::new(Self {
+            source: connection.remote_address,
+            destination: connection.local_address,
+            tlvs,
+        }))
+    }
 }
 
 /// A connected transport.
@@ -219,6 +250,28 @@ fn failed(cluster: &Cluster, host: &Host) {
     host.counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Writes the PROXY header. Without a client, as for health checks, we are the client of version 1, and version 2 says `LOCAL`.
+/// Source: Envoy `UpstreamProxyProtocolSocket::generateHeader`.
+async fn introduce(
+    tcp: &mut TcpStream,
+    config: &UpstreamHeader,
+    client: Option<&ProxiedClient>,
+) -> io::Result<()> {
+    let header = match (config.proxy_version, client) {
+        (ProxyVersion::V1, None) => proxy_protocol::v1(tcp.local_addr()?, tcp.peer_addr()?),
+        (ProxyVersion::V1, Some(client)) => proxy_protocol::v1(client.source, client.destination),
+        (ProxyVersion::V2, None) => proxy_protocol::v2_local(),
+        (ProxyVersion::V2, Some(client)) => {
+            let is_added = |kind| config.added_tlvs.iter().any(|(added, _)| *added == kind);
+            let passed = client.tlvs.iter().map(|tlv| (tlv.kind, &tlv.value[..]));
+            let passed = passed.filter(|(kind, _)| config.passed_tlvs.has(*kind) && !is_added(*kind));
+            let added = config.added_tlvs.iter().map(|(kind, value)| (*kind, &value[..]));
+            proxy_protocol::v2(client.source, client.destination, added.chain(passed))
+        }
+    };
+    tcp.write_all(&header).await
+}
+
 async fn establish(
     cluster: &Cluster,
     host: &Host,
@@ -234,19 +287,23 @@ async fn establish(
         source: cluster.config.bind_source,
         keepalive,
     };
-    let tcp = tcp_connect(address, options)
+    let mut tcp = tcp_connect(address, options)
         .await
         .map_err(|source| ConnectError::Tcp {
             host: address,
             source,
         })?;
     let local_address = tcp.local_addr().ok();
+    let choice = cluster.transports.get(host.transport);
+    if let Some(config) = choice.and_then(|choice| choice.proxy_header.as_ref()) {
+        let written = introduce(&mut tcp, config, wish.client.as_deref()).await;
+        written.map_err(|source| ConnectError::Tcp {
+            host: address,
+            source,
+        })?;
+    }
     let tcp = Prefixed::new(Bytes::new(), tcp);
-    match cluster
-        .transports
-        .get(host.transport)
-        .map(|choice| &choice.socket)
-    {
+    match choice.map(|choice| &choice.socket) {
         Some(TransportSocket::Tls(tls)) => {
             let Some(context) = tls.context() else {
                 return Err(ConnectError::SecretMissing { host: address });

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::circuit_breaker::{Permit, Resource};
 use super::cluster::Cluster;
-use super::connect::{self, ConnectError, TlsWish};
+use super::connect::{self, ConnectError, ProxiedClient, TlsWish};
 use super::endpoint::{HealthFlag, Host};
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
@@ -103,6 +103,8 @@ struct Key {
     /// Address of the override list; the pool keeps the list alive, so it cannot be another one's.
     alpn: usize,
     asked: Option<Arc<str>>,
+    /// Whom the connection speaks for, when the host is told. Other than in Envoy with its TLVs.
+    client: Option<Arc<ProxiedClient>>,
     version: Version,
 }
 
@@ -197,6 +199,11 @@ pub(crate) async fn acquire(
         transport: host.transport,
         alpn: wish.alpn.as_ref().map_or(0, |alpn| alpn.as_ptr().addr()),
         asked: wish.host.clone(),
+        client: wish
+            .client
+            .as_ref()
+            .filter(|_| cluster.introduces_clients_to(host))
+            .cloned(),
         version,
     };
     let target = || Target {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::{self as pb, cluster};
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 
 use super::http::{DeprecatedProtos, HttpProtocol};
@@ -22,6 +23,7 @@ use crate::filter_chain::transport_config;
 use crate::listener::BUFFER_LIMIT_BYTES;
 use crate::metadata::{Metadata, struct_from_proto};
 use crate::network_filter::metadata_exchange::MetadataExchange;
+use crate::proxy_protocol::UpstreamHeader;
 use crate::scalar::Wrapped;
 use crate::tls::UpstreamTls;
 
@@ -372,28 +374,50 @@ fn matches(
     matches.collect()
 }
 
+/// What may stand in a `transport_socket`.
+const TRANSPORTS: [&str; 3] = [
+    types::RAW_BUFFER,
+    types::UPSTREAM_TLS,
+    types::UPSTREAM_PROXY_PROTOCOL,
+];
+
 impl UpstreamTransport {
     fn from_proto(at: &FieldPath<'_>, proto: Option<core::TransportSocket>) -> Result<Self, Rejection> {
         let Some((config, name)) = transport_config(at, proto)? else {
-            return Ok(Self::RawBuffer);
+            return Ok(Self::default());
         };
         let at = at.field("typed_config");
         match config.type_name.as_str() {
             types::RAW_BUFFER => {
                 verdicts!(at, config.message(&at)? => RawBuffer {});
-                Ok(Self::RawBuffer)
+                Ok(Self::default())
             }
-            types::UPSTREAM_TLS => Ok(Self::Tls(Box::new(UpstreamTls::from_proto(
-                &at,
-                config.message(&at)?,
-            )?))),
-            _ => Err(config.reject(
-                &at,
-                "transport socket",
-                &name,
-                &[types::RAW_BUFFER, types::UPSTREAM_TLS],
-            )),
+            types::UPSTREAM_TLS => Ok(Self {
+                tls_context: Some(Box::new(UpstreamTls::from_proto(&at, config.message(&at)?)?)),
+                proxy_header: None,
+            }),
+            types::UPSTREAM_PROXY_PROTOCOL => Self::with_header(&at, config.message(&at)?),
+            _ => Err(config.reject(&at, "transport socket", &name, &TRANSPORTS)),
         }
+    }
+
+    fn with_header(at: &FieldPath<'_>, proto: ProxyProtocolUpstreamTransport) -> Result<Self, Rejection> {
+        verdicts!(at, proto => ProxyProtocolUpstreamTransport {
+            supported { config, transport_socket }
+            never {
+                allow_unspecified_address: "Envoy hides it from users",
+                tlv_as_pool_key: "Envoy hides it from users",
+            }
+        });
+        let inner = at.field("transport_socket");
+        let inside = Self::from_proto(&inner, Some(inner.required(transport_socket)?))?;
+        if inside.proxy_header.is_some() {
+            return Err(inner.reject("sends a second PROXY header"));
+        }
+        Ok(Self {
+            proxy_header: Some(UpstreamHeader::from_proto(&at.field("config"), config)?),
+            tls_context: inside.tls_context,
+        })
     }
 }
 

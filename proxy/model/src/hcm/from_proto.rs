@@ -42,7 +42,7 @@ impl HttpConnectionManager {
                 http2_protocol_options, server_name, server_header_transformation, max_request_headers_kb,
                 request_headers_timeout, stream_idle_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
-                merge_slashes, path_with_escaped_slashes_action, route_specifier, use_remote_address,
+                merge_slashes, path_with_escaped_slashes_action, route_specifier, use_remote_address, add_proxy_protocol_connection_state,
                 preserve_external_request_id, proxy_100_continue,
             }
             partly {
@@ -58,7 +58,7 @@ impl HttpConnectionManager {
                 always_set_request_id_in_response: "traffic", represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "traffic",
                 local_reply_config: "traffic", stream_error_on_invalid_http_message: "traffic",
                 proxy_status_config: "traffic", append_x_forwarded_port: "traffic", append_local_overload: "traffic",
-                add_proxy_protocol_connection_state: "traffic", forward_proto_config: "traffic",
+                forward_proto_config: "traffic",
             }
             never { http3_protocol_options: "HTTP/3, which Istio does not configure" }
             refused {
@@ -131,6 +131,7 @@ impl HttpConnectionManager {
             merge_slashes,
             escaped_slashes,
             use_remote_address: use_remote_address.value().unwrap_or(false),
+            adds_proxy_state: add_proxy_protocol_connection_state.value().unwrap_or(true),
             preserve_external_request_id,
             generate_request_id: generate_request_id.value().unwrap_or(true),
             stream_idle_timeout: stream_idle,

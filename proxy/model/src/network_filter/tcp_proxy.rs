@@ -58,10 +58,13 @@ impl TcpProxy {
                 hash_policy: "traffic", max_downstream_connection_duration: "traffic",
                 max_downstream_connection_duration_jitter_percentage: "traffic", access_log_flush_interval: "telemetry",
                 flush_access_log_on_connected: "telemetry", access_log_options: "telemetry",
-                proxy_protocol_tlvs: "traffic", proxy_protocol_tlv_merge_policy: "traffic",
                 upstream_connect_mode: "traffic", max_early_data_bytes: "traffic", check_drain_close: "traffic",
             }
-            never { on_demand: "discovery on demand, which istiod does not serve" }
+            never {
+                on_demand: "discovery on demand, which istiod does not serve",
+                proxy_protocol_tlvs: "Istio does not send it; TLVs are added where the cluster's transport socket says so",
+                proxy_protocol_tlv_merge_policy: "Istio does not send it",
+            }
         });
         if let Some(proto) = tunneling_config {
             return Err(tunnel::refuse(&at.field("tunneling_config"), proto));

@@ -172,6 +172,7 @@ pub(super) fn tls_wish(cluster: &Cluster, alpn: Option<&AlpnOverride>, head: &Re
     TlsWish {
         alpn: alpn.cloned(),
         host: names.and_then(|names| asked_host(names, head)),
+        client: None,
     }
 }
 

@@ -134,3 +134,37 @@ fn a_binary_header_that_breaks_the_rules_is_wrong() {
     wrong([0x21, 0x11, 0, 14], &[&ENDS[..], &[2, 0]].concat());
     wrong([0x21, 0x11, 0, 17], &[&ENDS[..], &[2, 0, 5, 1, 1]].concat());
 }
+
+#[test]
+fn what_is_written_is_read_again() {
+    let pairs = [("1.2.3.4:10", "5.6.7.8:20"), ("[2001:db8::1]:10", "[::2]:20")];
+    for (source, destination) in pairs {
+        let ends: (SocketAddr, SocketAddr) = (
+            source.parse().expect("an address"),
+            destination.parse().expect("an address"),
+        );
+        let tlvs: [(u8, &[u8]); 2] = [(2, b"abc"), (0xea, b"")];
+        let headers = [
+            (Version::V1, v1(ends.0, ends.1)),
+            (Version::V2, v2(ends.0, ends.1, tlvs.into_iter())),
+        ];
+        for (version, bytes) in headers {
+            let Reading::Whole(header) = read(version, &bytes) else {
+                panic!("{version:?} {source}: {bytes:?}")
+            };
+            assert_eq!((header.length, header.ends), (bytes.len(), Some(ends)));
+            assert_eq!(header.tlvs.len(), if version == Version::V2 { 2 } else { 0 });
+        }
+    }
+    let local = v2_local();
+    assert!(matches!(read(Version::V2, &local), Reading::Whole(header) if header.ends.is_none()));
+}
+
+#[test]
+fn tlvs_that_do_not_fit_are_left_out() {
+    let end = SocketAddr::from(([1, 2, 3, 4], 10));
+    let long = vec![b'x'; 40_000];
+    let header = v2(end, end, [(2, &long[..]), (3, &long[..])].into_iter());
+    assert_eq!(header.len(), 28);
+    assert_eq!(recognise(&header), Kind::Header(Version::V2));
+}
