@@ -333,11 +333,7 @@ impl Exchange<'_> {
                 Ok(attempted) => match self.judge_response(&attempted, source.as_ref()) {
                     Verdict::Retry => drop((attempted, guards)),
                     verdict => {
-                        let Attempted {
-                            response,
-                            permit,
-                            service_time,
-                        } = attempted;
+                        let Attempted { response, permit, .. } = attempted;
                         guards.request = Some(permit);
                         if self.redirect(&response.head, source.as_ref()) {
                             let head = response.head;
@@ -347,7 +343,7 @@ impl Exchange<'_> {
                         if let Some(source) = &source {
                             source.forget();
                         }
-                        let response = self.accept(response, service_time, &host, verdict);
+                        let response = self.accept(response, &host, verdict);
                         return Ok((response, guards));
                     }
                 },
@@ -528,13 +524,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn accept(
-        &self,
-        mut response: Response,
-        service_time: Duration,
-        host: &Host,
-        verdict: Verdict,
-    ) -> Response {
+    fn accept(&self, mut response: Response, host: &Host, verdict: Verdict) -> Response {
         let status = response.head.status.as_u16();
         self.stream.limits.set_try_idle(self.per_try_idle);
         self.cluster.stats.response(response.head.status);
@@ -561,9 +551,10 @@ impl Exchange<'_> {
         }
         drop(info);
         // As Envoy, there is no such time when the response comes before the end of the request.
-        if !self.stream.manager.config.router.suppress_envoy_headers && self.stream.limits.is_request_whole()
+        if !self.stream.manager.config.router.suppress_envoy_headers
+            && let Some(time) = self.stream.limits.service_time()
         {
-            let millis = u64::try_from(service_time.as_millis()).unwrap_or(u64::MAX);
+            let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             response
                 .head
                 .headers

@@ -127,6 +127,13 @@ impl Limits {
         Some(due.max(self.waited.get().unwrap_or(due)))
     }
 
+    /// How long the whole request has been on its way upstream; `None`: it is not whole. All attempts count, and the wait for a
+    /// connection. Source: Envoy's router, `downstream_request_complete_time_`.
+    pub(in crate::http) fn service_time(&self) -> Option<Duration> {
+        let whole = self.whole.get()?;
+        Some(whole.max(self.waited.get().unwrap_or(whole)).elapsed())
+    }
+
     /// [`Self::request_whole`] was called.
     pub(in crate::http) fn is_request_whole(&self) -> bool {
         self.whole.get().is_some()
