@@ -10,7 +10,7 @@ SHELL := bash
 .NOTPARALLEL:
 
 # Modules of tests/it that need root and network namespaces. `check` leaves them out, `e2e` runs exactly them.
-NETNS := alone:: bill:: kernel::
+NETNS := alone:: bill:: bookinfo:: kernel:: traffic::
 # Modules that need no root, but the release binaries that `build` makes.
 RELEASE := demo:: smoke::
 

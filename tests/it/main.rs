@@ -6,9 +6,12 @@
 
 mod alone;
 mod bill;
+mod bookinfo;
 mod demo;
 mod hygiene;
 mod layering;
+mod pair;
 mod repo;
 mod supply_chain;
+mod traffic;
 mod verdicts;

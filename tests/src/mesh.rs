@@ -18,7 +18,8 @@ use tokio::runtime::Runtime;
 use crate::http::{self, Request, Response};
 use crate::load::{self, Load, Report};
 use crate::netns::{GATEWAY, Namespace, Network};
-pub use crate::plan::{Plan, Scenario};
+use crate::plan::Workload;
+pub use crate::plan::{Plan, Scenario, node};
 use crate::process::{Process, until};
 use crate::proxy::{ADMIN, Bootstrap, Kind};
 use crate::tools::{self, APP_UID};
@@ -74,6 +75,7 @@ pub struct Pod {
     /// The application, if it has one.
     pub app: Option<Process>,
     version: &'static str,
+    ports: &'static [u16],
     workers: u32,
     folder: PathBuf,
 }
@@ -137,12 +139,13 @@ impl Mesh {
             runtime: runtime.expect("a runtime"),
             folder: tools::open_folder("outrigger-e2e-"),
         };
-        for (name, octet, version) in plan.scenario.pods() {
-            let kind = if *name == "front" { plan.front } else { plan.bill };
-            let pod = mesh.build_pod(plan.scenario, name, *octet, version, kind, plan.workers);
-            mesh.pods.insert(name, pod);
-            let captured = Snapshot::read(&plan.scenario.folder().join(name)).expect("a capture");
-            mesh.control.serve(name, captured.map(|any| plan.load(any)));
+        let captures = plan.scenario.folder();
+        for (workload, kind) in plan.workloads() {
+            let pod = mesh.build_pod(workload, workload.node(&captures), kind, plan.workers);
+            mesh.pods.insert(workload.name, pod);
+            let captured = Snapshot::read(&captures.join(workload.capture)).expect("a capture");
+            mesh.control
+                .serve(workload.name, captured.map(|any| plan.load(any)));
         }
         if let Some(file) = plan.recording {
             let recording = Recording::read(&plan.scenario.folder().join(file)).expect("a recording");
@@ -152,21 +155,15 @@ impl Mesh {
         mesh
     }
 
-    fn build_pod(
-        &self,
-        scenario: Scenario,
-        name: &'static str,
-        octet: u8,
-        version: &'static str,
-        kind: Kind,
-        workers: u32,
-    ) -> Pod {
-        let address = Ipv4Addr::new(10, 20, 0, octet);
+    fn build_pod(&self, workload: Workload, node: Value, kind: Kind, workers: u32) -> Pod {
+        let Workload {
+            name, version, ports, ..
+        } = workload;
+        let address = workload.address();
         let namespace = self.network.pod(name, address);
         program_nat(&namespace);
         let folder = self.folder.path().join(name);
         fs::create_dir(&folder).expect("a folder");
-        let node = node(&scenario.folder().join(name));
         let metadata = |key: &str| {
             node["metadata"][key]
                 .as_str()
@@ -201,6 +198,7 @@ impl Mesh {
             proxy: None,
             app: None,
             version,
+            ports,
             workers,
             folder,
         }
@@ -229,9 +227,10 @@ impl Mesh {
     /// Starts the application of a pod that has one.
     pub fn start_app(&mut self, name: &str) {
         let pod = self.pod_mut(name);
-        if !pod.version.is_empty() {
+        if !pod.ports.is_empty() {
             let mut command = pod.namespace.command(APP_UID, &tools::own("e2e-app"));
-            command.args(["0.0.0.0:9999", pod.version]);
+            command.arg(pod.version);
+            command.args(pod.ports.iter().map(|port| format!("0.0.0.0:{port}")));
             pod.app = Some(Process::start(command, "app", &pod.folder));
         }
     }
@@ -296,6 +295,15 @@ impl Mesh {
     /// As [`http::send`].
     pub fn request(&self, request: &Request) -> io::Result<Response> {
         http::send(&self.pod("front").namespace, BILL, request)
+    }
+
+    /// Sends one request from a pod to `address`.
+    ///
+    /// # Panics
+    /// When there is no response.
+    pub fn send(&self, pod: &str, address: SocketAddr, request: &Request) -> Response {
+        http::send(&self.pod(pod).namespace, address, request)
+            .unwrap_or_else(|error| panic!("{} {}: {error}", request.method, request.target))
     }
 
     /// `GET target` from front to bill-service.
@@ -415,15 +423,6 @@ impl Drop for Mesh {
         }
         self.control.stop();
     }
-}
-
-/// The node of a capture.
-pub fn node(capture: &Path) -> Value {
-    let path = capture.join("node.json");
-    let text = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut json: Value =
-        serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    json["node"].take()
 }
 
 fn program_nat(namespace: &Namespace) {

@@ -2,12 +2,14 @@
 //!
 //! `GET /` and any other path: 200 and JSON `{version, method, path, headers: [[name, value], …], peer, connection, body}`.
 //! `/status/NNN` answers with that status, `/slow?ms=N` late, `/big?bytes=N` with that many bytes. `/reset` resets the
-//! connection before an answer, `/close` closes it, `/half` closes it inside the body.
+//! connection before an answer, `/close` closes it, `/half` closes it inside the body. `/flaky?fails=N&key=K&ms=N` answers 503,
+//! and late, to the first N requests with that key.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -21,6 +23,8 @@ const MAX_ECHO_BYTES: usize = 64 * 1024;
 const MAX_BIG_BYTES: usize = 64 * 1024 * 1024;
 /// Time that `/slow` waits at most.
 const MAX_SLOW: Duration = Duration::from_secs(60);
+/// Keys of `/flaky` that are remembered; with one more, all are forgotten.
+const MAX_KEYS: usize = 10_000;
 
 /// Serves connections of `listener` as `version`, until the task is dropped.
 ///
@@ -29,6 +33,7 @@ const MAX_SLOW: Duration = Duration::from_secs(60);
 pub async fn serve(listener: TcpListener, version: &str) -> io::Result<()> {
     let version: Arc<str> = version.into();
     let connections = AtomicU64::new(0);
+    let asked = Asked::default();
     loop {
         let (stream, peer) = listener.accept().await?;
         let connection = connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -38,16 +43,21 @@ pub async fn serve(listener: TcpListener, version: &str) -> io::Result<()> {
                 version: Arc::clone(&version),
                 peer,
                 connection,
+                asked: asked.clone(),
             },
         ));
     }
 }
+
+/// How often `/flaky` was asked, by key.
+type Asked = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// Where a request arrived.
 struct Place {
     version: Arc<str>,
     peer: SocketAddr,
     connection: u64,
+    asked: Asked,
 }
 
 /// How a request is answered.
@@ -124,9 +134,15 @@ async fn answer(place: &Place, head: &Head, body: &[u8]) -> Answer {
         }
         _ => {}
     }
-    let status = path
-        .strip_prefix("/status/")
-        .and_then(|status| status.parse().ok());
+    let status = match path {
+        "/flaky" if ask_again(place, query) <= number(query, "fails") => {
+            tokio::time::sleep(Duration::from_millis(number(query, "ms")).min(MAX_SLOW)).await;
+            Some(503)
+        }
+        _ => path
+            .strip_prefix("/status/")
+            .and_then(|status| status.parse().ok()),
+    };
     let status = status
         .filter(|status| (200..=599).contains(status))
         .unwrap_or(200);
@@ -169,12 +185,26 @@ fn response(status: u16, content_type: &str, body: &[u8], is_head: bool) -> Vec<
     wire
 }
 
+/// The how-manieth time it is that this key is asked for, from 1.
+fn ask_again(place: &Place, query: &str) -> u64 {
+    let mut asked = place.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    if asked.len() >= MAX_KEYS {
+        asked.clear();
+    }
+    let times = asked.entry(value(query, "key").to_owned()).or_default();
+    *times += 1;
+    *times
+}
+
 fn number(query: &str, name: &str) -> u64 {
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    value(query, name).parse().unwrap_or(0)
+}
+
+fn value<'a>(query: &'a str, name: &str) -> &'a str {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs
-        .filter(|(key, _)| *key == name)
-        .find_map(|(_, value)| value.parse().ok())
-        .unwrap_or(0)
+        .find_map(|(key, value)| (key == name).then_some(value))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -231,6 +261,10 @@ mod tests {
             &["\r\n\r\nxxxxxxx"],
         )
         .await;
+        for (fails, status) in [(0, "HTTP/1.1 200"), (1, "HTTP/1.1 503")] {
+            let request = format!("GET /flaky?key=a&fails={fails} HTTP/1.1\r\nConnection: close\r\n\r\n");
+            check(&request, &[status]).await;
+        }
         check("GET /close HTTP/1.1\r\n\r\n", &[]).await;
         check("GET /reset HTTP/1.1\r\n\r\n", &["connection reset"]).await;
         check("GET /half HTTP/1.1\r\n\r\n", &["content-length: 100", "half"]).await;

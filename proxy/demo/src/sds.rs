@@ -1,4 +1,4 @@
-//! Workload secrets over a Unix socket, as the Istio agent serves them: `default` and `ROOTCA`, state-of-the-world SDS.
+//! Workload secrets over a Unix socket, as the Istio agent serves them: `default`, `ROOTCA` and the system's roots, state-of-the-world SDS.
 //!
 //! Source: istio.io/istio security/pkg/nodeagent/sds/sdsservice.go; names in pkg/security/security.go.
 
@@ -34,6 +34,8 @@ use crate::ca::KeyCert;
 pub const WORKLOAD: &str = "default";
 /// Name of the secret with the roots that a workload trusts.
 pub const ROOTS: &str = "ROOTCA";
+/// Name of the secret with the roots of the system, which here are the workload's: that of a destination rule's `SIMPLE` TLS.
+pub const SYSTEM_ROOTS: &str = "file-root:system";
 
 const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// Refusals that are kept for [`SecretServer::refusals`].
@@ -207,7 +209,7 @@ fn body(secrets: &Secrets, name: &str) -> Option<secret::Type> {
                 ..Default::default()
             })
         }),
-        ROOTS => Some(secret::Type::ValidationContext(CertificateValidationContext {
+        ROOTS | SYSTEM_ROOTS => Some(secret::Type::ValidationContext(CertificateValidationContext {
             trusted_ca: inline(&secrets.roots),
             ..Default::default()
         })),
@@ -245,7 +247,7 @@ mod tests {
             workload: None,
             ..with.clone()
         };
-        check(&with, &[WORKLOAD, ROOTS], 2);
+        check(&with, &[WORKLOAD, ROOTS, SYSTEM_ROOTS], 3);
         check(&with, &["kubernetes://x"], 0);
         check(&without, &[WORKLOAD], 0);
         check(&without, &[WORKLOAD, ROOTS], 1);
