@@ -365,8 +365,13 @@ impl http_body::Body for Body {
             frame = None;
         }
         this.finished = matches!(frame, None | Some(Err(_)));
-        // The last byte of a known length is an end that nobody has to ask for.
-        if !this.finished && matches!(&this.source, Source::Incoming(incoming) if incoming.ended) {
+        // The last byte of a known length, or a frame that ends the stream, is an end that nobody has to ask for.
+        let is_last = match &this.source {
+            Source::Incoming(incoming) => incoming.ended,
+            Source::H2(stream, _) => stream.is_end_stream(),
+            _ => false,
+        };
+        if !this.finished && is_last {
             this.observers.iter().for_each(|observer| observer.end());
             this.finished = true;
         }
