@@ -13,7 +13,7 @@ use crate::repo::{self, SourceFile};
 /// The modules of `proxy/src`, from the one that knows least to the one that knows most. A module may name those of its
 /// own row and of the rows before it.
 const ROWS: &[&[&str]] = &[
-    &["time", "worker", "drain"],
+    &["time", "pace", "worker", "drain"],
     &["stats", "net"],
     &["telemetry"],
     &["tls"],
