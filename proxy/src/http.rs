@@ -18,4 +18,5 @@ pub(crate) mod router;
 pub(crate) mod scoped_routes;
 pub(crate) mod stream;
 mod upgrade;
+mod url;
 mod xfcc;

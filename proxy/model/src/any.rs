@@ -51,6 +51,14 @@ pub(crate) mod types {
         "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig";
     pub(crate) const SAFE_CROSS_SCHEME: &str =
         "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig";
+    pub(crate) const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
+    pub(crate) const BUFFER: &str = "envoy.extensions.filters.http.buffer.v3.Buffer";
+    pub(crate) const BUFFER_PER_ROUTE: &str = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute";
+    pub(crate) const HEADER_MUTATION: &str =
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+    pub(crate) const HEADER_MUTATION_PER_ROUTE: &str =
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute";
+    pub(crate) const CSRF: &str = "envoy.extensions.filters.http.csrf.v3.CsrfPolicy";
     pub(crate) const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
     pub(crate) const ORIGINAL_DST: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
     pub(crate) const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";

@@ -17,7 +17,7 @@ const GATEWAY: Builder = Never("Istio sets it at gateways only");
 const RARE: Builder = Never("Istio does not send it");
 
 /// Message types by name, in alphabetical order.
-pub(crate) const EXTENSIONS: [(&str, Builder); 56] = [
+pub(crate) const EXTENSIONS: [(&str, Builder); 52] = [
     (
         "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
         RARE,
@@ -34,7 +34,6 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 56] = [
         "envoy.extensions.filters.http.basic_auth.v3.BasicAuth",
         Issue("security"),
     ),
-    ("envoy.extensions.filters.http.buffer.v3.Buffer", Issue("traffic")),
     ("envoy.extensions.filters.http.cache.v3.CacheConfig", RARE),
     ("envoy.extensions.filters.http.composite.v3.Composite", RARE),
     (
@@ -48,10 +47,6 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 56] = [
     (
         "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
         GATEWAY,
-    ),
-    (
-        "envoy.extensions.filters.http.csrf.v3.CsrfPolicy",
-        Issue("security"),
     ),
     (
         "envoy.extensions.filters.http.custom_response.v3.CustomResponse",
@@ -86,15 +81,7 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 56] = [
         Issue("extensions"),
     ),
     (
-        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-        Issue("traffic"),
-    ),
-    (
         "envoy.extensions.filters.http.header_to_metadata.v3.Config",
-        Issue("traffic"),
-    ),
-    (
-        "envoy.extensions.filters.http.health_check.v3.HealthCheck",
         Issue("traffic"),
     ),
     ("envoy.extensions.filters.http.ip_tagging.v3.IPTagging", RARE),

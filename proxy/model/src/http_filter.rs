@@ -1,10 +1,14 @@
 //! HTTP filters, one file each. Filters are positional: names repeat under Istio.
 pub mod alpn;
+pub mod buffer;
 pub mod cors;
+pub mod csrf;
 pub mod discovered;
 pub mod ext_authz;
 pub mod fault;
 pub mod grpc_stats;
+pub mod header_mutation;
+pub mod health_check;
 pub mod jwt_authn;
 pub mod local_ratelimit;
 pub mod peer_metadata;
@@ -38,6 +42,14 @@ pub enum HttpFilter {
     Fault(Box<fault::Fault>),
     /// CORS; the policies are the routes'.
     Cors(cors::Cors),
+    /// Health checks that are answered here.
+    HealthCheck(Box<health_check::HealthCheck>),
+    /// Requests go on when they are whole.
+    Buffer(buffer::RequestBuffer),
+    /// Headers and query parameters change.
+    HeaderMutation(Box<header_mutation::HeaderMutation>),
+    /// Requests that change something come from where they go to.
+    Csrf(Box<csrf::CsrfPolicy>),
     /// At most so many requests.
     LocalRateLimit(Box<local_ratelimit::LocalRateLimit>),
     /// Requests of one session go to one host.
@@ -69,13 +81,17 @@ enum Filter {
     Off,
 }
 
-const HTTP_FILTERS: [&str; 10] = [
+const HTTP_FILTERS: [&str; 14] = [
     types::ROUTER,
     types::PEER_METADATA,
     types::GRPC_STATS,
     types::ALPN,
     types::FAULT,
     types::CORS,
+    types::HEALTH_CHECK,
+    types::BUFFER,
+    types::CSRF,
+    types::HEADER_MUTATION,
     types::LOCAL_RATE_LIMIT,
     types::STATEFUL_SESSION,
     types::GRPC_WEB,
@@ -166,6 +182,15 @@ impl HttpFilter {
             types::FAULT => HttpFilter::Fault(Box::new(fault::Fault::from_proto(at, config.message(at)?)?)),
             types::LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Box::new(
                 local_ratelimit::LocalRateLimit::from_proto(at, config.message(at)?)?,
+            )),
+            types::HEALTH_CHECK => HttpFilter::HealthCheck(Box::new(health_check::HealthCheck::from_proto(
+                at,
+                config.message(at)?,
+            )?)),
+            types::BUFFER => HttpFilter::Buffer(buffer::RequestBuffer::from_proto(at, config.message(at)?)?),
+            types::CSRF => HttpFilter::Csrf(Box::new(csrf::CsrfPolicy::from_proto(at, config.message(at)?)?)),
+            types::HEADER_MUTATION => HttpFilter::HeaderMutation(Box::new(
+                header_mutation::HeaderMutation::from_proto(at, config.message(at)?)?,
             )),
             types::CORS => HttpFilter::Cors(cors::Cors::from_proto(config.message(at)?)),
             types::STATEFUL_SESSION => {

@@ -8,6 +8,8 @@ use crate::metadata::{Struct, Value};
 pub struct Node {
     /// `sidecar~<ip>~<pod>.<ns>~<ns>.svc.<domain>` under Istio.
     pub id: String,
+    /// What it is one of: under Istio `<app>.<namespace>`.
+    pub cluster: String,
     /// Where this proxy runs.
     pub locality: Locality,
     /// Everything istiod wants to know (`ISTIO_VERSION`, `LABELS`, …).

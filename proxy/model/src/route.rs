@@ -6,7 +6,7 @@ mod internal_redirect;
 mod policy;
 mod rewrite;
 
-pub(crate) use headers::additions as header_additions;
+pub(crate) use headers::{addition as header_addition, additions as header_additions, header_name};
 
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub struct VirtualHost {
     pub headers: HeaderMutations,
     /// Used by routes that have none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Used by routes that have none.
+    pub hedge_policy: Option<HedgePolicy>,
     /// What requests are to rate limits.
     pub rate_limits: Vec<RateLimit>,
     /// For CORS filters without settings.
@@ -199,6 +201,8 @@ pub enum PathRewrite {
     Prefix(String),
     /// In place of every match.
     Regex(RegexRewrite),
+    /// What a format string makes takes the place of the path, unless it is empty.
+    Format(Vec<FormatPart>),
 }
 
 /// An expression and what takes the place of every match.
@@ -232,10 +236,14 @@ pub struct Forward {
     pub subset_labels: Struct,
     /// Retries; `None`: the virtual host's, else none.
     pub retry_policy: Option<RetryPolicy>,
+    /// Requests that are sent again while the first is waited for; `None`: the virtual host's, else none.
+    pub hedge_policy: Option<HedgePolicy>,
     /// Replaces the matched prefix.
     pub prefix_rewrite: Option<String>,
     /// Replaces what matches in the path.
     pub regex_rewrite: Option<RegexRewrite>,
+    /// Replaces the path by what a format string makes, unless that is empty.
+    pub path_format: Option<Vec<FormatPart>>,
     /// Replaces `:authority`.
     pub host_rewrite: Option<HostRewrite>,
     /// What `:authority` was before goes upstream as `x-forwarded-host`.
@@ -296,6 +304,8 @@ pub enum HostRewrite {
     Header(String),
     /// What an expression makes of the path does.
     PathRegex(RegexRewrite),
+    /// What a format string makes does, unless it is empty.
+    Format(Vec<FormatPart>),
 }
 
 /// One part of a request's hash.
@@ -428,6 +438,13 @@ pub struct RetryPolicy {
     pub reset_headers: Vec<ResetHeader>,
     /// A longer wait in one of [`Self::reset_headers`] is passed over; Envoy's default 300 s.
     pub reset_max: Duration,
+}
+
+/// When a request is sent again while the first is still waited for. Source: route_components.proto `HedgePolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HedgePolicy {
+    /// When `per_try_timeout` passes: whoever answers well first wins.
+    pub on_per_try_timeout: bool,
 }
 
 /// A response header that says when the next attempt may come. Source: route_components.proto `RetryPolicy.ResetHeader`.

@@ -7,6 +7,7 @@ mod made;
 mod pace;
 mod replay;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -240,6 +241,29 @@ impl Body {
         Self::new(Source::Paced(Box::new(Pace::new(self, bytes_per_second))))
     }
 
+    /// Reads all of it, if it has at most so many bytes.
+    pub(crate) async fn gather(mut self, max_bytes: usize) -> Gathered {
+        let mut chunks = VecDeque::new();
+        let (mut bytes, mut trailers) = (0, None);
+        while let Some(frame) = self.frame().await {
+            let Ok(frame) = frame else {
+                return Gathered::Broken;
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    bytes += data.len();
+                    if bytes > max_bytes {
+                        return Gathered::TooLarge;
+                    }
+                    chunks.push_back(data);
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        let body = ReplaySource::whole(chunks, trailers).attempt();
+        Gathered::Whole { body, bytes }
+    }
+
     /// Next frame, `None` at the end.
     pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(self), cx)).await
@@ -263,6 +287,22 @@ impl Body {
             Source::Made(made) => made.poll(cx),
         }
     }
+}
+
+/// What came of reading a body to its end.
+#[derive(Debug)]
+pub(crate) enum Gathered {
+    /// All of it.
+    Whole {
+        /// The same body.
+        body: Body,
+        /// Of its data.
+        bytes: usize,
+    },
+    /// It has more bytes than it may.
+    TooLarge,
+    /// It has no end.
+    Broken,
 }
 
 /// Asks all observers whether the body has to end here; if so, all of them hear of it.

@@ -227,6 +227,7 @@ impl Builder<'_> {
             local_peers: &self.shared.local_peers,
             istio: &self.shared.istio,
             registry: &self.shared.registry,
+            clusters: &self.shared.clusters,
         };
         let manager = ConnectionManager::new(config.clone(), parts).map_err(Box::new)?;
         let manager = Arc::new(manager);

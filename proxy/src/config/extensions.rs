@@ -196,6 +196,7 @@ impl Extensions {
             local_peers: &shared.local_peers,
             istio: &shared.istio,
             registry: &shared.registry,
+            clusters: &shared.clusters,
         };
         let mut followers = std::mem::take(&mut self.followers);
         followers.retain_mut(|follower| {

@@ -4,8 +4,12 @@
 //! nothing with heads is not in the chain. What routes say about filters is in [`Settings`]; a filter may be off for a route, and one that
 //! starts disabled is on where a route has settings for it. Source: Envoy `FilterManager`, `Http::Utility::resolveMostSpecificPerFilterConfig`.
 mod alpn;
+mod buffer;
 mod cors;
+mod csrf;
 mod fault;
+mod header_mutation;
+mod health_check;
 mod local_ratelimit;
 mod missing;
 mod peer_metadata;
@@ -17,6 +21,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue};
 use outrigger_model::fraction::Fraction;
 use outrigger_model::http_filter::{HttpFilter, PlacedFilter};
 use smallvec::SmallVec;
@@ -33,6 +38,7 @@ use crate::codec::{RequestHead, ResponseHead};
 use crate::stats::{Counter, Gauge, Registry};
 use crate::telemetry::peer::{LocalPeers, Peer};
 use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster_table::ClusterTable;
 use crate::upstream::connect::AlpnOverride;
 
 /// What a filter does. All of it is optional.
@@ -60,6 +66,8 @@ pub(super) type Wait = Pin<Box<dyn Future<Output = Resume>>>;
 pub(super) enum Resume {
     /// The next filter's turn.
     Continue,
+    /// The same, with one more header.
+    With(HeaderName, HeaderValue),
     /// This is the answer.
     Reply(Box<LocalReply>),
 }
@@ -89,6 +97,8 @@ struct Encoding<'a> {
     stream: &'a Stream,
     head: &'a mut ResponseHead,
     state: &'a mut FilterState,
+    /// The route's settings for this filter.
+    config: Option<&'a RouteConfig>,
     place: usize,
 }
 
@@ -144,13 +154,19 @@ pub(crate) struct FilterState {
     sessions: Vec<(usize, stateful_session::ActiveSession)>,
     /// The host of its session.
     pub(super) session_host: Option<SessionHost>,
+    /// Who saw a health check; a bit for each place in the chain.
+    health_checks: u64,
     /// How fast the response's body may be.
     pub(super) response_bytes_per_second: Option<u64>,
 }
 
 /// The filters of a connection manager before the router.
 #[derive(Debug)]
-pub(crate) struct FilterChain(Box<[Placed]>);
+pub(crate) struct FilterChain {
+    placed: Box<[Placed]>,
+    /// One of them looks at bodies of requests.
+    pub(super) reads_bodies: bool,
+}
 
 #[derive(Debug)]
 struct Placed {
@@ -168,6 +184,7 @@ pub(super) struct Scope<'a> {
     /// `http.<stat_prefix>.`.
     pub(super) prefix: String,
     pub(super) local_peers: &'a LocalPeers,
+    pub(super) clusters: &'a Arc<ClusterTable>,
 }
 
 impl Scope<'_> {
@@ -190,7 +207,7 @@ impl Earlier<'_> {
     /// The filter at this place, if it was the same: it keeps its tokens, and requests that it counts.
     fn same(&self, index: usize, config: &PlacedFilter) -> Option<Arc<dyn Filter>> {
         self.configs.get(index).filter(|earlier| *earlier == config)?;
-        let placed = self.chain.0.iter().find(|placed| placed.index == index)?;
+        let placed = self.chain.placed.iter().find(|placed| placed.index == index)?;
         Some(placed.filter.clone())
     }
 }
@@ -203,6 +220,10 @@ fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Arc<dyn Filter
         }
         HttpFilter::Alpn(config) => Arc::new(alpn::AlpnFilter::new(config)),
         HttpFilter::Fault(config) => Arc::new(fault::FaultFilter::new(config, scope)?),
+        HttpFilter::HealthCheck(config) => Arc::new(health_check::HealthCheckFilter::new(config, scope)?),
+        HttpFilter::Buffer(config) => Arc::new(buffer::BufferFilter::new(config)),
+        HttpFilter::Csrf(config) => Arc::new(csrf::CsrfFilter::new(config, scope)?),
+        HttpFilter::HeaderMutation(config) => Arc::new(header_mutation::HeaderMutationFilter::new(config)?),
         HttpFilter::Cors(_) => Arc::new(cors::Cors::new(scope)),
         HttpFilter::LocalRateLimit(config) => Arc::new(local_ratelimit::LocalRateLimitFilter::new(
             config,
@@ -242,7 +263,12 @@ impl FilterChain {
                 });
             }
         }
-        Ok(Self(chain.into()))
+        Ok(Self {
+            placed: chain.into(),
+            reads_bodies: configs
+                .iter()
+                .any(|config| matches!(config.filter, HttpFilter::Buffer(_) | HttpFilter::HealthCheck(_))),
+        })
     }
 
     /// The filters that are on for a request, with the route's settings for each.
@@ -250,7 +276,7 @@ impl FilterChain {
         &'a self,
         settings: &'a Settings,
     ) -> impl DoubleEndedIterator<Item = (usize, &'a dyn Filter, Option<&'a RouteConfig>)> {
-        self.0.iter().enumerate().filter_map(|(place, placed)| {
+        self.placed.iter().enumerate().filter_map(|(place, placed)| {
             let (is_disabled, config) = match settings.of(&placed.name) {
                 None => (placed.starts_disabled, None),
                 Some(found) => (found.is_disabled, found.config),
@@ -271,6 +297,10 @@ impl FilterChain {
                 Decode::Reply(reply) => return Err(*reply),
                 Decode::Wait(wait) => match request.stream.limits.within(wait).await {
                     Ok(Resume::Continue) => request.stream.limits.waited(),
+                    Ok(Resume::With(name, value)) => {
+                        request.head.headers.insert(name, value);
+                        request.stream.limits.waited();
+                    }
                     Ok(Resume::Reply(reply)) => return Err(*reply),
                     Err(limit) => return Err(request.stream.limit_reached(limit)),
                 },
@@ -287,11 +317,12 @@ impl FilterChain {
         state: &mut FilterState,
         settings: &Settings,
     ) {
-        for (place, filter, _) in self.active(settings).rev() {
+        for (place, filter, config) in self.active(settings).rev() {
             filter.encode(&mut Encoding {
                 stream,
                 head,
                 state,
+                config,
                 place,
             });
         }

@@ -4,9 +4,11 @@
 //! removals first; then all values are made from the headers as they are; then those that overwrite are put in, then those that are added.
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrigger_model::access_log::FormatPart;
+use outrigger_model::http_filter::header_mutation::HeaderStep;
 use outrigger_model::route::{AppendAction, HeaderAddition, HeaderMutations};
 use smallvec::SmallVec;
 
+use super::matcher::StringMatcher;
 use super::stream::view;
 use crate::codec::{RequestHead, ResponseHead};
 use crate::telemetry::format::{Entry, LineFormat};
@@ -53,6 +55,73 @@ struct Addition {
 enum Value {
     Literal(HeaderValue),
     Format(LineFormat),
+}
+
+/// One change after the other, each made of what those before it left. Source: Envoy `HeaderMutations::evaluateHeaders`.
+#[derive(Debug)]
+pub(super) enum Step {
+    Remove(HeaderName),
+    RemoveMatching(StringMatcher),
+    Add(Box<StepAddition>),
+}
+
+/// A header that a step adds.
+#[derive(Debug)]
+pub(super) struct StepAddition(Addition);
+
+impl Step {
+    /// `None`: it would change nothing.
+    ///
+    /// # Errors
+    /// A regular expression does not compile.
+    pub(super) fn new(config: &HeaderStep) -> Result<Option<Self>, regex::Error> {
+        Ok(match config {
+            HeaderStep::Remove(name) => HeaderName::try_from(name.as_str()).ok().map(Self::Remove),
+            HeaderStep::RemoveMatching(matcher) => Some(Self::RemoveMatching(StringMatcher::new(matcher)?)),
+            HeaderStep::Add(addition) => {
+                Addition::new(addition).map(|addition| Self::Add(Box::new(StepAddition(addition))))
+            }
+        })
+    }
+
+    /// The value of the header to add; `None`: none is added.
+    pub(super) fn value<'e>(
+        &self,
+        has: impl Fn(&HeaderName) -> bool,
+        entry: impl FnOnce() -> Entry<'e>,
+    ) -> Option<HeaderValue> {
+        let Self::Add(addition) = self else { return None };
+        let addition = &addition.0;
+        let is_wanted = match addition.action {
+            AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
+            AppendAction::AddIfAbsent => !has(&addition.name),
+            AppendAction::OverwriteIfExists => has(&addition.name),
+        };
+        is_wanted.then(|| addition.value(&entry())).flatten()
+    }
+
+    /// Makes the change, with the value from before.
+    pub(super) fn apply(&self, value: Option<HeaderValue>, headers: &mut HeaderMap) {
+        match self {
+            Self::Remove(name) => drop(headers.remove(name)),
+            Self::RemoveMatching(matcher) => {
+                let names = headers
+                    .keys()
+                    .filter(|name| matcher.matches(name.as_str().as_bytes()));
+                for name in names.cloned().collect::<Vec<_>>() {
+                    headers.remove(name);
+                }
+            }
+            Self::Add(addition) => {
+                let Some(value) = value else { return };
+                let addition = &addition.0;
+                match addition.overwrites() {
+                    true => drop(headers.insert(addition.name.clone(), value)),
+                    false => append(headers, &addition.name, value),
+                }
+            }
+        }
+    }
 }
 
 /// Values that are made and not yet put in.

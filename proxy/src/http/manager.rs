@@ -20,6 +20,7 @@ use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
 use crate::telemetry::peer::LocalPeers;
+use crate::upstream::cluster_table::ClusterTable;
 
 /// Runtime of `HttpConnectionManager`. Immutable; shared by all workers.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ pub(crate) struct ManagerStats {
     pub(crate) downstream_rq_rx_reset: Counter,
     pub(crate) downstream_rq_response_before_rq_complete: Counter,
     pub(crate) downstream_rq_idle_timeout: Counter,
+    pub(crate) downstream_rq_too_large: Counter,
     pub(crate) downstream_rq_max_duration_reached: Counter,
     pub(crate) downstream_cx_upgrades_total: Counter,
     pub(crate) downstream_cx_upgrades_active: Gauge,
@@ -100,6 +102,7 @@ impl ManagerStats {
             downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
             downstream_rq_response_before_rq_complete: counter("downstream_rq_response_before_rq_complete"),
             downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
+            downstream_rq_too_large: counter("downstream_rq_too_large"),
             downstream_rq_max_duration_reached: counter("downstream_rq_max_duration_reached"),
             downstream_cx_upgrades_total: counter("downstream_cx_upgrades_total"),
             downstream_cx_upgrades_active: gauge("downstream_cx_upgrades_active"),
@@ -129,6 +132,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) istio: &'a Arc<IstioMetrics>,
     /// Where counters are registered.
     pub(crate) registry: &'a Registry,
+    /// All clusters.
+    pub(crate) clusters: &'a Arc<ClusterTable>,
 }
 
 /// What filters are made from besides their configuration.
@@ -139,6 +144,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) istio: &'a Arc<IstioMetrics>,
     /// Where counters are registered.
     pub(crate) registry: &'a Registry,
+    /// All clusters.
+    pub(crate) clusters: &'a Arc<ClusterTable>,
 }
 
 /// All filters of a list.
@@ -160,6 +167,7 @@ impl Filters {
             registry: surroundings.registry,
             prefix: format!("http.{stat_prefix}."),
             local_peers: surroundings.local_peers,
+            clusters: surroundings.clusters,
         };
         let istio_stats = configs.iter().filter_map(|placed| match &placed.filter {
             HttpFilter::IstioStats(stats) => Some(IstioStats::new(stats, direction, surroundings.istio)),
@@ -187,6 +195,7 @@ impl ConnectionManager {
             local_peers: parts.local_peers,
             istio: parts.istio,
             registry: parts.registry,
+            clusters: parts.clusters,
         };
         let configs = parts.discovered.unwrap_or(&config.filters);
         let filters = Filters::new(configs, &config.stat_prefix, parts.direction, &surroundings, None)?;

@@ -9,19 +9,22 @@ use outrigger_model::route as model;
 use super::local_reply::LocalReply;
 use crate::codec::RequestHead;
 
-/// What a redirect answers. The route has rewritten the path of `request` before, if it was to.
-pub(super) fn reply(config: &model::Redirect, request: &RequestHead) -> LocalReply {
+/// What a redirect answers. The route has rewritten the path of `request` before, if it was to; `made` is what it made of the request
+/// instead.
+pub(super) fn reply(config: &model::Redirect, made: Option<&str>, request: &RequestHead) -> LocalReply {
     // One of five numbers, all valid.
     let status = StatusCode::from_u16(config.status).unwrap_or(StatusCode::FOUND);
     let mut reply = LocalReply::new(status, None, "direct_response", "");
-    reply.headers.extend(location(status, Some(config), request));
+    reply
+        .headers
+        .extend(location(status, Some((config, made)), request));
     reply
 }
 
 /// The header of a response that has one: 201 and 3xx.
 pub(super) fn location(
     status: StatusCode,
-    config: Option<&model::Redirect>,
+    config: Option<(&model::Redirect, Option<&str>)>,
     request: &RequestHead,
 ) -> Option<(http::HeaderName, HeaderValue)> {
     // As Envoy: what has no path leads nowhere.
@@ -32,7 +35,8 @@ pub(super) fn location(
     Some((LOCATION, HeaderValue::from_str(&uri).ok()?))
 }
 
-fn uri(config: Option<&model::Redirect>, request: &RequestHead) -> Option<String> {
+fn uri(config: Option<(&model::Redirect, Option<&str>)>, request: &RequestHead) -> Option<String> {
+    let (config, made) = config.unzip();
     let scheme = config
         .and_then(|config| config.scheme.as_deref())
         .unwrap_or(request.scheme);
@@ -41,7 +45,7 @@ fn uri(config: Option<&model::Redirect>, request: &RequestHead) -> Option<String
         Some(host) => host,
         None => own_host(request, scheme, port.is_some())?,
     };
-    let path = path(config, request.path.as_str());
+    let path = path(config, made.flatten(), request.path.as_str());
     Some(match port {
         Some(port) => format!("{scheme}://{host}:{port}{path}"),
         None => format!("{scheme}://{host}{path}"),
@@ -66,18 +70,22 @@ fn own_host<'r>(request: &'r RequestHead, scheme: &str, has_port: bool) -> Optio
     })
 }
 
-fn path<'a>(config: Option<&'a model::Redirect>, requested: &'a str) -> Cow<'a, str> {
+fn path<'a>(config: Option<&'a model::Redirect>, made: Option<&'a str>, requested: &'a str) -> Cow<'a, str> {
     let Some(config) = config else {
         return requested.into();
     };
-    let new = match &config.path {
+    let whole = match &config.path {
+        Some(model::PathRewrite::Whole(path)) => Some(path.as_str()),
+        _ => made,
+    };
+    let new = match whole {
         // A query of its own comes along whatever `strip_query` says.
-        Some(model::PathRewrite::Whole(path)) if path.contains('?') => return path.into(),
-        Some(model::PathRewrite::Whole(path)) => match requested.split_once('?') {
+        Some(path) if path.contains('?') => return path.into(),
+        Some(path) => match requested.split_once('?') {
             Some((_, query)) => format!("{path}?{query}").into(),
             None => Cow::from(path),
         },
-        Some(model::PathRewrite::Prefix(_) | model::PathRewrite::Regex(_)) | None => Cow::from(requested),
+        None => Cow::from(requested),
     };
     match (config.strip_query, new.find('?')) {
         (true, Some(query)) => new.get(..query).unwrap_or_default().to_owned().into(),
@@ -110,7 +118,7 @@ mod tests {
             headers: HeaderMap::new(),
             is_upgrade: false,
         };
-        let reply = reply(config, &request);
+        let reply = reply(config, None, &request);
         let (name, value) = reply.headers.first().unwrap();
         assert_eq!((name, value.to_str().unwrap()), (&LOCATION, expected));
     }

@@ -30,8 +30,11 @@ pub(crate) use self::retries::Retries;
 use super::filter::{Level, RouteLimits, Settings};
 use super::header_changes::HeaderChanges;
 use super::router::mirror::Mirror;
+use super::stream::view;
 use crate::codec::RequestHead;
 use crate::stats::Registry;
+use crate::telemetry::format::{Entry, LineFormat};
+use crate::telemetry::stream_info::StreamInfo;
 use crate::upstream::cluster_table::ClusterTable;
 
 /// The cell that listeners hold: route discovery swaps what is in it.
@@ -101,6 +104,8 @@ pub(crate) struct Route {
     pub(super) rate_limits: Option<Box<RateLimits>>,
     /// The retry policy of the route, else of its virtual host.
     pub(crate) retry: Option<Retries>,
+    /// An attempt that takes too long goes on beside the next one.
+    pub(super) hedges: bool,
 }
 
 /// How a route changes the path; the query stays.
@@ -110,6 +115,10 @@ enum Rewrite {
     Prefix(String),
     /// In place of every match.
     Regex(TextRegex, String),
+    /// In place of all of it, unless it comes out empty.
+    Format(LineFormat),
+    /// Where a redirect leads to; the request's own path stays.
+    Elsewhere(LineFormat),
 }
 
 /// The route asks for a path that is none.
@@ -289,17 +298,34 @@ impl Route {
             settings: Settings::merge(&levels),
             rate_limits: inherited.rate_limits(forward)?,
             retry,
+            hedges: forward
+                .and_then(|forward| forward.hedge_policy)
+                .or(host.hedge_policy)
+                .is_some_and(|policy| policy.on_per_try_timeout),
         })
+    }
+
+    /// The path that a redirect leads to, if it is made of the request; it may have a query.
+    pub(super) fn redirect_path(&self, head: &RequestHead, info: &StreamInfo) -> Option<String> {
+        let Some(Rewrite::Elsewhere(format)) = &self.rewrite else {
+            return None;
+        };
+        let path = formatted(format, head, info, LineFormat::write_value);
+        (!path.is_empty()).then_some(path)
     }
 
     /// The path after the route's rewrite, if it has one; the query stays.
     ///
     /// # Errors
     /// The rewrite makes something of it that no request may ask for.
-    pub(crate) fn rewritten_path(&self, head: &RequestHead) -> Result<Option<PathAndQuery>, InvalidPath> {
+    pub(crate) fn rewritten_path(
+        &self,
+        head: &RequestHead,
+        info: &StreamInfo,
+    ) -> Result<Option<PathAndQuery>, InvalidPath> {
         let whole = head.path.as_str();
         let path = match &self.rewrite {
-            None => return Ok(None),
+            None | Some(Rewrite::Elsewhere(_)) => return Ok(None),
             Some(_) if head.method == Method::CONNECT => return Ok(None),
             Some(Rewrite::Prefix(replacement)) => {
                 let matched = self.criteria.matched_bytes(head.path.path());
@@ -310,6 +336,14 @@ impl Route {
                 let query = whole.get(path.len()..).unwrap_or_default();
                 format!("{}{query}", regex.replace_all(path, substitution.as_str()))
             }
+            Some(Rewrite::Format(format)) => {
+                let made = formatted(format, head, info, LineFormat::write_value);
+                if made.is_empty() {
+                    return Ok(None);
+                }
+                let query = whole.get(head.path.path().len()..).unwrap_or_default();
+                format!("{made}{query}")
+            }
         };
         // A request line needs a path that begins with a slash; Envoy would send whatever comes out.
         match path.parse() {
@@ -317,6 +351,24 @@ impl Route {
             _ => Err(InvalidPath),
         }
     }
+}
+
+/// What a format string makes of a request.
+fn formatted(
+    format: &LineFormat,
+    head: &RequestHead,
+    info: &StreamInfo,
+    write: fn(&LineFormat, &Entry<'_>, &mut Vec<u8>),
+) -> String {
+    let entry = Entry {
+        info,
+        request: Some(view(head)),
+        response_headers: None,
+        trailers: None,
+    };
+    let mut made = Vec::new();
+    write(format, &entry, &mut made);
+    String::from_utf8_lossy(&made).into_owned()
 }
 
 fn whole_begins_with_slash(path: &PathAndQuery) -> bool {
@@ -335,11 +387,18 @@ impl Rewrite {
             model::RouteAction::Forward(forward) => match (&forward.prefix_rewrite, &forward.regex_rewrite) {
                 (Some(prefix), _) => Ok(Some(Self::Prefix(prefix.clone()))),
                 (None, Some(rewrite)) => regex(rewrite),
-                (None, None) => Ok(None),
+                (None, None) => Ok(forward
+                    .path_format
+                    .as_deref()
+                    .map(LineFormat::new)
+                    .map(Self::Format)),
             },
             model::RouteAction::Redirect(redirect) => match &redirect.path {
                 Some(model::PathRewrite::Prefix(prefix)) => Ok(Some(Self::Prefix(prefix.clone()))),
                 Some(model::PathRewrite::Regex(rewrite)) => regex(rewrite),
+                Some(model::PathRewrite::Format(format)) => {
+                    Ok(Some(Self::Elsewhere(LineFormat::new(format))))
+                }
                 Some(model::PathRewrite::Whole(_)) | None => Ok(None),
             },
             model::RouteAction::DirectResponse { .. } => Ok(None),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::stats::TagRules;
+use crate::telemetry::stream_info::ConnectionInfo;
 
 fn route(name: &str, path: PathMatch) -> model::Route {
     model::Route {
@@ -43,6 +44,7 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
         include_is_timeout_retry_header: false,
         headers: model::HeaderMutations::default(),
         retry_policy: None,
+        hedge_policy: None,
         filter_settings: Vec::new(),
         mirrors: Vec::new(),
         rate_limits: Vec::new(),
@@ -196,6 +198,7 @@ fn forward() -> model::Forward {
         retry_policy: None,
         prefix_rewrite: None,
         regex_rewrite: None,
+        path_format: None,
         host_rewrite: None,
         upgrades: Vec::new(),
         tunnel_end: None,
@@ -206,7 +209,14 @@ fn forward() -> model::Forward {
         hash_policies: Vec::new(),
         mirrors: Vec::new(),
         internal_redirects: None,
+        hedge_policy: None,
     }
+}
+
+fn info() -> StreamInfo {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let connection = ConnectionInfo::new(0, address, address);
+    StreamInfo::new(Arc::new(connection), None)
 }
 
 fn rewritten(
@@ -218,7 +228,9 @@ fn rewritten(
     route.action = RouteAction::Forward(Box::new(forward));
     let table = table(vec![host(&["*"], vec![route])], false);
     let head = head("a", requested);
-    let rewritten = found(&table, &head).expect("a route").rewritten_path(&head);
+    let rewritten = found(&table, &head)
+        .expect("a route")
+        .rewritten_path(&head, &info());
     rewritten.map(|path| path.map(|path| path.as_str().to_owned()))
 }
 

@@ -1,5 +1,6 @@
 //! Sends a request to its cluster: attempts, retries, timeouts. One call per stream.
 mod attempt;
+mod hedge;
 pub(super) mod internal_redirect;
 pub(super) mod mirror;
 mod retry;
@@ -16,6 +17,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
 use self::attempt::{Attempt, AttemptError, Attempted};
+use self::hedge::{Awaited, Hedged};
 use self::internal_redirect::Redirected;
 use self::retry::{RetryState, Verdict, Wait};
 use self::timeouts::Timeouts;
@@ -163,6 +165,8 @@ pub(super) async fn forward(
         timed_out: None,
         attempts: 0,
         retry_permit: None,
+        is_retry: false,
+        awaited: Awaited::default(),
     };
     let outcome = {
         // In place: it is some kilobytes, and would be moved with each call that takes it.
@@ -180,13 +184,13 @@ pub(super) async fn forward(
             Err(reply)
         }
         Err(limit) => {
-            if limit == Limit::Response {
-                cluster.stats.upstream_rq_timeout.inc();
-                exchange.tell_of_timeout();
-            }
             let reply = stream.limit_reached(limit);
             if limit == Limit::Response {
-                cluster.stats.response(reply.status);
+                exchange.tell_of_timeout();
+                for _ in 0..exchange.awaited.attempts.max(1) {
+                    cluster.stats.upstream_rq_timeout.inc();
+                    cluster.stats.response(reply.status);
+                }
             }
             Err(reply)
         }
@@ -207,6 +211,7 @@ pub(super) fn limit_duration(stream: &Stream, route: &Route, forward: &Forward, 
         &forward.config,
         route.retry.as_ref().map(|retries| &retries.policy),
         head,
+        route.hedges,
     );
     stream.limits.set_duration(timeouts.duration);
 }
@@ -217,6 +222,7 @@ pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, hea
         &forward.config,
         route.retry.as_ref().map(|retries| &retries.policy),
         head,
+        route.hedges,
     );
     stream.limits.set_response(timeouts.response);
     if upgrade::is_websocket(head) {
@@ -271,10 +277,18 @@ struct Exchange<'a> {
     timed_out: Option<bool>,
     attempts: u32,
     retry_permit: Option<Permit>,
+    /// The request was sent again, and no attempt since then was good enough.
+    is_retry: bool,
+    /// Of an exchange that hedges.
+    awaited: Awaited,
 }
 
 impl Exchange<'_> {
     async fn run(&mut self, source: Option<ReplaySource>) -> Result<(Response, Guards), LocalReply> {
+        if self.route.hedges {
+            // In a box: few routes do.
+            return Box::pin(Hedged::new(self, source).run()).await;
+        }
         loop {
             self.attempts += 1;
             let Some(host) = self.pick() else {
@@ -282,25 +296,7 @@ impl Exchange<'_> {
                 return Err(self.no_healthy_upstream());
             };
             self.tried.push(host.address);
-            let mut head = self.stream.request().clone();
-            let tells = !self.stream.manager.config.router.suppress_envoy_headers;
-            if self
-                .forward
-                .rewrite_host_to(&host.config.hostname, &mut head, tells)
-            {
-                *self.stream.picked_authority.borrow_mut() = Some(head.authority.clone());
-            }
-            if let Some(timed_out) = self.timed_out.filter(|_| self.route.tells_timeout_retry) {
-                let value = HeaderValue::from_static(if timed_out { "true" } else { "false" });
-                head.headers.insert(IS_TIMEOUT_RETRY, value);
-            }
-            if self.attempts > 1 && head.headers.contains_key(EXPECTED_TIMEOUT) {
-                self.shorten_expectation(&mut head);
-            }
-            if self.route.include_attempt_count {
-                head.headers
-                    .insert(ATTEMPT_COUNT, HeaderValue::from(self.attempts));
-            }
+            let head = self.head_for(&host);
             let mut guards = Guards::new(self.cluster, &host);
             let attempt = Attempt {
                 cluster: self.cluster,
@@ -312,6 +308,7 @@ impl Exchange<'_> {
                 per_try: self.per_try,
                 per_try_idle: self.per_try_idle,
                 tunnel_end: self.forward.config.tunnel_end,
+                goes_on: None,
             };
             let outcome = attempt.run(head, source.as_ref()).await;
             let timed_out = matches!(
@@ -331,7 +328,10 @@ impl Exchange<'_> {
             self.tell(&host, &outcome);
             match outcome {
                 Ok(attempted) => match self.judge_response(&attempted, source.as_ref()) {
-                    Verdict::Retry => drop((attempted, guards)),
+                    Verdict::Retry => {
+                        host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
+                        drop((attempted, guards));
+                    }
                     verdict => {
                         let Attempted { response, permit, .. } = attempted;
                         guards.request = Some(permit);
@@ -357,15 +357,46 @@ impl Exchange<'_> {
                 }
             }
             self.timed_out = Some(timed_out);
-            self.cluster.stats.upstream_rq_retry.inc();
-            let wait = self.retry.next_wait();
-            match wait {
-                Wait::None => {}
-                Wait::Exponential(_) => self.cluster.stats.upstream_rq_retry_backoff_exponential.inc(),
-                Wait::Told(_) => self.cluster.stats.upstream_rq_retry_backoff_ratelimited.inc(),
-            }
-            tokio::time::sleep(wait.duration()).await;
+            let wait = self.next_wait();
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Counts a retry; it comes after this time.
+    fn next_wait(&mut self) -> Duration {
+        let stats = &self.cluster.stats;
+        stats.upstream_rq_retry.inc();
+        let wait = self.retry.next_wait();
+        match wait {
+            Wait::None => {}
+            Wait::Exponential(_) => stats.upstream_rq_retry_backoff_exponential.inc(),
+            Wait::Told(_) => stats.upstream_rq_retry_backoff_ratelimited.inc(),
+        }
+        wait.duration()
+    }
+
+    /// The request as this attempt sends it.
+    fn head_for(&self, host: &Host) -> RequestHead {
+        let mut head = self.stream.request().clone();
+        let tells = !self.stream.manager.config.router.suppress_envoy_headers;
+        if self
+            .forward
+            .rewrite_host_to(&host.config.hostname, &mut head, tells)
+        {
+            *self.stream.picked_authority.borrow_mut() = Some(head.authority.clone());
+        }
+        if let Some(timed_out) = self.timed_out.filter(|_| self.route.tells_timeout_retry) {
+            let value = HeaderValue::from_static(if timed_out { "true" } else { "false" });
+            head.headers.insert(IS_TIMEOUT_RETRY, value);
+        }
+        if self.attempts > 1 && head.headers.contains_key(EXPECTED_TIMEOUT) {
+            self.shorten_expectation(&mut head);
+        }
+        if self.route.include_attempt_count {
+            head.headers
+                .insert(ATTEMPT_COUNT, HeaderValue::from(self.attempts));
+        }
+        head
     }
 
     /// More passes between client and upstream than a request and a response.
@@ -381,7 +412,8 @@ impl Exchange<'_> {
     fn shorten_expectation(&self, head: &mut RequestHead) {
         let left = self.stream.limits.response_left();
         let left = left.map(|left| left.max(Duration::from_millis(1)));
-        let Some(expected) = left.into_iter().chain(self.per_try).min() else {
+        let per_try = self.per_try.filter(|_| !self.route.hedges);
+        let Some(expected) = left.into_iter().chain(per_try).min() else {
             return;
         };
         let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
@@ -421,27 +453,37 @@ impl Exchange<'_> {
         if !self.cluster.learns() {
             return;
         }
-        let outcome = match outcome {
-            Ok(attempted) => {
-                let status = self.status_of(&attempted.response.head);
-                let is_failure = status >= 500 || status == 429;
-                self.cluster.answered(host, attempted.service_time, is_failure);
-                Outcome::Status(status)
-            }
-            Err(AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow)) => return,
-            Err(AttemptError::PerTryTimeout | AttemptError::PerTryIdle) => Outcome::TimedOut,
-            Err(_) => Outcome::ConnectFailed,
-        };
-        if !matches!(outcome, Outcome::Status(_)) {
-            self.cluster.answered(host, Duration::ZERO, true);
+        match outcome {
+            Ok(attempted) => self.tell_answer(host, attempted),
+            Err(error) => self.tell_error(host, error),
         }
+    }
+
+    fn tell_answer(&self, host: &Host, attempted: &Attempted) {
+        let status = self.status_of(&attempted.response.head);
+        let is_failure = status >= 500 || status == 429;
+        self.cluster.answered(host, attempted.service_time, is_failure);
+        self.cluster.outcome(host, Outcome::Status(status));
+    }
+
+    fn tell_error(&self, host: &Host, error: &AttemptError) {
+        let outcome = match error {
+            AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow) => return,
+            AttemptError::PerTryTimeout | AttemptError::PerTryIdle => Outcome::TimedOut,
+            _ => Outcome::ConnectFailed,
+        };
+        self.cluster.answered(host, Duration::ZERO, true);
         self.cluster.outcome(host, outcome);
     }
 
     /// The whole exchange took too long, and the host of the last attempt had not answered.
     fn tell_of_timeout(&self) {
         let hosts = self.cluster.hosts();
-        if let Some(host) = self.tried.last().and_then(|address| hosts.find(*address)) {
+        let late = match self.route.hedges {
+            true => self.awaited.untold.as_slice(),
+            false => self.tried.last().map(std::slice::from_ref).unwrap_or_default(),
+        };
+        for host in late.iter().filter_map(|address| hosts.find(*address)) {
             self.cluster.outcome(host, Outcome::TimedOut);
         }
     }
@@ -501,6 +543,11 @@ impl Exchange<'_> {
     /// A wanted retry also needs a whole request and room in the circuit breaker.
     fn allow(&mut self, verdict: Verdict, source: Option<&ReplaySource>) -> Verdict {
         match verdict {
+            // As Envoy: what is not sent again after a retry is its success, whatever it is.
+            Verdict::No if std::mem::take(&mut self.is_retry) => {
+                self.cluster.stats.upstream_rq_retry_success.inc();
+                Verdict::No
+            }
             Verdict::Retry if source.is_some_and(|source| !source.replayable()) => Verdict::No,
             Verdict::Retry => match self
                 .cluster
@@ -509,6 +556,7 @@ impl Exchange<'_> {
             {
                 Some(permit) => {
                     self.retry_permit = Some(permit);
+                    self.is_retry = true;
                     Verdict::Retry
                 }
                 None => {
@@ -524,17 +572,27 @@ impl Exchange<'_> {
         }
     }
 
+    /// The log says why there is no retry.
+    fn flag(&self, verdict: Verdict) {
+        let flag = match verdict {
+            Verdict::LimitExceeded => ResponseFlag::UpstreamRetryLimitExceeded,
+            Verdict::Overflow => ResponseFlag::UpstreamOverflow,
+            Verdict::Retry | Verdict::No => return,
+        };
+        self.stream.info.borrow_mut().set_flag(flag);
+    }
+
     fn accept(&self, mut response: Response, host: &Host, verdict: Verdict) -> Response {
         let status = response.head.status.as_u16();
         self.stream.limits.set_try_idle(self.per_try_idle);
-        self.cluster.stats.response(response.head.status);
+        // As Envoy, health checks are not counted with the others.
+        if !self.stream.info.borrow().is_health_check {
+            self.cluster.stats.response(response.head.status);
+        }
         if status >= 500 {
             host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
         } else {
             host.counters.rq_success.fetch_add(1, Ordering::Relaxed);
-            if self.attempts > 1 {
-                self.cluster.stats.upstream_rq_retry_success.inc();
-            }
         }
         let request = self.stream.request();
         let details = if request.is_upgrade && request.method != Method::CONNECT {
@@ -546,10 +604,8 @@ impl Exchange<'_> {
         };
         let mut info = self.stream.info.borrow_mut();
         info.response_code_details = Some(details.into());
-        if verdict == Verdict::LimitExceeded {
-            info.set_flag(ResponseFlag::UpstreamRetryLimitExceeded);
-        }
         drop(info);
+        self.flag(verdict);
         // As Envoy, there is no such time when the response comes before the end of the request.
         if !self.stream.manager.config.router.suppress_envoy_headers
             && let Some(time) = self.stream.limits.service_time()
@@ -582,12 +638,7 @@ impl Exchange<'_> {
 
     /// The reply when no attempt brought a response.
     fn failed(&self, error: &AttemptError, verdict: Verdict) -> LocalReply {
-        if verdict == Verdict::LimitExceeded {
-            self.stream
-                .info
-                .borrow_mut()
-                .set_flag(ResponseFlag::UpstreamRetryLimitExceeded);
-        }
+        self.flag(verdict);
         let too_late = match error {
             AttemptError::PerTryTimeout => Some("upstream_per_try_timeout"),
             AttemptError::PerTryIdle => Some("upstream_per_try_idle_timeout"),

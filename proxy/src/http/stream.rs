@@ -58,6 +58,8 @@ pub(super) struct Stream {
     guards: RefCell<Option<Guards>>,
     /// Until the stream ends.
     pub(super) fault: RefCell<Option<ActiveFault>>,
+    /// The request's body while filters look at it.
+    pub(super) body: RefCell<Option<Box<Body>>>,
     /// What led here; `None`: the client itself.
     journey: Option<Box<Journey>>,
     /// Where it goes on, after a redirect that is not the client's.
@@ -89,7 +91,7 @@ pub(super) async fn run(
         head::continue_at_once(&mut head, &feedback);
     }
     let unanswered = Unanswered(Some(stream.clone()));
-    let body = if body.is_empty() {
+    let mut body = if body.is_empty() {
         stream.limits.request_whole();
         body
     } else {
@@ -98,14 +100,26 @@ pub(super) async fn run(
     let has_body = !body.is_empty();
     let mut state = FilterState::default();
     let mut chosen = Chosen::default();
+    let reads_bodies = manager.filters.reads_bodies && !body.is_empty();
+    if reads_bodies {
+        let body = std::mem::replace(&mut body, Body::empty());
+        stream.body.replace(Some(Box::new(body)));
+    }
     let prepared = stream.prepare(head, &mut state, &mut chosen).await;
+    if reads_bodies && let Some(held) = stream.body.take() {
+        body = *held;
+    }
     let is_past_filters = prepared.is_ok();
     let outcome = match (prepared, &chosen.route) {
         (Err(reply), _) => Err(reply),
         (Ok(()), None) => Err(stream.no_route()),
         (Ok(()), Some(route)) => match &route.action {
             Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
-            Action::Redirect(redirect) => Err(redirect::reply(redirect, stream.request())),
+            Action::Redirect(redirect) => {
+                let request = stream.request();
+                let made = route.redirect_path(request, &stream.info.borrow());
+                Err(redirect::reply(redirect, made.as_deref(), request))
+            }
             Action::Forward(forward) => {
                 let target = (chosen.target(), chosen.cluster.as_ref());
                 // In place: it is some kilobytes, and would be moved with each call that takes it.
@@ -196,6 +210,7 @@ impl Stream {
             trailers: RefCell::new(None),
             guards: RefCell::new(None),
             fault: RefCell::new(None),
+            body: RefCell::new(None),
             journey: None,
             next: OnceCell::new(),
             metrics: StreamMetrics::default(),
@@ -337,7 +352,8 @@ impl Stream {
             stats.downstream_rq_rx_reset.inc();
         }
         // As Envoy, a redirect that the client does not see is no response of this listener.
-        if let Some(code) = info.response_code.filter(|_| self.next.get().is_none()) {
+        let is_counted = self.next.get().is_none() && !info.is_health_check;
+        if let Some(code) = info.response_code.filter(|_| is_counted) {
             stats.downstream_rq_completed.inc();
             if let Some(class) = stats
                 .downstream_rq_class

@@ -29,6 +29,11 @@ pub(crate) struct LocalPeers {
 }
 
 impl LocalPeers {
+    /// What this proxy is one of.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.node.cluster
+    }
+
     /// Encodes the usual variant.
     pub(crate) fn new(node: Node) -> Self {
         Self {

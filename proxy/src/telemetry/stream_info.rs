@@ -149,6 +149,8 @@ pub(crate) struct StreamInfo {
     pub(crate) upstream: UpstreamInfo,
     /// Last byte of the request received.
     pub(crate) last_downstream_rx: Option<Instant>,
+    /// It asks for the health of this proxy, or of who is behind it, and is not counted with the others.
+    pub(crate) is_health_check: bool,
 }
 
 impl StreamInfo {
@@ -186,6 +188,7 @@ impl StreamInfo {
             attempt_count: 0,
             upstream: UpstreamInfo::default(),
             last_downstream_rx: None,
+            is_health_check: false,
         }
     }
 

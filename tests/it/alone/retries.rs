@@ -270,29 +270,7 @@ fn steps(alone: &Alone, kept: &Mutex<Attempts>) -> Vec<String> {
         .enumerate()
         .map(|(number, case)| case.answer(alone, number))
         .collect();
-    let mut lines: Vec<_> = CASES
-        .iter()
-        .zip(answers)
-        .enumerate()
-        .map(|(number, (case, answer))| {
-            let name = format!("case{number}");
-            let log = alone.logged(&format!("{name} "));
-            let mut line = format!(
-                "{} {} {:?}: {answer} log {log}",
-                case.method, case.path, case.headers
-            );
-            for (_, told) in kept
-                .lock()
-                .expect("no panic holds it")
-                .get(&name)
-                .into_iter()
-                .flatten()
-            {
-                let _ = write!(line, "\n    got {told}");
-            }
-            line
-        })
-        .collect();
+    let mut lines = with_attempts(alone, CASES, answers, kept);
     lines.push(stalled(alone));
     let names = [
         "upstream_rq_retry",
@@ -306,6 +284,31 @@ fn steps(alone: &Alone, kept: &Mutex<Attempts>) -> Vec<String> {
     let names = names.map(|name| format!("cluster.flaky.{name}"));
     lines.extend(counters(alone, &names.each_ref().map(String::as_str)));
     lines
+}
+
+/// The answers with the log and what the upstream got.
+pub(super) fn with_attempts(
+    alone: &Alone,
+    cases: &[Case],
+    answers: Vec<String>,
+    kept: &Mutex<Attempts>,
+) -> Vec<String> {
+    let answered = cases.iter().zip(answers).enumerate();
+    answered
+        .map(|(number, (case, answer))| {
+            let name = format!("case{number}");
+            let log = alone.logged(&format!("{name} "));
+            let mut line = format!(
+                "{} {} {:?}: {answer} log {log}",
+                case.method, case.path, case.headers
+            );
+            let kept = kept.lock().expect("no panic holds it");
+            for (_, told) in kept.get(&name).into_iter().flatten() {
+                let _ = write!(line, "\n    got {told}");
+            }
+            line
+        })
+        .collect()
 }
 
 /// What comes of a response that stands still: too late for another attempt.
@@ -328,10 +331,10 @@ fn stalled(alone: &Alone) -> String {
 }
 
 /// The attempts of each case: when, and what.
-type Attempts = HashMap<String, Vec<(Instant, String)>>;
+pub(super) type Attempts = HashMap<String, Vec<(Instant, String)>>;
 
-/// An upstream that does what `x-script` of a request says for its attempt: `close`, `slow`, `steady`, `stalls`, or a status with `+name=value` for headers.
-fn flaky(namespace: &Namespace, port: u16, kept: Arc<Mutex<Attempts>>) {
+/// An upstream that does what `x-script` of a request says for its attempt: `close`, `slow`, `slow503`, `steady`, `stalls`, or a status with `+name=value` for headers.
+pub(super) fn flaky(namespace: &Namespace, port: u16, kept: Arc<Mutex<Attempts>>) {
     let listener = namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port"));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -390,9 +393,9 @@ fn serve(mut stream: TcpStream, kept: &Mutex<Attempts>) {
     }
     let mut parts = script.split('+');
     let mut status = parts.next().unwrap_or_default();
-    if status == "slow" {
+    if let Some(late) = status.strip_prefix("slow") {
         std::thread::sleep(Duration::from_millis(800));
-        status = "200";
+        status = if late.is_empty() { "200" } else { late };
     }
     let headers: String = parts
         .filter_map(|part| part.split_once('='))

@@ -6,8 +6,11 @@ use std::collections::HashMap;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::google::protobuf;
 
+use super::buffer::RequestBuffer;
 use super::cors::CorsPolicy;
+use super::csrf::CsrfPolicy;
 use super::fault::Fault;
+use super::header_mutation::Mutations;
 use super::local_ratelimit::LocalRateLimit;
 use super::policy;
 use super::stateful_session::StatefulSession;
@@ -32,15 +35,24 @@ pub enum RouteFilter {
     Fault(Box<Fault>),
     /// CORS.
     Cors(Box<CorsPolicy>),
+    /// How large a request may be; `None`: it does not wait.
+    Buffer(Option<RequestBuffer>),
+    /// Headers and query parameters that change.
+    HeaderMutation(Box<Mutations>),
+    /// Where requests may come from.
+    Csrf(Box<CsrfPolicy>),
     /// Local rate limit.
     LocalRateLimit(Box<LocalRateLimit>),
     /// Stateful session; `None`: off.
     StatefulSession(Option<Box<StatefulSession>>),
 }
 
-const ROUTE_FILTERS: [&str; 5] = [
+const ROUTE_FILTERS: [&str; 8] = [
     types::FAULT,
     types::CORS_POLICY,
+    types::BUFFER_PER_ROUTE,
+    types::CSRF,
+    types::HEADER_MUTATION_PER_ROUTE,
     types::LOCAL_RATE_LIMIT,
     types::STATEFUL_SESSION_PER_ROUTE,
     types::FILTER_CONFIG,
@@ -107,6 +119,11 @@ impl RouteFilter {
         Ok(match config.type_name.as_str() {
             types::FAULT => Self::Fault(Box::new(Fault::from_proto(at, config.message(at)?)?)),
             types::CORS_POLICY => Self::Cors(Box::new(CorsPolicy::from_proto(at, config.message(at)?)?)),
+            types::BUFFER_PER_ROUTE => Self::Buffer(RequestBuffer::from_route(at, config.message(at)?)?),
+            types::HEADER_MUTATION_PER_ROUTE => {
+                Self::HeaderMutation(Box::new(Mutations::from_route(at, config.message(at)?)?))
+            }
+            types::CSRF => Self::Csrf(Box::new(CsrfPolicy::from_proto(at, config.message(at)?)?)),
             types::LOCAL_RATE_LIMIT => {
                 let limit = LocalRateLimit::from_proto(at, config.message(at)?)?;
                 // As Envoy: settings without a limit are a mistake.

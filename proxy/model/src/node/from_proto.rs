@@ -23,9 +23,8 @@ impl Node {
             wire::message(METADATA_FIELD, &wire::encode_struct(&fields), &mut encoded);
         }
         verdicts!(at, proto => pb::Node {
-            supported { id, locality, metadata }
+            supported { id, cluster, locality, metadata }
             partly {
-                cluster: "sent to the control plane as read",
                 dynamic_parameters: "sent to the control plane as read",
                 user_agent_name: "sent to the control plane as read",
                 extensions: "sent to the control plane as read",
@@ -37,7 +36,6 @@ impl Node {
         // Taken out above: the rest is encoded without it. The others are in `encoded` and nothing here reads them.
         drop(metadata);
         drop((
-            cluster,
             dynamic_parameters,
             user_agent_name,
             extensions,
@@ -48,6 +46,7 @@ impl Node {
         let locality = Locality::from_proto(locality);
         Ok(Self {
             id,
+            cluster,
             locality,
             metadata: fields,
             encoded,

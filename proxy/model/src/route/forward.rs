@@ -6,10 +6,12 @@ use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::Previou
 
 use super::headers;
 use super::policy::previous_priorities;
+use super::rewrite::header_text;
 use super::{
-    ClusterSpec, Forward, HashPolicy, HostRewrite, InternalRedirects, MirrorPolicy, RegexRewrite,
-    ResetFormat, ResetHeader, RetryOn, RetryPolicy, ShareChoice, TunnelEnd, WeightedCluster,
+    ClusterSpec, Forward, HashPolicy, HedgePolicy, HostRewrite, InternalRedirects, MirrorPolicy,
+    RegexRewrite, ResetFormat, ResetHeader, RetryOn, RetryPolicy, ShareChoice, TunnelEnd, WeightedCluster,
 };
+use crate::access_log::format;
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::hcm::Upgrade;
@@ -32,19 +34,18 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
     verdicts!(at, proto => pb::RouteAction {
         supported {
             cluster_specifier, cluster_not_found_response_code, timeout, max_stream_duration, max_grpc_timeout,
-            idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, host_rewrite_specifier, cors, upgrade_configs,
+            idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, path_rewrite, host_rewrite_specifier, cors, upgrade_configs,
             rate_limits, include_vh_rate_limits, append_x_forwarded_host, hash_policy, request_mirror_policies,
-            internal_redirect_policy, internal_redirect_action, max_internal_redirects,
+            hedge_policy, internal_redirect_policy, internal_redirect_action, max_internal_redirects,
             metadata_match,
         }
         unsupported {
             flush_timeout: "traffic", retry_policy_typed_config: "traffic", priority: "traffic",
-            grpc_timeout_offset: "traffic", hedge_policy: "traffic",
+            grpc_timeout_offset: "traffic",
         }
         never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
         refused {
             path_rewrite_policy: "ignoring it would ask for another path",
-            path_rewrite: "ignoring it would ask for another path",
         }
     });
     // Source: Envoy `RouteEntryImplBase::usingNewTimeouts`.
@@ -54,11 +55,22 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
     let retry_policy = retry_policy.map(|proto| RetryPolicy::from_proto(&at.field("retry_policy"), proto));
     let regex = regex_rewrite.map(|proto| RegexRewrite::from_proto(&at.field("regex_rewrite"), proto));
     let regex_rewrite = regex.transpose()?;
-    if regex_rewrite.is_some() && !prefix_rewrite.is_empty() {
-        return Err(at
-            .field("regex_rewrite")
-            .reject("stands beside prefix_rewrite, and a path is rewritten once"));
+    let ways = [
+        !prefix_rewrite.is_empty(),
+        regex_rewrite.is_some(),
+        !path_rewrite.is_empty(),
+    ];
+    if ways.into_iter().filter(|is_set| *is_set).count() > 1 {
+        let reason =
+            "prefix_rewrite, regex_rewrite and path_rewrite exclude one another: a path is rewritten once";
+        return Err(at.reject(reason));
     }
+    let path_format = (!path_rewrite.is_empty()).then(|| {
+        format::parse(
+            &at.field("path_rewrite"),
+            header_text(&at.field("path_rewrite"), &path_rewrite)?,
+        )
+    });
     let internal_redirects = match internal_redirect_policy {
         Some(proto) => Some(InternalRedirects::from_proto(
             &at.field("internal_redirect_policy"),
@@ -82,8 +94,10 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
         subset_labels,
         retry_policy: retry_policy.transpose()?,
+        hedge_policy: HedgePolicy::from_proto(&at.field("hedge_policy"), hedge_policy)?,
         prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),
         regex_rewrite,
+        path_format: path_format.transpose()?,
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
         rate_limits: RateLimit::list(at.field("rate_limits"), rate_limits)?,
         includes_host_limits: include_vh_rate_limits.value().unwrap_or(false),
@@ -160,8 +174,7 @@ fn host_rewrite(
 ) -> Result<Option<HostRewrite>, Rejection> {
     use route_action::HostRewriteSpecifier;
     choices!(route_action::HostRewriteSpecifier {
-        supported { HostRewriteLiteral, AutoHostRewrite, HostRewriteHeader, HostRewritePathRegex }
-        refused { HostRewrite: "commands in a host have no behaviour here" }
+        supported { HostRewriteLiteral, AutoHostRewrite, HostRewriteHeader, HostRewritePathRegex, HostRewrite }
     });
     Ok(match proto {
         None => None,
@@ -176,10 +189,16 @@ fn host_rewrite(
             let field = at.field("host_rewrite_path_regex");
             Some(HostRewrite::PathRegex(RegexRewrite::from_proto(&field, proto)?))
         }
-        Some(HostRewriteSpecifier::HostRewrite(_)) => {
-            return Err(at
-                .field("host_rewrite")
-                .reject("is not supported, and ignoring it would ask for another host"));
+        Some(HostRewriteSpecifier::HostRewrite(text)) => {
+            let field = at.field("host_rewrite");
+            (!text.is_empty())
+                .then(|| {
+                    Ok(HostRewrite::Format(format::parse(
+                        &field,
+                        header_text(&field, &text)?,
+                    )?))
+                })
+                .transpose()?
         }
     })
 }
@@ -325,6 +344,27 @@ impl WeightedCluster {
                 },
             )?,
         })
+    }
+}
+
+impl HedgePolicy {
+    /// Converts the policy of a route or a virtual host.
+    pub(super) fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::HedgePolicy>,
+    ) -> Result<Option<Self>, Rejection> {
+        let Some(proto) = proto else { return Ok(None) };
+        verdicts!(at, proto => pb::HedgePolicy {
+            supported { hedge_on_per_try_timeout }
+            partly { initial_requests: "must be above 0; as in Envoy, whatever it says one is sent" }
+            inert { additional_request_chance: "Envoy does nothing with it either" }
+        });
+        if initial_requests.value() == Some(0) {
+            return Err(at.field("initial_requests").reject("must be above 0"));
+        }
+        Ok(Some(Self {
+            on_per_try_timeout: hedge_on_per_try_timeout,
+        }))
     }
 }
 

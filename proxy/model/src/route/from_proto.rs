@@ -7,8 +7,8 @@ use envoy_types::pb::envoy::config::route::v3::{
 
 use super::headers;
 use super::{
-    CookieMatcher, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy, Route, RouteAction,
-    RouteMatch, RouteTableConfig, VirtualHost,
+    CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy, Route,
+    RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
 };
 use crate::bootstrap::{ConfigServer, ConfigSource};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -130,7 +130,7 @@ impl VirtualHost {
         verdicts!(at, proto => pb::VirtualHost {
             supported {
                 domains, routes, include_request_attempt_count, include_attempt_count_in_response,
-                include_is_timeout_retry_header, retry_policy, request_headers_to_add,
+                include_is_timeout_retry_header, retry_policy, hedge_policy, request_headers_to_add,
                 request_headers_to_remove, response_headers_to_add, response_headers_to_remove, cors,
                 typed_per_filter_config, rate_limits, request_mirror_policies,
             }
@@ -139,7 +139,7 @@ impl VirtualHost {
             }
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
-                virtual_clusters: "telemetry", retry_policy_typed_config: "traffic", hedge_policy: "traffic",
+                virtual_clusters: "telemetry", retry_policy_typed_config: "traffic",
                 per_request_buffer_limit_bytes: "traffic", request_body_buffer_limit: "traffic",
             }
             refused {
@@ -181,6 +181,7 @@ impl VirtualHost {
                 },
             )?,
             retry_policy: retry_policy.transpose()?,
+            hedge_policy: HedgePolicy::from_proto(&at.field("hedge_policy"), hedge_policy)?,
             rate_limits: RateLimit::list(at.field("rate_limits"), rate_limits)?,
             cors: cors
                 .map(|proto| CorsPolicy::from_legacy(&at.field("cors"), proto))

@@ -54,7 +54,10 @@ pub(crate) fn additions(
 }
 
 /// `None`: an empty value, which Envoy adds only with `keep_empty_value`.
-fn addition(at: &FieldPath<'_>, proto: core::HeaderValueOption) -> Result<Option<HeaderAddition>, Rejection> {
+pub(crate) fn addition(
+    at: &FieldPath<'_>,
+    proto: core::HeaderValueOption,
+) -> Result<Option<HeaderAddition>, Rejection> {
     verdicts!(at, proto => core::HeaderValueOption { supported { header, append, append_action, keep_empty_value } });
     let header_at = at.field("header");
     verdicts!(header_at, header_at.required(header)? => core::HeaderValue { supported { key, value, raw_value } });
@@ -101,7 +104,7 @@ impl AppendAction {
 }
 
 /// A token of RFC 9110 §5.6.2, in lower case; pseudo-headers and `host` have fields of their own, as in Envoy.
-pub(super) fn header_name(at: &FieldPath<'_>, name: &str) -> Result<String, Rejection> {
+pub(crate) fn header_name(at: &FieldPath<'_>, name: &str) -> Result<String, Rejection> {
     let name = at.not_empty(name.to_ascii_lowercase())?;
     if name.starts_with(':') || name == "host" {
         return Err(at.reject(format!("{name:?} cannot be changed here")));

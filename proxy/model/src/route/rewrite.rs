@@ -3,6 +3,7 @@ use envoy_types::pb::envoy::config::route::v3::{self as pb, redirect_action};
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 
 use super::{PathRewrite, Redirect, RegexRewrite};
+use crate::access_log::format;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::matcher::safe_regex;
 
@@ -52,7 +53,7 @@ fn substitution_template(at: &FieldPath<'_>, text: &str, groups: usize) -> Resul
 }
 
 /// What may stand in a header. Source: the protos' `HTTP_HEADER_VALUE`.
-fn header_text<'t>(at: &FieldPath<'_>, text: &'t str) -> Result<&'t str, Rejection> {
+pub(super) fn header_text<'t>(at: &FieldPath<'_>, text: &'t str) -> Result<&'t str, Rejection> {
     match text.contains(['\0', '\r', '\n']) {
         true => Err(at.reject("has a character that no header may have")),
         false => Ok(text),
@@ -105,8 +106,7 @@ impl PathRewrite {
     ) -> Result<Option<Self>, Rejection> {
         use redirect_action::PathRewriteSpecifier;
         choices!(redirect_action::PathRewriteSpecifier {
-            supported { PathRedirect, PrefixRewrite, RegexRewrite }
-            refused { PathRewrite: "commands in a path have no behaviour here: the traffic issue builds them" }
+            supported { PathRedirect, PrefixRewrite, RegexRewrite, PathRewrite }
         });
         let text = |field, text: String| header_text(&at.field(field), &text).map(str::to_owned);
         Ok(match proto {
@@ -121,9 +121,13 @@ impl PathRewrite {
                 &at.field("regex_rewrite"),
                 proto,
             )?)),
-            Some(PathRewriteSpecifier::PathRewrite(_)) => {
-                let reason = "is not supported, and ignoring it would send clients to another path: the traffic issue builds it";
-                return Err(at.field("path_rewrite").reject(reason));
+            Some(PathRewriteSpecifier::PathRewrite(format)) if format.is_empty() => None,
+            Some(PathRewriteSpecifier::PathRewrite(format)) => {
+                let field = at.field("path_rewrite");
+                Some(Self::Format(format::parse(
+                    &field,
+                    header_text(&field, &format)?,
+                )?))
             }
         })
     }

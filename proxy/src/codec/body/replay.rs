@@ -72,6 +72,24 @@ impl ReplaySource {
         }
     }
 
+    /// A body that is here.
+    pub(super) fn whole(chunks: VecDeque<Bytes>, trailers: Option<HeaderMap>) -> Self {
+        let state = State {
+            body: Body::empty(),
+            bytes: chunks.iter().map(Bytes::len).sum(),
+            chunks,
+            limit_bytes: usize::MAX,
+            keeps: false,
+            lost: false,
+            end: Some(End::Whole(trailers)),
+            attempt: 0,
+            next: 0,
+        };
+        Self {
+            state: Rc::new(RefCell::new(state)),
+        }
+    }
+
     /// The body from its first byte, for one attempt. Bodies of earlier attempts end with an error when polled again.
     /// Only while [`Self::replayable`].
     pub(crate) fn attempt(&self) -> Body {
@@ -90,6 +108,32 @@ impl ReplaySource {
     /// Everything read so far is still here.
     pub(crate) fn replayable(&self) -> bool {
         !self.state.borrow().lost
+    }
+
+    /// The end was read, and everything before it is still here.
+    pub(crate) fn is_whole(&self) -> bool {
+        let state = self.state.borrow();
+        !state.lost && state.whole().is_some()
+    }
+
+    /// The same body for an attempt beside others that may not have read all of it. `None`: it is not whole.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        let state = self.state.borrow();
+        let end = state.whole().filter(|_| !state.lost)?;
+        let copy = State {
+            body: Body::empty(),
+            chunks: state.chunks.clone(),
+            bytes: state.bytes,
+            limit_bytes: state.limit_bytes,
+            keeps: true,
+            lost: false,
+            end: Some(end),
+            attempt: 0,
+            next: 0,
+        };
+        Some(Self {
+            state: Rc::new(RefCell::new(copy)),
+        })
     }
 
     /// No retry will come: chunks need not be kept.
@@ -140,6 +184,15 @@ impl Replay {
 }
 
 impl State {
+    /// The end, also when nobody has asked for it.
+    fn whole(&self) -> Option<End> {
+        match &self.end {
+            Some(end @ End::Whole(_)) => Some(end.clone()),
+            Some(End::Failed(_)) => None,
+            None => http_body::Body::is_end_stream(&self.body).then_some(End::Whole(None)),
+        }
+    }
+
     /// Reads one frame of the body.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(http_body::Body::poll_frame(Pin::new(&mut self.body), cx)) {
@@ -221,6 +274,17 @@ mod tests {
             assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
             assert_eq!(source.replayable(), limit_bytes == 100 && keeps);
         }
+    }
+
+    #[tokio::test]
+    async fn a_whole_body_is_read_by_two_at_once() {
+        let source = source(100, true);
+        assert!(source.copy().is_none(), "nothing of it was read");
+        source.read_ahead().await;
+        let first = source.attempt();
+        let copy = source.copy().expect("it is whole");
+        assert_eq!(collect(copy.attempt()).await.expect("beside"), b"payload");
+        assert_eq!(collect(first).await.expect("first"), b"payload");
     }
 
     #[tokio::test]

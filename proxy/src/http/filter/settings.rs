@@ -9,7 +9,9 @@ use outrigger_model::http_filter::cors::CorsPolicy;
 use outrigger_model::http_filter::route_config::{FilterSettings, RouteFilter};
 
 use super::cors::Policy;
+use super::csrf;
 use super::fault::Rules;
+use super::header_mutation::Mutations;
 use super::local_ratelimit::Limit;
 use super::stateful_session::Session;
 use crate::stats::Registry;
@@ -48,6 +50,11 @@ pub(super) enum RouteConfig {
     LocalRateLimit(Arc<Limit>),
     /// `None`: there are no sessions.
     StatefulSession(Option<Arc<Session>>),
+    /// Bytes; `None`: requests do not wait.
+    Buffer(Option<u32>),
+    Csrf(Arc<csrf::Policy>),
+    /// The innermost first.
+    HeaderMutation(Arc<[Arc<Mutations>]>),
 }
 
 impl Level {
@@ -87,6 +94,15 @@ impl Setting {
                 Some(RouteFilter::StatefulSession(session)) => {
                     let session = session.as_deref().map(|session| Arc::new(Session::new(session)));
                     Some(RouteConfig::StatefulSession(session))
+                }
+                Some(RouteFilter::Buffer(buffer)) => Some(RouteConfig::Buffer(
+                    buffer.as_ref().map(|buffer| buffer.max_request_bytes),
+                )),
+                Some(RouteFilter::HeaderMutation(mutations)) => Some(RouteConfig::HeaderMutation(
+                    [Arc::new(Mutations::new(mutations)?)].into(),
+                )),
+                Some(RouteFilter::Csrf(policy)) => {
+                    Some(RouteConfig::Csrf(Arc::new(csrf::Policy::new(policy)?)))
                 }
                 None => None,
             },
@@ -129,12 +145,16 @@ pub(super) struct Found<'a> {
 }
 
 impl Setting {
-    /// Only CORS looks at more than the innermost level.
+    /// Only CORS and header mutations look at more than the innermost level.
     fn inherit(&mut self, outer: &Setting) {
-        if let (Some(RouteConfig::Cors(inner)), Some(RouteConfig::Cors(outer))) =
-            (&mut self.config, &outer.config)
-        {
-            *inner = inner.iter().chain(outer.iter()).cloned().collect();
+        match (&mut self.config, &outer.config) {
+            (Some(RouteConfig::Cors(inner)), Some(RouteConfig::Cors(outer))) => {
+                *inner = inner.iter().chain(outer.iter()).cloned().collect();
+            }
+            (Some(RouteConfig::HeaderMutation(inner)), Some(RouteConfig::HeaderMutation(outer))) => {
+                *inner = inner.iter().chain(outer.iter()).cloned().collect();
+            }
+            _ => {}
         }
     }
 }

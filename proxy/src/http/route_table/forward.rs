@@ -7,13 +7,15 @@ use outrigger_model::route as model;
 use outrigger_model::route::{ClusterSpec, ShareChoice};
 use regex::Regex as TextRegex;
 
-use super::Inherited;
+use super::{Inherited, formatted};
 use crate::codec::RequestHead;
 use crate::http::filter::{Level, Settings};
 use crate::http::hash_policy::HashPolicies;
 use crate::http::header_changes::HeaderChanges;
 use crate::http::router::internal_redirect::Redirects;
 use crate::http::router::mirror::Mirror;
+use crate::telemetry::format::LineFormat;
+use crate::telemetry::stream_info::StreamInfo;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
 use crate::upstream::lb::Labels;
@@ -92,6 +94,7 @@ enum HostRewrite {
     Endpoint,
     Header(String),
     PathRegex(TextRegex, String),
+    Format(LineFormat),
 }
 
 impl Forward {
@@ -160,7 +163,7 @@ impl Forward {
     }
 
     /// Rewrites the authority, as far as that is known before a host is picked.
-    pub(in crate::http) fn rewrite_host(&self, head: &mut RequestHead, tells: bool) {
+    pub(in crate::http) fn rewrite_host(&self, head: &mut RequestHead, tells: bool, info: &StreamInfo) {
         let host = match &self.host {
             None | Some(HostRewrite::Endpoint) => return,
             Some(HostRewrite::Literal(host)) => Some(host.clone()),
@@ -171,6 +174,11 @@ impl Forward {
             Some(HostRewrite::PathRegex(regex, substitution)) => {
                 let host = regex.replace_all(head.path.path(), substitution.as_str());
                 HeaderValue::from_str(&host).ok()
+            }
+            Some(HostRewrite::Format(format)) => {
+                // As Envoy, what is not there is a `-` in it.
+                let host = formatted(format, head, info, LineFormat::write);
+                HeaderValue::from_str(&host).ok().filter(|host| !host.is_empty())
             }
         };
         if let Some(host) = host {
@@ -264,6 +272,7 @@ impl HostRewrite {
             }
             model::HostRewrite::Endpoint => Self::Endpoint,
             model::HostRewrite::Header(name) => Self::Header(name.clone()),
+            model::HostRewrite::Format(format) => Self::Format(LineFormat::new(format)),
             model::HostRewrite::PathRegex(rewrite) => {
                 Self::PathRegex(TextRegex::new(&rewrite.pattern)?, rewrite.substitution.clone())
             }

@@ -1,5 +1,5 @@
 //! One attempt: a connection, the request, the response head.
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -67,6 +67,8 @@ pub(super) struct Attempt<'a> {
     pub(super) per_try_idle: Option<Duration>,
     /// Of the route: which requests are tunnels that end here.
     pub(super) tunnel_end: Option<TunnelEnd>,
+    /// The attempt goes on when its time has passed, and this turns true; `None`: it ends.
+    pub(super) goes_on: Option<&'a Cell<bool>>,
 }
 
 impl Attempt<'_> {
@@ -134,7 +136,7 @@ impl Attempt<'_> {
 
     /// Within the `per_try_timeout`, which begins when the request is whole and there is a connection. Source: Envoy
     /// `UpstreamRequest::setupPerTryTimeout`.
-    async fn in_time<F: Future>(&self, sending: F) -> Result<F::Output, AttemptError> {
+    async fn in_time<F: Future + Unpin>(&self, mut sending: F) -> Result<F::Output, AttemptError> {
         let (limit, error) = match (self.per_try, self.per_try_idle) {
             (None, None) => return Ok(sending.await),
             (limit, Some(idle)) if limit.is_none_or(|limit| idle < limit) => (idle, AttemptError::PerTryIdle),
@@ -146,8 +148,15 @@ impl Attempt<'_> {
         };
         tokio::select! {
             biased;
-            output = sending => Ok(output),
-            () = passed => Err(error),
+            output = &mut sending => return Ok(output),
+            () = passed => {}
+        }
+        match self.goes_on {
+            None => Err(error),
+            Some(goes_on) => {
+                goes_on.set(true);
+                Ok(sending.await)
+            }
         }
     }
 

@@ -74,6 +74,11 @@ impl<'a> RetryState<'a> {
         self.retries.is_some() && self.left > 0
     }
 
+    /// There is a policy, and it is meant for this request.
+    pub(super) fn may_ever(&self) -> bool {
+        self.retries.is_some()
+    }
+
     pub(super) fn avoid_previous_hosts(&self) -> bool {
         self.retries
             .is_some_and(|retries| retries.policy.avoid_previous_hosts)
@@ -89,11 +94,7 @@ impl<'a> RetryState<'a> {
         let Some(retries) = self.retries else {
             return Verdict::No;
         };
-        let wanted = if head.headers.contains_key(RATE_LIMITED) {
-            retries.policy.retry_on.envoy_ratelimited
-        } else {
-            wanted(retries, request, head)
-        };
+        let wanted = is_wanted(retries, request, head);
         if wanted {
             // Envoy's `RetryDecision::RetryImmediately`.
             self.at_once =
@@ -101,6 +102,17 @@ impl<'a> RetryState<'a> {
             self.told = told(&retries.policy, &head.headers, SystemTime::now());
         }
         self.spend(wanted)
+    }
+
+    /// Such a response is no answer while there are retries.
+    pub(super) fn would(&self, request: &RequestHead, head: &ResponseHead) -> bool {
+        self.retries
+            .is_some_and(|retries| is_wanted(retries, request, head))
+    }
+
+    /// Judges an attempt that takes too long and goes on. As Envoy, whatever the conditions of the policy.
+    pub(super) fn on_slow(&mut self) -> Verdict {
+        self.spend(self.retries.is_some())
     }
 
     /// Judges an attempt without response.
@@ -182,6 +194,13 @@ fn told(policy: &RetryPolicy, headers: &HeaderMap, now: SystemTime) -> Option<u6
     let millis = waits.map(|seconds| seconds.saturating_mul(1000));
     let first = millis.into_iter().find(|millis| u128::from(*millis) <= most);
     first.filter(|millis| *millis > 1)
+}
+
+fn is_wanted(retries: &Retries, request: &RequestHead, head: &ResponseHead) -> bool {
+    match head.headers.contains_key(RATE_LIMITED) {
+        true => retries.policy.retry_on.envoy_ratelimited,
+        false => wanted(retries, request, head),
+    }
 }
 
 /// A response without `x-envoy-ratelimited` is no answer yet.

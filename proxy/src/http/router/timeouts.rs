@@ -21,11 +21,18 @@ pub(super) struct Timeouts {
     pub(super) per_try: Option<Duration>,
     /// The upstream's `grpc-timeout` says what is expected.
     pub(super) tells_grpc: bool,
+    /// An attempt goes on when its time has passed.
+    hedges: bool,
 }
 
 impl Timeouts {
     /// For a request that takes this route.
-    pub(super) fn new(config: &Forward, retry: Option<&RetryPolicy>, head: &RequestHead) -> Self {
+    pub(super) fn new(
+        config: &Forward,
+        retry: Option<&RetryPolicy>,
+        head: &RequestHead,
+        hedges: bool,
+    ) -> Self {
         let asked = || {
             let value = head.headers.get(GRPC_TIMEOUT)?;
             grpc_timeout(value.as_bytes())
@@ -45,12 +52,14 @@ impl Timeouts {
             duration,
             per_try: retry.and_then(|policy| policy.per_try_timeout),
             tells_grpc: deadline.is_some(),
+            hedges,
         }
     }
 
     /// What the upstream is told.
     pub(super) fn expected(&self) -> Option<Duration> {
-        self.per_try.or(self.response)
+        let limits = self.per_try.filter(|_| !self.hedges).into_iter();
+        limits.chain(self.response).min()
     }
 }
 

@@ -126,7 +126,8 @@ impl Stream {
             Action::Direct { .. } => {}
             Action::Forward(forward) if chosen.cluster.is_some() => {
                 self.change_request(chosen, head);
-                forward.rewrite_host(head, !self.manager.config.router.suppress_envoy_headers);
+                let tells = !self.manager.config.router.suppress_envoy_headers;
+                forward.rewrite_host(head, tells, &self.info.borrow());
                 self.rewrite(route, head)?;
                 router::finish_head(self, route, forward, head);
             }
@@ -201,7 +202,8 @@ impl Stream {
     }
 
     fn rewrite(&self, route: &Route, head: &mut RequestHead) -> Result<(), LocalReply> {
-        match route.rewritten_path(head) {
+        let rewritten = route.rewritten_path(head, &self.info.borrow());
+        match rewritten {
             Ok(None) => {}
             Ok(Some(path)) => {
                 let original = HeaderValue::from_str(head.path.as_str()).ok();

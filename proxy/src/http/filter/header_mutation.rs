@@ -1,0 +1,229 @@
+//! Changes headers and query parameters, one step after the other.
+//! Source: envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto; Envoy `HeaderMutation`, `HeaderMutations`,
+//! `QueryParamsMulti`.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::uri::PathAndQuery;
+use outrigger_model::http_filter::header_mutation as model;
+use outrigger_model::route::AppendAction;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::settings::RouteConfig;
+use super::{Decode, Decoding, Encoding, Filter};
+use crate::codec::RequestHead;
+use crate::http::header_changes::Step;
+use crate::http::stream::view;
+use crate::telemetry::format::{Entry, LineFormat};
+use crate::telemetry::stream_info::StreamInfo;
+
+/// The filter at its place.
+#[derive(Debug)]
+pub(super) struct HeaderMutationFilter {
+    own: Mutations,
+    most_specific_last: bool,
+}
+
+/// What changes, ready to use.
+#[derive(Debug)]
+pub(super) struct Mutations {
+    request: Box<[Step]>,
+    query: Box<[QueryStep]>,
+    response: Box<[Step]>,
+}
+
+#[derive(Debug)]
+enum QueryStep {
+    Remove(String),
+    Add {
+        key: String,
+        value: LineFormat,
+        action: AppendAction,
+    },
+}
+
+impl Mutations {
+    /// # Errors
+    /// A regular expression does not compile.
+    pub(super) fn new(config: &model::Mutations) -> Result<Self, regex::Error> {
+        let steps = |steps: &[model::HeaderStep]| {
+            let steps = steps.iter().filter_map(|step| Step::new(step).transpose());
+            steps.collect::<Result<_, _>>()
+        };
+        let query = config.query_mutations.iter().map(|step| match step {
+            model::QueryStep::Remove(name) => QueryStep::Remove(name.clone()),
+            model::QueryStep::Add { key, value, action } => QueryStep::Add {
+                key: key.clone(),
+                value: LineFormat::new(value),
+                action: *action,
+            },
+        });
+        Ok(Self {
+            request: steps(&config.request_mutations)?,
+            query: query.collect(),
+            response: steps(&config.response_mutations)?,
+        })
+    }
+
+    fn change_request(&self, head: &mut RequestHead, info: &StreamInfo) {
+        for step in &self.request {
+            let value = step.value(
+                |name| head.headers.contains_key(name),
+                || Entry {
+                    info,
+                    request: Some(view(head)),
+                    response_headers: None,
+                    trailers: None,
+                },
+            );
+            step.apply(value, &mut head.headers);
+        }
+        if !self.query.is_empty()
+            && let Some(path) = self.changed_query(head, info)
+        {
+            head.path = path;
+        }
+    }
+
+    fn changed_query(&self, head: &RequestHead, info: &StreamInfo) -> Option<PathAndQuery> {
+        let mut query = Query::parse(head.path.query().unwrap_or_default());
+        for step in &self.query {
+            match step {
+                QueryStep::Remove(name) => drop(query.0.remove(name)),
+                QueryStep::Add { key, value, action } => {
+                    let mut text = Vec::new();
+                    let entry = Entry {
+                        info,
+                        request: Some(view(head)),
+                        response_headers: None,
+                        trailers: None,
+                    };
+                    value.write_value(&entry, &mut text);
+                    query.add(key, &String::from_utf8_lossy(&text), *action);
+                }
+            }
+        }
+        format!("{}{}", head.path.path(), query.text()).parse().ok()
+    }
+}
+
+/// Parameters by name, in the order in which Envoy writes them. Those that came stay as they came; Envoy decodes them, and then sends
+/// spaces and slashes in the query as they are.
+#[derive(Debug)]
+struct Query(BTreeMap<String, Vec<String>>);
+
+/// Source: Envoy `PercentEncoding::urlEncode`.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        let mut query = BTreeMap::<String, Vec<String>>::new();
+        for parameter in text.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            query.entry(name.to_owned()).or_default().push(value.to_owned());
+        }
+        Self(query)
+    }
+
+    fn add(&mut self, key: &str, value: &str, action: AppendAction) {
+        let value = utf8_percent_encode(value, ENCODED).to_string();
+        let is_there = self.0.contains_key(key);
+        match action {
+            AppendAction::AppendIfExistsOrAdd => self.0.entry(key.to_owned()).or_default().push(value),
+            AppendAction::AddIfAbsent if is_there => {}
+            AppendAction::OverwriteIfExists if !is_there => {}
+            AppendAction::AddIfAbsent
+            | AppendAction::OverwriteIfExists
+            | AppendAction::OverwriteIfExistsOrAdd => {
+                self.0.insert(key.to_owned(), vec![value]);
+            }
+        }
+    }
+
+    /// With its question mark, if there is anything.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, values) in &self.0 {
+            for value in values {
+                text.push(if text.is_empty() { '?' } else { '&' });
+                text.push_str(name);
+                text.push('=');
+                text.push_str(value);
+            }
+        }
+        text
+    }
+}
+
+impl HeaderMutationFilter {
+    /// # Errors
+    /// A regular expression does not compile.
+    pub(super) fn new(config: &model::HeaderMutation) -> Result<Self, regex::Error> {
+        Ok(Self {
+            own: Mutations::new(&config.mutations)?,
+            most_specific_last: config.most_specific_last,
+        })
+    }
+
+    /// Those of the filter, then those of the route's levels.
+    fn all<'m>(&'m self, config: Option<&'m RouteConfig>, mut change: impl FnMut(&Mutations)) {
+        change(&self.own);
+        let levels: &[Arc<Mutations>] = match config {
+            Some(RouteConfig::HeaderMutation(levels)) => levels,
+            _ => &[],
+        };
+        match self.most_specific_last {
+            true => levels.iter().rev().for_each(|level| change(level)),
+            false => levels.iter().for_each(|level| change(level)),
+        }
+    }
+}
+
+impl Filter for HeaderMutationFilter {
+    fn decode(&self, request: &mut Decoding<'_>) -> Decode {
+        let info = request.stream.info.borrow();
+        let head = &mut *request.head;
+        self.all(request.config, |mutations| mutations.change_request(head, &info));
+        Decode::Continue
+    }
+
+    fn encode(&self, response: &mut Encoding<'_>) {
+        let info = response.stream.info.borrow();
+        let request = response.stream.request_if_any();
+        let head = &mut *response.head;
+        self.all(response.config, |mutations| {
+            for step in &mutations.response {
+                let has = |name: &HeaderName| head.headers.contains_key(name);
+                let value = step.value(has, || Entry {
+                    info: &info,
+                    request: request.map(view),
+                    response_headers: Some(&head.headers),
+                    trailers: None,
+                });
+                step.apply(value, &mut head.headers);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_come_out_in_the_order_of_their_names() {
+        let mut query = Query::parse("b=2&a=1&b=3&c&%20=x%2Fy");
+        assert_eq!(query.text(), "?%20=x%2Fy&a=1&b=2&b=3&c=");
+        query.add("b", "4", AppendAction::AddIfAbsent);
+        query.add("d", "4", AppendAction::OverwriteIfExists);
+        query.add("a", "4 5", AppendAction::OverwriteIfExists);
+        query.add("c", "5", AppendAction::AppendIfExistsOrAdd);
+        assert_eq!(query.text(), "?%20=x%2Fy&a=4%205&b=2&b=3&c=&c=5");
+        assert_eq!(Query::parse("").text(), "");
+    }
+}
