@@ -31,6 +31,7 @@ mod scopes;
 mod secret_files;
 mod sessions;
 mod subsets;
+mod transparent;
 mod underscores;
 mod upstream_proxy_protocol;
 mod waiting;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -19,12 +19,16 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    keeps_net_admin: AtomicBool,
 }
 
 impl Namespace {
     fn new(name: String) -> Self {
         ip(&["netns", "add", &name]);
-        let namespace = Self { name };
+        let namespace = Self {
+            name,
+            keeps_net_admin: AtomicBool::new(false),
+        };
         ip(&["-n", &namespace.name, "link", "set", "lo", "up"]);
         namespace
     }
@@ -37,6 +41,11 @@ impl Namespace {
     /// As `ip netns` knows it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Programs that start from now on keep CAP_NET_ADMIN, as a sidecar in TPROXY mode does.
+    pub fn keep_net_admin(&self) {
+        self.keeps_net_admin.store(true, Ordering::Relaxed);
     }
 
     /// Runs `work` on a thread inside the namespace. Sockets that it makes stay there.
@@ -79,6 +88,9 @@ impl Namespace {
             &id,
             "--clear-groups",
         ]);
+        if self.keeps_net_admin.load(Ordering::Relaxed) {
+            command.args(["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]);
+        }
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)

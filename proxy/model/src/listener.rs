@@ -28,6 +28,8 @@ pub struct Listener {
     pub bind_to_port: bool,
     /// Hands connections to the listener of their original destination.
     pub use_original_dst: bool,
+    /// Takes connections to any address that iptables brings here (TPROXY). Needs CAP_NET_ADMIN.
+    pub is_transparent: bool,
     /// INBOUND, OUTBOUND or unspecified.
     pub direction: TrafficDirection,
     /// Chains.
@@ -54,6 +56,7 @@ impl Listener {
             additional_addresses,
             bind_to_port,
             use_original_dst,
+            is_transparent,
             direction,
             filter_chains: _,
             default_filter_chain: _,
@@ -67,6 +70,7 @@ impl Listener {
             && *additional_addresses == other.additional_addresses
             && *bind_to_port == other.bind_to_port
             && *use_original_dst == other.use_original_dst
+            && *is_transparent == other.is_transparent
             && *direction == other.direction
             && *listener_filters == other.listener_filters
             && *listener_filters_timeout == other.listener_filters_timeout
@@ -105,6 +109,11 @@ pub enum ListenerFilterKind {
     HttpInspector,
     /// Reads the header of the PROXY protocol.
     ProxyProtocol(Box<ProxyProtocol>),
+    /// Connections to servers come from the client's address. Needs CAP_NET_ADMIN.
+    OriginalSrc {
+        /// `SO_MARK` of their sockets; `None`: not marked.
+        mark: Option<u32>,
+    },
 }
 
 /// Source: listener_components.proto `ListenerFilterChainMatchPredicate`.

@@ -174,13 +174,16 @@ impl Listeners {
                 "address: {address} is that of listener {other:?}; give it another"
             )));
         }
-        let is_bound = |active: &Active| active.is_bound_to(&addresses);
+        let transparent = config.is_transparent;
+        let is_bound = |active: &Active| {
+            active.is_bound_to(&addresses) && active.cell.load().config.is_transparent == transparent
+        };
         let mut sockets = Vec::new();
         if config.bind_to_port && !self.active.get(name).is_some_and(is_bound) {
             for wanted in &addresses {
-                if !self.is_waiting(name, *wanted) {
+                if !self.is_waiting(name, *wanted, transparent) {
                     let is_ours = self.addresses.is_closing(*wanted) || self.is_listening(*wanted);
-                    let bound = Sockets::bind(*wanted, workers, is_ours);
+                    let bound = Sockets::bind(*wanted, transparent, workers, is_ours);
                     sockets.push(bound.map_err(|error| {
                         at(&format_args!(
                             "address: cannot listen on {wanted}: {error}; free the port or change it"
@@ -193,20 +196,22 @@ impl Listeners {
                 .remove(name)
                 .into_iter()
                 .flat_map(|warming| warming.sockets);
-            sockets.extend(waiting.filter(|bound| addresses.contains(&bound.wanted)));
+            let fits =
+                |bound: &Sockets| addresses.contains(&bound.wanted) && bound.transparent == transparent;
+            sockets.extend(waiting.filter(fits));
         }
         self.addresses.set(name, &addresses);
         Ok(sockets)
     }
 
     /// The waiting listener of this name has bound this address.
-    fn is_waiting(&self, name: &str, wanted: SocketAddr) -> bool {
+    fn is_waiting(&self, name: &str, wanted: SocketAddr, transparent: bool) -> bool {
         let mut sockets = self
             .warming
             .get(name)
             .into_iter()
             .flat_map(|warming| &warming.sockets);
-        sockets.any(|bound| bound.wanted == wanted)
+        sockets.any(|bound| bound.wanted == wanted && bound.transparent == transparent)
     }
 
     /// A listener in use, of whatever name, listens on this address.
@@ -432,7 +437,9 @@ impl Listeners {
         self.parts.publish_scopes(|name| discovered(tables, name), shared);
         let same_sockets = |active: &Active| {
             let before = active.cell.load();
-            before.addresses == listener.addresses && before.config.bind_to_port == config.bind_to_port
+            before.addresses == listener.addresses
+                && before.config.bind_to_port == config.bind_to_port
+                && before.config.is_transparent == config.is_transparent
         };
         match self.active.get(name) {
             Some(active) if same_sockets(active) => {

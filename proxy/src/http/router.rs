@@ -138,6 +138,7 @@ pub(super) async fn forward(
         ReplaySource::new(body, limit, keeps)
     });
     let mut tls = attempt::tls_wish(cluster, state.alpn.as_ref(), stream.request());
+    tls.source = stream.downstream.info.original_source;
     if cluster.wants_client() {
         let made_up = stream.manager.config.adds_proxy_state;
         tls.client = ProxiedClient::of(&stream.downstream.info, made_up);

@@ -52,10 +52,11 @@ pub(super) async fn run(
     };
     let destination = found.original_dst.unwrap_or(local);
     let mut info = ConnectionInfo::new(next_connection_id(), destination, remote);
-    info.is_restored = destination != own;
+    info.is_restored = destination != own || listener.is_elsewhere(own);
     info.remote_address = found.source.unwrap_or(remote);
     info.proxy_tlvs = found.proxy_tlvs.take();
     info.metadata = found.metadata.take();
+    info.original_source = found.original_source;
     let chain = choose(&listener, &found, &info);
     info.requested_server_name = found.server_name.as_deref().map(Arc::from);
     let Some(chain) = chain else {

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use self::proxy_protocol::ProxyProtocol;
 use crate::codec::h2;
+use crate::net::connect::OriginalSource;
 use crate::net::original_dst::original_dst;
 use crate::net::proxy_protocol::Tlv;
 use crate::stats::Registry;
@@ -38,6 +39,7 @@ enum InspectorKind {
     Tls,
     Http,
     ProxyProtocol(ProxyProtocol),
+    OriginalSrc { mark: Option<u32> },
 }
 
 impl Inspector {
@@ -47,6 +49,7 @@ impl Inspector {
             ListenerFilterKind::OriginalDst => InspectorKind::OriginalDst,
             ListenerFilterKind::TlsInspector => InspectorKind::Tls,
             ListenerFilterKind::HttpInspector => InspectorKind::Http,
+            ListenerFilterKind::OriginalSrc { mark } => InspectorKind::OriginalSrc { mark: *mark },
             ListenerFilterKind::ProxyProtocol(config) => {
                 InspectorKind::ProxyProtocol(ProxyProtocol::new(config, registry))
             }
@@ -67,6 +70,8 @@ pub(crate) struct Inspection {
     pub(crate) source: Option<SocketAddr>,
     /// There was a PROXY header, with these TLVs to pass on.
     pub(crate) proxy_tlvs: Option<Arc<[Tlv]>>,
+    /// Connections to servers come from there.
+    pub(crate) original_source: Option<OriginalSource>,
     /// What is known of the connection besides.
     pub(crate) metadata: Option<Box<Metadata>>,
     /// The first bytes are a ClientHello.
@@ -120,6 +125,13 @@ pub(crate) async fn run(
             // As in Envoy, TLS is not looked into for HTTP.
             InspectorKind::Http if !found.tls => inspect_http(stream, found).await?,
             InspectorKind::Http => {}
+            InspectorKind::OriginalSrc { mark } => {
+                let source = found.source.map_or_else(|| stream.peer_addr(), Ok)?;
+                found.original_source = Some(OriginalSource {
+                    address: source.ip(),
+                    mark: *mark,
+                });
+            }
             InspectorKind::ProxyProtocol(filter) => filter.run(stream, local, found).await?,
         }
     }

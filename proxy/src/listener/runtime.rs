@@ -61,6 +61,14 @@ impl Listener {
         position.and_then(|index| self.chains.get(index)).or_else(default)
     }
 
+    /// TPROXY brought a connection to this address here, where nobody listens on it: it is the original destination.
+    pub(crate) fn is_elsewhere(&self, local: SocketAddr) -> bool {
+        let is_here = |address: &SocketAddr| {
+            address.port() == local.port() && (address.ip().is_unspecified() || address.ip() == local.ip())
+        };
+        self.config.is_transparent && !self.addresses.iter().any(is_here)
+    }
+
     fn all_chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         self.chains.iter().chain(&self.default_chain)
     }

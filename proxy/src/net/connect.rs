@@ -1,10 +1,12 @@
 //! Outgoing TCP connections.
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
+
+use super::listen;
 
 /// What an outgoing socket needs besides its target.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,19 +15,32 @@ pub(crate) struct SocketOptions {
     pub(crate) source: Option<SocketAddr>,
     /// Keepalive: idle time, interval, probes.
     pub(crate) keepalive: Option<(Option<Duration>, Option<Duration>, Option<u32>)>,
+    /// In place of `source`.
+    pub(crate) original_source: Option<OriginalSource>,
+}
+
+/// A source address that is not this machine's (IP_TRANSPARENT). Source: Envoy, `buildOriginalSrcOptions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct OriginalSource {
+    /// The client's; the port is any.
+    pub(crate) address: IpAddr,
+    /// SO_MARK, so that routing rules bring the answers back.
+    pub(crate) mark: Option<u32>,
 }
 
 /// Connects. No time limit: the caller has the cluster's.
 ///
 /// # Errors
-/// The system's, e.g. `ConnectionRefused`; `AddrNotAvailable` when the source address is not this host's.
+/// The system's, e.g. `ConnectionRefused`; `AddrNotAvailable` when the source address is not this host's; `PermissionDenied` when an
+/// original source is asked for without CAP_NET_ADMIN; `InvalidInput` when it is of another family than `target`.
 pub(crate) async fn connect(target: SocketAddr, options: SocketOptions) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    if let Some(source) = options
-        .source
-        .filter(|source| source.is_ipv4() == target.is_ipv4())
-    {
+    if let Some(OriginalSource { mark, .. }) = options.original_source {
+        listen::set_transparent(&socket, target.is_ipv6())?;
+        mark.map_or(Ok(()), |mark| socket.set_mark(mark))?;
+    }
+    if let Some(source) = options.source_for(target) {
         // The kernel then picks the port at connect, from the 4-tuple, not at bind from the 2-tuple (Envoy sets it as well).
         if source.port() == 0 {
             nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
@@ -37,6 +52,15 @@ pub(crate) async fn connect(target: SocketAddr, options: SocketOptions) -> io::R
     }
     socket.set_tcp_nodelay(true)?;
     TcpSocket::from_std_stream(socket.into()).connect(target).await
+}
+
+impl SocketOptions {
+    fn source_for(&self, target: SocketAddr) -> Option<SocketAddr> {
+        match self.original_source {
+            Some(original) => Some(SocketAddr::new(original.address, 0)),
+            None => self.source.filter(|source| source.is_ipv4() == target.is_ipv4()),
+        }
+    }
 }
 
 /// Makes the coming close a reset: the peer learns that its bytes went nowhere.
@@ -71,7 +95,7 @@ mod tests {
         let target = listener.local_addr().expect("bound");
         let v4 = SocketOptions {
             source: Some(SocketAddr::from(([127, 0, 0, 6], 0))),
-            keepalive: None,
+            ..SocketOptions::default()
         };
         let connected = connect(target, v4).await.expect("connects");
         assert_eq!(
@@ -80,7 +104,7 @@ mod tests {
         );
         let v6 = SocketOptions {
             source: Some("[::6]:0".parse().expect("an address")),
-            keepalive: None,
+            ..SocketOptions::default()
         };
         connect(target, v6)
             .await

@@ -153,6 +153,7 @@ impl TcpProxy {
                 true => ProxiedClient::of(&downstream.info, true),
                 false => None,
             },
+            source: downstream.info.original_source,
             ..TlsWish::default()
         };
         for _ in 0..self.max_connect_attempts {

@@ -13,6 +13,7 @@ use super::istio_stats::Destination;
 use super::peer::Peer;
 use super::response_flag::{ResponseFlag, ResponseFlags};
 use super::workload::{Principals, Workload};
+use crate::net::connect::OriginalSource;
 use crate::net::proxy_protocol::Tlv;
 
 /// Facts of the downstream connection, shared by its streams.
@@ -30,6 +31,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) direct_remote_address: SocketAddr,
     /// What a PROXY header said besides the addresses; `None`: there was no header.
     pub(crate) proxy_tlvs: Option<Arc<[Tlv]>>,
+    /// Connections to servers come from there.
+    pub(crate) original_source: Option<OriginalSource>,
     /// What listener filters noted.
     pub(crate) metadata: Option<Box<Metadata>>,
     /// SNI as sent; logs replace what no host name has.
@@ -69,6 +72,7 @@ impl ConnectionInfo {
             remote_address,
             direct_remote_address: remote_address,
             proxy_tlvs: None,
+            original_source: None,
             metadata: None,
             requested_server_name: None,
             filter_chain_name: None,

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::circuit_breaker::{Permit, Resource};
 use super::cluster::{Cluster, TransportSocket};
 use super::endpoint::Host;
-use crate::net::connect::{SocketOptions, connect as tcp_connect};
+use crate::net::connect::{OriginalSource, SocketOptions, connect as tcp_connect};
 use crate::net::prefixed::Prefixed;
 use crate::net::proxy_protocol::{self, Tlv};
 use crate::telemetry::stream_info::ConnectionInfo;
@@ -35,6 +35,8 @@ pub(crate) struct TlsWish {
     pub(crate) host: Option<Arc<str>>,
     /// Who the client is, when the cluster has a PROXY header to write.
     pub(crate) client: Option<Arc<ProxiedClient>>,
+    /// The connection comes from the client's address (listener filter `original_src`).
+    pub(crate) source: Option<OriginalSource>,
 }
 
 /// A client that a PROXY header tells of. Source: Envoy `ProxyProtocolData`.
@@ -286,6 +288,7 @@ async fn establish(
     let options = SocketOptions {
         source: cluster.config.bind_source,
         keepalive,
+        original_source: wish.source,
     };
     let mut tcp = tcp_connect(address, options)
         .await

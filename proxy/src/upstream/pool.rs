@@ -21,6 +21,7 @@ use super::connect::{self, ConnectError, ProxiedClient, TlsWish};
 use super::endpoint::{HealthFlag, Host};
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
+use crate::net::connect::OriginalSource;
 use crate::telemetry::workload::Principals;
 use crate::worker;
 
@@ -105,6 +106,8 @@ struct Key {
     asked: Option<Arc<str>>,
     /// Whom the connection speaks for, when the host is told. Other than in Envoy with its TLVs.
     client: Option<Arc<ProxiedClient>>,
+    /// Where it comes from, when that is the client's address.
+    source: Option<OriginalSource>,
     version: Version,
 }
 
@@ -204,6 +207,7 @@ pub(crate) async fn acquire(
             .as_ref()
             .filter(|_| cluster.introduces_clients_to(host))
             .cloned(),
+        source: wish.source,
         version,
     };
     let target = || Target {

@@ -1,5 +1,5 @@
-//! Listener filters that have no behaviour yet. What they say is checked, and then their listener is refused: they say who the client
-//! is, or keep it out. Awaits the traffic issue.
+//! Listener filters that have no behaviour yet. What they say is checked, and then their listener is refused: they keep
+//! clients out. Awaits the traffic issue.
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -13,13 +13,6 @@ use crate::scalar::Wrapped;
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AwaitedFilter {
-    /// Speaks to servers from the client's address.
-    OriginalSrc {
-        /// And from its port.
-        bind_port: bool,
-        /// `SO_MARK` of such sockets; 0: none.
-        mark: u32,
-    },
     /// At most so many connections.
     LocalRateLimit {
         /// Stats are `listener_local_ratelimit.<stat_prefix>.`.
@@ -36,7 +29,7 @@ pub enum AwaitedFilter {
 }
 
 /// The types of them.
-pub(super) const AWAITED_FILTERS: [&str; 2] = [types::ORIGINAL_SRC, types::LISTENER_LOCAL_RATE_LIMIT];
+pub(super) const AWAITED_FILTERS: [&str; 1] = [types::LISTENER_LOCAL_RATE_LIMIT];
 
 impl AwaitedFilter {
     /// Converts a filter whose type is one of [`AWAITED_FILTERS`].
@@ -46,12 +39,6 @@ impl AwaitedFilter {
         name: &str,
     ) -> Result<Self, Rejection> {
         match config.type_name.as_str() {
-            types::ORIGINAL_SRC => {
-                verdicts!(at, config.message(at)? => filters::original_src::v3::OriginalSrc {
-                    awaited "traffic" { bind_port, mark }
-                });
-                Ok(Self::OriginalSrc { bind_port, mark })
-            }
             types::LISTENER_LOCAL_RATE_LIMIT => local_rate_limit(at, config.message(at)?),
             _ => Err(config.reject(at, "listener filter", name, &AWAITED_FILTERS)),
         }

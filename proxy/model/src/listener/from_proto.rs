@@ -23,11 +23,12 @@ const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// `per_connection_buffer_limit_bytes` of listeners and clusters when unset.
 pub(crate) const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
 
-const LISTENER_FILTERS: [&str; 4] = [
+const LISTENER_FILTERS: [&str; 5] = [
     types::ORIGINAL_DST,
     types::TLS_INSPECTOR,
     types::HTTP_INSPECTOR,
     types::PROXY_PROTOCOL,
+    types::ORIGINAL_SRC,
 ];
 
 impl Listener {
@@ -38,9 +39,8 @@ impl Listener {
                 name, address, additional_addresses, filter_chains, use_original_dst, default_filter_chain,
                 listener_filters, listener_filters_timeout,
                 continue_on_listener_filters_timeout, traffic_direction, access_log,
-                bind_to_port, deprecated_v1,
+                bind_to_port, deprecated_v1, transparent,
             }
-            partly { transparent: "false only; true is refused: servers would see another client address" }
             inert {
                 max_connections_to_accept_per_socket_event: "paces accept calls; every connection is accepted either way",
                 metadata: "only formatters and filters that do not exist here read it",
@@ -64,10 +64,6 @@ impl Listener {
                 listener_specifier: "ignoring it would listen where nobody should",
             }
         });
-        at.field("transparent").only_false(
-            transparent,
-            "ignoring it would show servers another client address",
-        )?;
         let address = ip(&at.field("address"), address)?;
         // Envoy makes up a UUID; the address is as unique and says more.
         let name = if name.is_empty() {
@@ -94,6 +90,7 @@ impl Listener {
             additional_addresses: more_addresses(at.field("additional_addresses"), additional_addresses)?,
             bind_to_port: bind_to_port.value().unwrap_or(true) && bind_to_port_v1(deprecated_v1),
             use_original_dst: use_original_dst.value().unwrap_or(false),
+            is_transparent: transparent.value().unwrap_or(false),
             direction: TrafficDirection::from_proto(&at.field("traffic_direction"), traffic_direction)?,
             filter_chains,
             default_filter_chain,
@@ -209,6 +206,14 @@ fn listener_filter_kind(
         types::PROXY_PROTOCOL => {
             let filter = ProxyProtocol::from_proto(at, config.message(at)?)?;
             Ok(ListenerFilterKind::ProxyProtocol(Box::new(filter)))
+        }
+        types::ORIGINAL_SRC => {
+            verdicts!(at, config.message(at)? => filters::original_src::v3::OriginalSrc {
+                supported { mark }
+                never { bind_port: "Envoy does not do it either" }
+            });
+            let mark = (mark != 0).then_some(mark);
+            Ok(ListenerFilterKind::OriginalSrc { mark })
         }
         known if AWAITED_FILTERS.contains(&known) => {
             let rejection = at.reject(format!(

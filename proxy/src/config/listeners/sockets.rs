@@ -14,6 +14,7 @@ use crate::time::Instant;
 pub(super) struct Sockets {
     pub(super) wanted: SocketAddr,
     pub(super) bound: SocketAddr,
+    pub(super) transparent: bool,
     pub(super) per_worker: Vec<std::net::TcpListener>,
 }
 
@@ -22,15 +23,21 @@ impl Sockets {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub(super) fn bind(wanted: SocketAddr, workers: usize, is_ours: bool) -> io::Result<Self> {
+    pub(super) fn bind(
+        wanted: SocketAddr,
+        transparent: bool,
+        workers: usize,
+        is_ours: bool,
+    ) -> io::Result<Self> {
         let per_worker = if is_ours {
-            listen::bind_beside_own(wanted, workers)?
+            listen::bind_beside_own(wanted, workers, transparent)?
         } else {
-            listen::bind_for_workers(wanted, workers)?
+            listen::bind_for_workers(wanted, workers, transparent)?
         };
         let first = per_worker.first().and_then(|socket| socket.local_addr().ok());
         Ok(Self {
             wanted,
+            transparent,
             bound: first.unwrap_or(wanted),
             per_worker,
         })

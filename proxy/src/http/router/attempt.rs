@@ -182,6 +182,7 @@ pub(super) fn tls_wish(cluster: &Cluster, alpn: Option<&AlpnOverride>, head: &Re
         alpn: alpn.cloned(),
         host: names.and_then(|names| asked_host(names, head)),
         client: None,
+        source: None,
     }
 }
 
