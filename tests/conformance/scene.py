@@ -1,4 +1,4 @@
-"""A proxy on a static configuration: one listener, one cluster."""
+"""A proxy on a static configuration: one listener, one cluster; or two proxies, one behind the other."""
 
 import contextlib
 import json
@@ -12,6 +12,8 @@ from pathlib import Path
 LISTENER = 19001
 ADMIN = 19000
 UPSTREAM = 19002
+# Where the second of two proxies listens.
+BETWEEN = 19011
 
 TYPES = "type.googleapis.com/envoy.extensions"
 
@@ -94,8 +96,70 @@ def address(port):
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
+def tcp(listener, upstream, admin, accepts=None, originates=None):
+    """Bytes from one port to another. `accepts`, `originates`: the chain filter's, or the cluster's, transport socket."""
+    chain = {
+        "filters": [
+            {
+                "name": "tcp",
+                "typed_config": {
+                    "@type": f"{TYPES}.filters.network.tcp_proxy.v3.TcpProxy",
+                    "stat_prefix": "conformance",
+                    "cluster": "up",
+                },
+            }
+        ],
+        **({"transport_socket": accepts} if accepts else {}),
+    }
+    cluster = {
+        "name": "up",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": "up",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(upstream)}}]}],
+        },
+        **({"transport_socket": originates} if originates else {}),
+    }
+    return {
+        "node": {"id": "conformance", "cluster": "conformance"},
+        "admin": {"address": address(admin)},
+        "static_resources": {
+            "listeners": [{"name": "in", "address": address(listener), "filter_chains": [chain]}],
+            "clusters": [cluster],
+        },
+    }
+
+
 @contextlib.contextmanager
-def proxy(program, config):
+def sidecars(program):
+    """Two proxies, mutual TLS between them, before the upstream: what a client's and a server's sidecar do with TCP."""
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = (Path(folder) / name for name in ("key.pem", "certificate.pem"))
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        command += ["-subj", "/CN=workload", "-addext", "subjectAltName=DNS:workload", "-out", certificate, "-keyout", key]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        common = {
+            "tls_certificates": [
+                {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+            ],
+            "validation_context": {"trusted_ca": {"filename": str(certificate)}},
+            "alpn_protocols": ["istio"],
+        }
+        context = f"{TYPES}.transport_sockets.tls.v3"
+        accepts = {
+            "@type": f"{context}.DownstreamTlsContext",
+            "common_tls_context": common,
+            "require_client_certificate": True,
+        }
+        originates = {"@type": f"{context}.UpstreamTlsContext", "common_tls_context": common, "sni": "workload"}
+        server = tcp(BETWEEN, UPSTREAM, ADMIN + 10, accepts={"name": "tls", "typed_config": accepts})
+        client = tcp(LISTENER, BETWEEN, ADMIN, originates={"name": "tls", "typed_config": originates})
+        with proxy(program, server, BETWEEN), proxy(program, client):
+            yield
+
+
+@contextlib.contextmanager
+def proxy(program, config, listener=None):
     """Runs `program` until the block ends."""
     folder = Path(tempfile.mkdtemp())
     try:
@@ -106,7 +170,7 @@ def proxy(program, config):
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            until_listens(LISTENER, process, folder / "log")
+            until_listens(listener or LISTENER, process, folder / "log")
             yield
         finally:
             process.terminate()
@@ -125,6 +189,15 @@ def background(*command, port):
     finally:
         process.kill()
         process.wait()
+
+
+def succeeds(*command, given=b"", says=b"", seconds=60):
+    """Whether a client ends well in time, and says so."""
+    try:
+        done = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0 and says in done.stdout
 
 
 def until_listens(port, process, log=None):

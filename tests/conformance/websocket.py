@@ -1,17 +1,23 @@
-"""Python's `websockets` on both sides."""
+"""Python's `websockets` on both sides, and npm's `ws`."""
 
 import asyncio
 
+import grpc_others
 import scene
 
-PARTS = ["websocket"]
-TITLES = {"websocket": "websockets (Python), client and server"}
+PARTS = ["websocket", "ws"]
+TITLES = {"websocket": "websockets (Python), client and server", "ws": "ws (npm), client and server"}
 UPGRADES = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
 SIZES = [0, 1, 125, 126, 65_535, 65_536, 1 << 20, 8 << 20]
 CODES = [1000, 1001, 1011, 3000, 4999]
 
 
-def run(_part, _tools, program):
+def run(part, tools, program):
+    if part == "ws":
+        script = ["node", grpc_others.copied(tools, "ws_both.mjs")]
+        with scene.background(*script, "serve", str(scene.UPSTREAM), port=scene.UPSTREAM):
+            with scene.proxy(program, scene.configuration(manager=UPGRADES)):
+                return grpc_others.tests(*script, "ask", str(scene.LISTENER))
     with scene.proxy(program, scene.configuration(manager=UPGRADES)):
         return asyncio.run(all_tests())
 
