@@ -66,6 +66,8 @@ pub(crate) struct ServerOptions {
     pub(crate) max_headers: usize,
     /// HTTP/1.0 is answered.
     pub(crate) accept_http_10: bool,
+    /// A request in chunks may tell a length too.
+    pub(crate) takes_chunked_length: bool,
     /// Trailers of HTTP/1 go on, in both directions.
     pub(crate) passes_trailers: bool,
     /// How names of HTTP/1 headers are written.

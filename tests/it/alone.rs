@@ -16,6 +16,7 @@ mod header_mutation;
 mod headers;
 mod hedges;
 mod http1;
+mod http10;
 mod http_filters;
 mod internal_redirects;
 mod limits;

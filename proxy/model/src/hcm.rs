@@ -73,6 +73,10 @@ pub struct HttpConnectionManager {
     pub underscores: HeadersWithUnderscores,
     /// HTTP/1.0 is answered instead of refused with 426.
     pub accept_http_10: bool,
+    /// The host of HTTP/1.0 requests that name none; `None`: they are refused.
+    pub default_host_for_http_10: Option<String>,
+    /// A request in chunks may tell a length too, which then means nothing and goes no further.
+    pub takes_chunked_length: bool,
     /// HTTP/1 settings.
     pub http1: Http1Options,
     /// HTTP/2 settings.

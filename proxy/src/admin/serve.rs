@@ -96,6 +96,7 @@ const OPTIONS: ServerOptions = ServerOptions {
     max_headers: MAX_HEADERS,
     // Scripts of old speak it.
     accept_http_10: true,
+    takes_chunked_length: false,
     passes_trailers: false,
     name_case: crate::codec::NameCase::Lower,
     informs: false,

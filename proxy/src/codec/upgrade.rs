@@ -100,6 +100,7 @@ mod tests {
             max_head_bytes: 1000,
             max_headers: 10,
             accept_http_10: false,
+            takes_chunked_length: false,
             passes_trailers: false,
             name_case: crate::codec::NameCase::Lower,
             informs: false,

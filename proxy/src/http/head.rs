@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{DATE, SERVER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use outrigger_model::hcm::{EscapedSlashes, HttpConnectionManager, ServerHeader};
 use outrigger_model::listener::TrafficDirection;
 
@@ -20,10 +20,14 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const DECORATOR_OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 
-/// Refuses what may not go on; nothing has been changed yet.
-pub(super) fn check(head: &RequestHead) -> Result<(), LocalReply> {
+/// Refuses what may not go on; nothing has been changed yet but the host of who is too old to name one.
+pub(super) fn check(config: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), LocalReply> {
     let missing = head.authority.is_empty() && !head.headers.contains_key(http::header::HOST);
-    if missing && head.method != Method::CONNECT {
+    let default = config.default_host_for_http_10.as_deref();
+    let default = default.filter(|_| missing && head.version == Version::HTTP_10);
+    if let Some(host) = default.and_then(|host| HeaderValue::from_str(host).ok()) {
+        head.authority = host;
+    } else if missing && head.method != Method::CONNECT {
         return Err(LocalReply::new(StatusCode::BAD_REQUEST, None, "missing_host_header", "").closing());
     }
     // Source: Envoy 1.40, for the target `*` and for an absolute one without a path.

@@ -271,6 +271,7 @@ fn options(config: &HttpConnectionManager, registry: &Registry) -> ServerOptions
         max_head_bytes: max_head_bytes as usize,
         max_headers: config.max_request_headers_count as usize,
         accept_http_10: config.accept_http_10,
+        takes_chunked_length: config.takes_chunked_length,
         passes_trailers: config.http1.passes_trailers,
         name_case: config.http1.name_case,
         informs: config.passes_100_continue,

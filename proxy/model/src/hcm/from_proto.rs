@@ -147,6 +147,8 @@ impl HttpConnectionManager {
             max_request_headers_count: common.max_request_headers_count,
             underscores: common.underscores,
             accept_http_10: http1.accepts_10,
+            default_host_for_http_10: http1.default_host,
+            takes_chunked_length: http1.takes_chunked_length,
             http1: http1.options,
             http2: Http2Options::from_proto(&at.field("http2_protocol_options"), http2_protocol_options)?,
         })
@@ -337,6 +339,8 @@ impl Common {
 #[derive(Default)]
 struct Http1 {
     accepts_10: bool,
+    default_host: Option<String>,
+    takes_chunked_length: bool,
     options: Http1Options,
 }
 
@@ -346,17 +350,26 @@ impl Http1 {
             return Ok(Self::default());
         };
         verdicts!(at, proto => core::Http1ProtocolOptions {
-            supported { accept_http_10, enable_trailers, header_key_format }
+            supported {
+                accept_http_10, default_host_for_http_10, enable_trailers, header_key_format, allow_chunked_length,
+            }
+            partly { allow_absolute_url: "true, which is also the default; false is listed as without effect" }
             inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
             unsupported {
-                allow_absolute_url: "traffic", default_host_for_http_10: "traffic",
-                allow_chunked_length: "traffic",
                 override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
                 allow_custom_methods: "traffic", ignore_http_11_upgrade: "traffic",
             }
         });
+        only_true(&at.field("allow_absolute_url"), allow_absolute_url);
+        let host = &default_host_for_http_10;
+        if host.contains(|letter: char| letter.is_control() || letter.is_whitespace()) {
+            let field = at.field("default_host_for_http_10");
+            return Err(field.reject(format!("{host:?} is no host")));
+        }
         Ok(Self {
             accepts_10: accept_http_10,
+            default_host: Some(default_host_for_http_10).filter(|host| !host.is_empty()),
+            takes_chunked_length: allow_chunked_length,
             options: Http1Options {
                 passes_trailers: enable_trailers,
                 name_case: NameCase::from_proto(&at.field("header_key_format"), header_key_format)?,

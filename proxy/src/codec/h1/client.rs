@@ -27,8 +27,14 @@ use crate::worker;
 #[derive(Debug)]
 pub(crate) struct Client {
     sender: http1::SendRequest<Body>,
+    shared: Rc<Shared>,
+}
+
+/// What a connection's task and its client share.
+#[derive(Debug)]
+struct Shared {
     /// Who gets the connection when it stops speaking HTTP: the request that asked for that.
-    heir: Heir,
+    heir: RefCell<Option<oneshot::Sender<Raw>>>,
     /// What hyper does not do.
     script: Rc<Script>,
     options: ClientOptions,
@@ -42,8 +48,6 @@ pub(crate) struct ClientOptions {
     /// How names of headers are written.
     pub(crate) name_case: NameCase,
 }
-
-type Heir = Rc<RefCell<Option<oneshot::Sender<Raw>>>>;
 
 /// Makes a client of a connected stream. `guard` lives as long as the connection.
 ///
@@ -61,15 +65,19 @@ where
     let (sender, mut connection) = http1::handshake(TokioIo::new(Wire::new(io, script.clone())))
         .await
         .map_err(|error| SendError::Closed(body::describe(&error)))?;
-    let heir = Heir::default();
-    let next = heir.clone();
+    let shared = Rc::new(Shared {
+        heir: RefCell::default(),
+        script,
+        options,
+    });
+    let next = shared.clone();
     worker::spawn(async move {
         let end = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
         if let Err(error) = &end {
             tracing::debug!(%error, "upstream HTTP/1 connection ended");
         }
         let parts = connection.into_parts();
-        let heir = next.borrow_mut().take();
+        let heir = next.heir.borrow_mut().take();
         let raw = Raw::new(parts.io.into_inner().into_inner(), parts.read_buf, guard);
         let left = match heir {
             Some(heir) if end.is_ok() => heir.send(raw).err(),
@@ -80,12 +88,7 @@ where
             let _ = raw.io.shutdown().await;
         }
     });
-    Ok(Client {
-        sender,
-        heir,
-        script,
-        options,
-    })
+    Ok(Client { sender, shared })
 }
 
 impl Client {
@@ -119,9 +122,9 @@ impl Client {
             return Box::pin(self.upgrade(head, body, feedback)).await;
         }
         let mut body = body.without_trailers();
-        let passes_trailers = self.options.passes_trailers;
+        let passes_trailers = self.shared.options.passes_trailers;
         if passes_trailers {
-            body = body.observe(self.script.clone());
+            body = body.observe(self.shared.script.clone());
         }
         let response = self.exchange(outgoing(head, body), feedback).await;
         response.map(|response| incoming(response, passes_trailers))
@@ -145,7 +148,7 @@ impl Client {
             *message.uri_mut() = target.into();
         }
         let (give, taken) = oneshot::channel();
-        *self.heir.borrow_mut() = Some(give);
+        *self.shared.heir.borrow_mut() = Some(give);
         let response = self.exchange(message, feedback).await;
         let is_yes = |status: StatusCode| match is_connect {
             // hyper knows no tunnel after that.
@@ -155,8 +158,8 @@ impl Client {
         let response = match response {
             Ok(response) if is_yes(response.status()) => response,
             other => {
-                self.heir.borrow_mut().take();
-                let passes_trailers = self.options.passes_trailers;
+                self.shared.heir.borrow_mut().take();
+                let passes_trailers = self.shared.options.passes_trailers;
                 return other.map(|response| incoming(response, passes_trailers));
             }
         };
@@ -181,9 +184,12 @@ impl Client {
     ) -> Result<hyper::Response<hyper::body::Incoming>, SendError> {
         let names = feedback.and_then(Feedback::request_names);
         let naming = names.map(Naming::Original);
-        let naming = naming.or_else(|| Naming::of(self.options.name_case));
-        self.script
-            .begin(naming, self.options.name_case, self.options.passes_trailers);
+        let naming = naming.or_else(|| Naming::of(self.shared.options.name_case));
+        self.shared.script.begin(
+            naming,
+            self.shared.options.name_case,
+            self.shared.options.passes_trailers,
+        );
         let informed = feedback.filter(|feedback| feedback.passes_informational());
         if let Some(feedback) = informed.cloned() {
             hyper::ext::on_informational(&mut message, move |informational| {
@@ -195,7 +201,7 @@ impl Client {
         }
         let sent = self.sender.try_send_request(message).await;
         if let Some(feedback) = feedback {
-            feedback.keep_response_names(self.script.take_names());
+            feedback.keep_response_names(self.shared.script.take_names());
         }
         match sent {
             Ok(response) => Ok(response),

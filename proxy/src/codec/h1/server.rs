@@ -47,6 +47,7 @@ where
         max_bytes: options.max_head_bytes,
         max_headers: options.max_headers,
         accept_http_10: options.accept_http_10,
+        takes_chunked_length: options.takes_chunked_length,
         passes_trailers: options.passes_trailers,
         name_case: options.name_case,
         underscores: options.http1_underscores.clone(),

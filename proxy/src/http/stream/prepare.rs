@@ -94,7 +94,7 @@ impl Stream {
         state: &mut FilterState,
         chosen: &mut Chosen,
     ) -> Result<(), LocalReply> {
-        head::check(head)?;
+        head::check(&self.manager.config, head)?;
         // As Envoy, what a redirect sends on was looked at before.
         if self.journey.is_none() {
             head::inbound(

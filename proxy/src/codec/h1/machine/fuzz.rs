@@ -10,6 +10,7 @@ const LIMITS: HeadLimits = HeadLimits {
     max_headers: 20,
     accept_http_10: true,
     name_case: NameCase::Preserve { others_proper: false },
+    takes_chunked_length: false,
     passes_trailers: true,
     underscores: Underscores::Allow,
 };

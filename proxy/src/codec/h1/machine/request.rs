@@ -21,6 +21,8 @@ pub(in crate::codec::h1) struct HeadLimits {
     pub(in crate::codec::h1) max_headers: usize,
     /// HTTP/1.0 is answered.
     pub(in crate::codec::h1) accept_http_10: bool,
+    /// Chunks beside a length are no fault; the length is forgotten.
+    pub(in crate::codec::h1) takes_chunked_length: bool,
     /// Whether names of headers are kept as they are written.
     pub(in crate::codec::h1) name_case: NameCase,
     /// Trailers are of use.
@@ -137,7 +139,7 @@ pub(super) fn parse(bytes: &Bytes, limits: &HeadLimits) -> Result<ReceivedHead, 
     )?;
     let method = Method::from_bytes(line.method).map_err(|_| Reason::Codec)?;
     let is_upgrade = method != Method::CONNECT && is_upgrade(&headers);
-    let framing = match framing(&headers, &method)? {
+    let framing = match framing(&mut headers, &method, limits.takes_chunked_length)? {
         _ if is_upgrade => Framing::Tunnel,
         framing => framing,
     };
@@ -174,7 +176,7 @@ pub(super) fn parse(bytes: &Bytes, limits: &HeadLimits) -> Result<ReceivedHead, 
     })
 }
 
-fn framing(headers: &HeaderMap, method: &Method) -> Result<Framing, Reason> {
+fn framing(headers: &mut HeaderMap, method: &Method, takes_both: bool) -> Result<Framing, Reason> {
     let length = content_length(headers)?;
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next();
@@ -189,11 +191,15 @@ fn framing(headers: &HeaderMap, method: &Method) -> Result<Framing, Reason> {
             Framing::Length(length.unwrap_or(0))
         });
     };
-    if length.is_some() {
+    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if length.is_some() && !(takes_both && is_chunked) {
         return Err(Reason::LengthAndChunked);
     }
-    if connect || codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    if connect || codings.next().is_some() || !is_chunked {
         return Err(Reason::TransferEncoding);
+    }
+    if length.is_some() {
+        headers.remove(CONTENT_LENGTH);
     }
     Ok(Framing::Chunked)
 }
@@ -262,6 +268,7 @@ mod tests {
         max_bytes: 1000,
         max_headers: 5,
         accept_http_10: false,
+        takes_chunked_length: false,
         name_case: NameCase::Lower,
         passes_trailers: false,
         underscores: Underscores::Allow,
@@ -307,6 +314,14 @@ mod tests {
                 Err(Reason::TransferEncoding),
             );
         }
+        let both = "POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: CHUNKED\r\n\r\n";
+        let limits = HeadLimits {
+            takes_chunked_length: true,
+            ..LIMITS
+        };
+        let head = received(both, limits).expect("a head");
+        assert_eq!(head.framing, Framing::Chunked);
+        assert!(!head.head.headers.contains_key(CONTENT_LENGTH));
         let twice = "transfer-encoding: chunked\r\n".repeat(2);
         post(&twice, Err(Reason::TransferEncoding));
     }
