@@ -35,6 +35,7 @@ use crate::telemetry::access_log::LogSinks;
 use crate::telemetry::istio_stats::IstioMetrics;
 use crate::telemetry::peer::LocalPeers;
 use crate::upstream::cluster_table::ClusterTable;
+use crate::upstream::lb::LocalZone;
 use crate::worker;
 
 /// Time limits and counters are looked at this often.
@@ -122,6 +123,10 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         registry: registry.clone(),
         drain_time: options.drain_time,
         resolves_names: true,
+        zone: Arc::new(LocalZone::new(
+            bootstrap.local_cluster_name.clone().unwrap_or_default(),
+            bootstrap.node.locality.clone(),
+        )),
     });
     registry.add_source(&shared.clusters);
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;

@@ -50,7 +50,7 @@ impl Alone {
         prepare(&namespace, folder.path());
         let bootstrap = folder.path().join("bootstrap.yaml");
         let text = format!(
-            "node: {{ id: alone, cluster: alone }}\n\
+            "node: {{ id: alone, cluster: alone, locality: {{ zone: home }} }}\n\
              admin:\n  address:\n    socket_address: {{ address: \"{}\", port_value: {} }}\n\
              static_resources:\n{resources}",
             ADMIN.ip(),

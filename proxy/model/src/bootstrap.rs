@@ -26,6 +26,8 @@ pub struct Bootstrap {
     pub clusters: Vec<Cluster>,
     /// Static secrets.
     pub secrets: Vec<Secret>,
+    /// The cluster of the proxies that are like this one, for zone aware routing; one of the static ones.
+    pub local_cluster_name: Option<ClusterName>,
     /// The aggregated discovery service.
     pub ads: Option<AdsConfig>,
     /// Who serves listeners; `None`: only static ones.

@@ -177,18 +177,45 @@ pub struct SlowStart {
 }
 
 /// How localities share the load of their priority. Source: cluster.proto `CommonLbConfig.locality_config_specifier`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalityMode {
-    /// By their hosts alone.
-    #[default]
-    Unaware,
     /// By their `load_balancing_weight`.
     Weighted,
-    /// This proxy's own zone first: without effect, since that needs a local cluster, which cannot be named here.
-    ZoneAware {
-        /// In panic no host is used.
-        fail_on_panic: bool,
-    },
+    /// This proxy's own zone first, where a local cluster says who its peers are; else by their hosts alone.
+    ZoneAware(ZoneAware),
+}
+
+impl Default for LocalityMode {
+    fn default() -> Self {
+        Self::ZoneAware(ZoneAware::default())
+    }
+}
+
+/// When requests stay in this proxy's own zone. Source: cluster.proto `ZoneAwareLbConfig`; locality_lb.proto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZoneAware {
+    /// In panic no host is used.
+    pub fail_on_panic: bool,
+    /// Of this share of requests; Envoy's default 100.
+    pub routing_percent: u32,
+    /// With fewer healthy hosts zones do not count; Envoy's default 6.
+    pub min_cluster_size: u64,
+    /// With so many healthy hosts in the own zone all requests stay there; `None`: only if that is even.
+    pub forced_min_size: Option<u32>,
+    /// Zones are compared by the weights of their hosts, and not by their number.
+    pub compares_weights: bool,
+}
+
+impl Default for ZoneAware {
+    fn default() -> Self {
+        Self {
+            fail_on_panic: false,
+            routing_percent: 100,
+            min_cluster_size: 6,
+            forced_min_size: None,
+            compares_weights: false,
+        }
+    }
 }
 
 /// Hosts by their labels (`envoy.lb` metadata). Source: cluster.proto `LbSubsetConfig`.

@@ -426,7 +426,7 @@ pub struct RetryPolicy {
     pub retriable_request_headers: Vec<HeaderMatcher>,
     /// Hosts tried before are avoided (`previous_hosts` predicate).
     pub avoid_previous_hosts: bool,
-    /// Priorities tried before are avoided; the load is computed anew after so many attempts. Awaits the traffic issue.
+    /// Priorities tried before are avoided; the load is computed anew after so many attempts.
     pub previous_priorities: Option<u32>,
     /// How often another host is drawn before one already tried is accepted; Envoy's default 1.
     pub host_selection_attempts: u32,

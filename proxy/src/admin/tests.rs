@@ -58,7 +58,7 @@ impl Fake {
         let registry = Registry::new(TagRules::new(&[], true).unwrap());
         let cluster = |config: outrigger_model::cluster::Cluster| {
             let stats = ClusterStats::new(&registry, &config.stat_name);
-            let cluster = Cluster::new(Arc::new(config), stats, None, |tls| {
+            let cluster = Cluster::new(Arc::new(config), stats, None, &Arc::default(), |tls| {
                 Arc::new(ClientTls::new(tls.clone(), Arc::default()))
             });
             ListedCluster {

@@ -30,6 +30,7 @@ use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
 use crate::telemetry::peer::LocalPeers;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::ClusterTable;
+use crate::upstream::lb::LocalZone;
 use crate::upstream::stats::ClusterStats;
 
 /// What building needs of the process.
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) drain_time: Duration,
     /// Names of hosts are resolved, and clusters wait for that.
     pub(crate) resolves_names: bool,
+    /// Where this proxy and its peers are.
+    pub(crate) zone: Arc<LocalZone>,
     /// Istio's metrics.
     pub(crate) istio: Arc<IstioMetrics>,
 }
@@ -76,7 +79,7 @@ pub(super) fn cluster(
 ) -> Cluster {
     let stats = ClusterStats::new(&shared.registry, &config.stat_name);
     let mut secrets = kept.tls.iter().map(|needs| needs.secrets.clone());
-    Cluster::new(config.clone(), stats, previous, |tls| {
+    Cluster::new(config.clone(), stats, previous, &shared.zone, |tls| {
         recipe::client_tls(tls, secrets.next().unwrap_or_default(), previous)
     })
 }

@@ -10,6 +10,7 @@ use super::clusters::Kept;
 use crate::stats::Registry;
 use crate::tls::{ClientSecrets, ClientTls};
 use crate::upstream::cluster::{Cluster, TransportSocket};
+use crate::upstream::lb::LocalZone;
 use crate::upstream::slot::{Counting, Recipe};
 use crate::upstream::stats::ClusterStats;
 
@@ -20,6 +21,7 @@ pub(super) struct Encoded {
     /// Of its TLS transports, in order.
     secrets: Box<[Arc<ClientSecrets>]>,
     registry: Arc<Registry>,
+    zone: Arc<LocalZone>,
 }
 
 impl Encoded {
@@ -29,6 +31,7 @@ impl Encoded {
             bytes,
             secrets: kept.tls.iter().map(|needs| needs.secrets.clone()).collect(),
             registry: shared.registry.clone(),
+            zone: shared.zone.clone(),
         }
     }
 
@@ -55,7 +58,7 @@ impl Encoded {
             Counting::Not => ClusterStats::none(),
         };
         let mut secrets = self.secrets.iter().cloned();
-        let cluster = Cluster::new(config, stats, previous, |tls| {
+        let cluster = Cluster::new(config, stats, previous, &self.zone, |tls| {
             client_tls(tls, secrets.next().unwrap_or_default(), previous)
         });
         if let Some(endpoints) = endpoints {

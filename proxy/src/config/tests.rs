@@ -60,6 +60,7 @@ fn control() -> Control {
         local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
         drain_time: Duration::from_secs(1),
         resolves_names: false,
+        zone: Default::default(),
         istio: IstioMetrics::new(&registry, &bootstrap.node),
         registry,
     });

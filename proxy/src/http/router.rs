@@ -1,6 +1,7 @@
 //! Sends a request to its cluster: attempts, retries, timeouts. One call per stream.
 mod attempt;
 mod hedge;
+mod host;
 pub(super) mod internal_redirect;
 pub(super) mod mirror;
 mod retry;
@@ -37,7 +38,7 @@ use crate::upstream::circuit_breaker::{Permit, Resource};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connect::{ConnectError, ProxiedClient, TlsWish};
 use crate::upstream::endpoint::Host;
-use crate::upstream::lb::{Avoided, First, Labels, Wish};
+use crate::upstream::lb::Labels;
 use crate::upstream::outlier::{self, Outcome};
 
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
@@ -151,8 +152,10 @@ pub(super) async fn forward(
         hashed,
         labels: target.and_then(|target| target.labels.as_ref()),
         session_host: state.session_host,
-        named: named_hosts(cluster, stream.request()).into_iter(),
+        named: host::named_hosts(cluster, stream.request()).into_iter(),
         tried: SmallVec::new(),
+        tried_priorities: SmallVec::new(),
+        excluded_priorities: SmallVec::new(),
         retry,
         per_try_idle: route
             .retry
@@ -247,16 +250,6 @@ pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, hea
     }
 }
 
-/// The hosts that a request names in headers that its cluster looks at. Source: Envoy `OverrideHostLoadBalancer`.
-fn named_hosts(cluster: &Cluster, head: &RequestHead) -> SmallVec<[SocketAddr; 1]> {
-    let headers = cluster.config.override_host_headers.iter();
-    let values = headers.filter_map(|header| std::str::from_utf8(head.header(header)?).ok());
-    let addresses = values.flat_map(|value| value.split(','));
-    addresses
-        .filter_map(|address| address.trim_ascii().parse().ok())
-        .collect()
-}
-
 /// One request and its attempts.
 struct Exchange<'a> {
     stream: &'a Rc<Stream>,
@@ -270,6 +263,10 @@ struct Exchange<'a> {
     /// Hosts that the request names, one for each attempt.
     named: smallvec::IntoIter<[SocketAddr; 1]>,
     tried: SmallVec<[SocketAddr; 4]>,
+    /// Of hosts tried, since priorities are avoided.
+    tried_priorities: SmallVec<[u32; 4]>,
+    /// Those avoided.
+    excluded_priorities: SmallVec<[u32; 4]>,
     retry: RetryState<'a>,
     per_try: Option<Duration>,
     per_try_idle: Option<Duration>,
@@ -296,7 +293,7 @@ impl Exchange<'_> {
                 self.stream.info.borrow_mut().attempt_count = self.attempts;
                 return Err(self.no_healthy_upstream());
             };
-            self.tried.push(host.address);
+            self.note_tried(&host);
             let head = self.head_for(&host);
             let mut guards = Guards::new(self.cluster, &host);
             let attempt = Attempt {
@@ -419,34 +416,6 @@ impl Exchange<'_> {
         };
         let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
         head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
-    }
-
-    fn pick(&mut self) -> Option<Arc<Host>> {
-        let first = self.first();
-        let avoid = self.retry.avoid_previous_hosts();
-        let avoided = Avoided {
-            tried: if avoid { &self.tried } else { &[] },
-            attempts: self.retry.host_selection_attempts(),
-        };
-        let wish = Wish {
-            dialled: self.stream.downstream.info.original_dst(),
-            hash: self.hashed.hash,
-            avoided,
-            labels: self.labels,
-            first,
-        };
-        self.cluster.choose(&wish, &mut self.stream.random.borrow_mut())
-    }
-
-    /// A host that goes before all others. A session has its host once: a retry may go to any.
-    fn first(&mut self) -> Option<First> {
-        let hosts = |named: SocketAddr| self.cluster.hosts().find(named).is_some();
-        match self.session_host {
-            Some(SessionHost {
-                address, is_strict, ..
-            }) if self.attempts == 1 => Some(First::Session { address, is_strict }),
-            _ => self.named.by_ref().find(|named| hosts(*named)).map(First::Any),
-        }
     }
 
     /// Tells outlier detection how an attempt went. An overflow is no fault of the host.

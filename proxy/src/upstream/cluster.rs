@@ -17,7 +17,7 @@ use super::circuit_breaker::CircuitBreaker;
 use super::dns;
 use super::endpoint::{HealthFlag, Healths, Host, HostCounters, HostSet, HostState, Making, Previous};
 use super::health_check::HealthStats;
-use super::lb::{self, First, Picking, Settings, SubsetStats, Wish};
+use super::lb::{self, First, LocalZone, Picking, Settings, SubsetStats, Wish};
 use super::outlier::{Detector, Outcome, Reason};
 use super::stats::ClusterStats;
 use crate::telemetry::istio_stats::Destination;
@@ -72,6 +72,7 @@ pub(crate) struct Cluster {
     hosts: ArcSwap<HostSet>,
     dialled: ArcSwap<HashMap<SocketAddr, Arc<Host>>>,
     balancing: Settings,
+    zone: Arc<LocalZone>,
     /// Health that a host of a session may have.
     session_healths: Healths,
     outlier: Option<Detector>,
@@ -96,6 +97,7 @@ impl Cluster {
         config: Arc<model::Cluster>,
         stats: ClusterStats,
         previous: Option<&Cluster>,
+        zone: &Arc<LocalZone>,
         mut client_tls: impl FnMut(&outrigger_model::tls::UpstreamTls) -> Arc<ClientTls>,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -126,7 +128,8 @@ impl Cluster {
             transports,
             hosts: ArcSwap::from_pointee(HostSet::default()),
             dialled: ArcSwap::default(),
-            balancing: Settings::of(&config),
+            balancing: Settings::of(&config).with_zones(zone, || stats.zones()),
+            zone: zone.clone(),
             session_healths: Healths::of_sessions(&config.override_host_status),
             outlier: config
                 .outlier_detection
@@ -309,6 +312,11 @@ impl Cluster {
         state
     }
 
+    /// Told when zones count otherwise; `None`: they do not.
+    pub(super) fn zone_changes(&self) -> Option<watch::Receiver<()>> {
+        self.balancing.zone_changes()
+    }
+
     /// Told when the hosts are others.
     pub(super) fn host_changes(&self) -> watch::Receiver<()> {
         self.new_hosts.subscribe()
@@ -349,6 +357,7 @@ impl Cluster {
         if let Some(ring) = hosts.balance.ring() {
             self.stats.ring(&self.config.lb_policy, ring);
         }
+        self.zone.note(&self.name, &hosts.all);
         if let (Some(stats), Some(subsets)) = (&self.subset_stats, &hosts.subsets) {
             stats.show(subsets, self.hosts.load().subsets.as_deref());
         }
@@ -479,7 +488,7 @@ mod tests {
         let config = Arc::new(outrigger_model::decode::cluster(&bytes).unwrap().value);
         let registry = Registry::new(TagRules::new(&[], false).unwrap());
         let stats = ClusterStats::new(&registry, &config.stat_name);
-        Cluster::new(config, stats, None, |_| unreachable!("no TLS"))
+        Cluster::new(config, stats, None, &Arc::default(), |_| unreachable!("no TLS"))
     }
 
     #[test]

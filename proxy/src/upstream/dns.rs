@@ -267,7 +267,9 @@ mod tests {
         let config = Arc::new(bootstrap.clusters.remove(0));
         let registry = Registry::new(TagRules::new(&[], false).expect("no rule"));
         let stats = ClusterStats::new(&registry, &config.stat_name);
-        Arc::new(Cluster::new(config, stats, None, |_| unreachable!("no TLS")))
+        Arc::new(Cluster::new(config, stats, None, &Arc::default(), |_| {
+            unreachable!("no TLS")
+        }))
     }
 
     fn lasts(cluster: &Cluster) -> Vec<u8> {

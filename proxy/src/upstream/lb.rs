@@ -10,16 +10,20 @@ mod schedule;
 mod slow_start;
 mod subset;
 mod tier;
+mod zone;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_model::cluster::{Cluster as Config, LbPolicy, LocalityMode, Percent, SlowStart, SubsetPolicy};
+use tokio::sync::watch;
 
 pub(crate) use self::balance::{Balance, Grouping, Ring};
 pub(crate) use self::labels::Labels;
 pub(crate) use self::subset::{Making as SubsetMaking, SubsetStats, Subsets};
+use self::zone::Zoned;
+pub(crate) use self::zone::{LocalZone, ZoneStats};
 use super::circuit_breaker::CircuitBreaker;
 use super::endpoint::{Availability, Host, HostSet};
 
@@ -35,6 +39,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) avoided: Avoided<'a>,
     /// Labels that the host has to have; for clusters with subsets.
     pub(crate) labels: Option<&'a Labels>,
+    /// Priorities that get nothing while there are others.
+    pub(crate) excluded_priorities: &'a [u32],
     /// A host that is taken before the policy is asked.
     pub(crate) first: Option<First>,
 }
@@ -63,7 +69,7 @@ pub(crate) struct Avoided<'a> {
 }
 
 /// What of a cluster's configuration decides how its hosts share the load.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     policy: LbPolicy,
     /// Whole percent, as Envoy compares.
@@ -75,6 +81,8 @@ pub(crate) struct Settings {
     hash_balance_factor: Option<u32>,
     hash_by_hostname: bool,
     subsets: Option<Arc<SubsetPolicy>>,
+    /// Zones count.
+    zoned: Option<Zoned>,
 }
 
 impl Settings {
@@ -90,7 +98,33 @@ impl Settings {
             hash_balance_factor: config.hash_balance_factor,
             hash_by_hostname: config.hash_by_hostname,
             subsets: config.subsets.as_deref().map(|subsets| Arc::new(subsets.clone())),
+            zoned: None,
         }
+    }
+
+    /// With zones, if it is known where this proxy and its peers are; `stats` makes their statistics.
+    pub(crate) fn with_zones(self, local: &Arc<LocalZone>, stats: impl FnOnce() -> ZoneStats) -> Self {
+        let LocalityMode::ZoneAware(settings) = self.locality else {
+            return self;
+        };
+        if !local.is_known() || self.wants_hash() {
+            return self;
+        }
+        let zoned = Zoned {
+            local: local.clone(),
+            stats: Arc::new(stats()),
+            settings,
+            panic_threshold: self.panic_threshold,
+        };
+        Self {
+            zoned: Some(zoned),
+            ..self
+        }
+    }
+
+    /// Told when zones count otherwise; `None`: they do not.
+    pub(crate) fn zone_changes(&self) -> Option<watch::Receiver<()>> {
+        self.zoned.as_ref().map(|zoned| zoned.local.changes())
     }
 
     /// By which labels hosts are grouped, if they are.
@@ -160,7 +194,7 @@ fn among<'a>(
     }: &mut Picking<'_>,
 ) -> Option<Picked<'a>> {
     let Avoided { tried, attempts } = wish.avoided;
-    let mut picked = balance.pick(wish.hash, 0, breaker, random)?;
+    let mut picked = balance.pick(wish, 0, breaker, random)?;
     if tried.is_empty() {
         return Some(picked);
     }
@@ -168,7 +202,7 @@ fn among<'a>(
         if !tried.contains(&picked.host.address) {
             return Some(picked);
         }
-        picked = balance.pick(wish.hash, attempt, breaker, random)?;
+        picked = balance.pick(wish, attempt, breaker, random)?;
     }
     if tried.contains(&picked.host.address)
         && let Some(host) = untried(all, picked, tried, random)

@@ -6,7 +6,7 @@ use outrigger_model::cluster::LbPolicy;
 
 use super::endpoint::Census;
 use super::health_check::HealthStats;
-use super::lb::{Ring, SubsetStats};
+use super::lb::{Ring, SubsetStats, ZoneStats};
 use super::outlier::OutlierStats;
 use crate::stats::{Counter, Gauge, Histogram, Registry, ResponseCodes, Unregistered};
 use crate::tls::error::SslCounter;
@@ -231,6 +231,11 @@ impl ClusterStats {
     /// Stats of active health checks; call it once.
     pub(crate) fn health_check(&self) -> HealthStats {
         HealthStats::new(|name| self.later.counter(name), |name| self.later.gauge(name))
+    }
+
+    /// Stats of zones; call it once.
+    pub(crate) fn zones(&self) -> ZoneStats {
+        ZoneStats::new(|name| self.later.counter(name))
     }
 
     /// Stats of subsets; call it once.

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::cluster::Cluster;
 use super::{dns, health_check};
 use crate::time::{self, Instant};
@@ -24,6 +26,9 @@ pub(crate) fn start(cluster: &Arc<Cluster>) {
     health_check::start(cluster);
     if cluster.config.slow_start.is_some() {
         worker::spawn(slow_start(Arc::downgrade(cluster)));
+    }
+    if let Some(changes) = cluster.zone_changes() {
+        worker::spawn(zones(Arc::downgrade(cluster), changes));
     }
     if let Some(detector) = cluster.outlier() {
         worker::spawn(outlier(Arc::downgrade(cluster), detector.interval()));
@@ -57,6 +62,18 @@ async fn slow_start(cluster: Weak<Cluster>) {
         time::sleep(step).await;
         if let Some(now) = in_use(&cluster) {
             now.rebalance();
+        }
+    }
+}
+
+/// Shares the load anew when this proxy's peers are others, and once for what changed before.
+async fn zones(cluster: Weak<Cluster>, mut changes: watch::Receiver<()>) {
+    loop {
+        let Some(now) = in_use(&cluster) else { return };
+        now.rebalance();
+        drop(now);
+        if changes.changed().await.is_err() {
+            return;
         }
     }
 }

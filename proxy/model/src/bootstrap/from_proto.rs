@@ -10,7 +10,7 @@ use super::stats::Stats;
 use super::{AdsConfig, Bootstrap, ConfigServer, ConfigSource};
 use crate::access_log::{AccessLog, Logger};
 use crate::address::{Address, Names};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterName};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::listener::Listener;
 use crate::node::Node;
@@ -64,9 +64,16 @@ impl Bootstrap {
                 listener_manager: "there is one",
             }
         });
-        check_cluster_manager(&at.field("cluster_manager"), cluster_manager);
+        let local_cluster_name = local_cluster(&at.field("cluster_manager"), cluster_manager);
         runtime(&at.field("layered_runtime"), layered_runtime);
         let resources = Static::from_proto(&at.field("static_resources"), static_resources)?;
+        if let Some(name) = &local_cluster_name
+            && !resources.clusters.iter().any(|cluster| cluster.name == *name)
+        {
+            let at = at.field("cluster_manager");
+            let reason = format!("names no static cluster: {name:?}");
+            return Err(at.field("local_cluster_name").reject(reason));
+        }
         let dynamic = Dynamic::from_proto(&at.field("dynamic_resources"), dynamic_resources)?;
         let stats = Stats::from_proto(&at.field("stats_config"), stats_config)?;
         Ok(Self {
@@ -78,6 +85,7 @@ impl Bootstrap {
             listeners: resources.listeners,
             clusters: resources.clusters,
             secrets: resources.secrets,
+            local_cluster_name,
             ads: dynamic.ads,
             lds: dynamic.lds,
             cds: dynamic.cds,
@@ -193,13 +201,16 @@ fn source(
     Ok(Some(source))
 }
 
-fn check_cluster_manager(at: &FieldPath<'_>, proto: Option<pb::ClusterManager>) {
-    let Some(proto) = proto else { return };
+/// The cluster of this proxy's peers.
+fn local_cluster(at: &FieldPath<'_>, proto: Option<pb::ClusterManager>) -> Option<ClusterName> {
+    let proto = proto?;
     verdicts!(at, proto => pb::ClusterManager {
+        supported { local_cluster_name }
         inert { enable_deferred_cluster_creation: "when a cluster's objects are made is invisible from outside" }
-        unsupported { local_cluster_name: "traffic", outlier_detection: "telemetry", upstream_bind_config: "traffic" }
+        unsupported { outlier_detection: "telemetry", upstream_bind_config: "traffic" }
         never { load_stats_config: "load reports, which istiod does not ask for" }
     });
+    Some(local_cluster_name).filter(|name| !name.is_empty())
 }
 
 fn runtime(at: &FieldPath<'_>, proto: Option<pb::LayeredRuntime>) {

@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf;
 
-use super::{HashFunction, LbPolicy, LocalityMode, Percent, SlowStart};
+use super::{HashFunction, LbPolicy, LocalityMode, Percent, SlowStart, ZoneAware};
 use crate::endpoint::Health;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::fraction::Decimal;
@@ -274,7 +274,7 @@ impl CommonBalancing {
             .map(|factor| factor_at.within(factor, 100..=u32::MAX));
         Ok(Self {
             panic_threshold: threshold.unwrap_or(PANIC_THRESHOLD),
-            locality: LocalityMode::from_proto(locality_config_specifier),
+            locality: LocalityMode::from_proto(at, locality_config_specifier)?,
             hash_balance_factor: factor.transpose()?,
             hash_by_hostname: use_hostname_for_hashing,
             override_host_status: statuses(&at.field("override_host_status"), override_host_status)?,
@@ -295,32 +295,52 @@ fn statuses(at: &FieldPath<'_>, proto: Option<core::HealthStatusSet>) -> Result<
 }
 
 impl LocalityMode {
-    fn from_proto(proto: Option<cluster::common_lb_config::LocalityConfigSpecifier>) -> Self {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<cluster::common_lb_config::LocalityConfigSpecifier>,
+    ) -> Result<Self, Rejection> {
         use cluster::common_lb_config::{
             LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
         };
         choices!(cluster::common_lb_config::LocalityConfigSpecifier {
-            supported { LocalityWeightedLbConfig }
-            partly { ZoneAwareLbConfig: "fail_traffic_on_panic; zones are for proxies with a local cluster, and there is none here" }
+            supported { LocalityWeightedLbConfig, ZoneAwareLbConfig }
         });
-        match proto {
-            None => Self::Unaware,
+        Ok(match proto {
+            None => Self::default(),
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(proto)) => {
                 verdicts!((), proto => LocalityWeightedLbConfig {});
                 Self::Weighted
             }
             Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
-                verdicts!((), proto => ZoneAwareLbConfig {
-                    supported { fail_traffic_on_panic }
-                    inert {
-                        routing_enabled: "is for proxies with a local cluster, and none can be named here",
-                        min_cluster_size: "is for proxies with a local cluster, and none can be named here",
-                    }
+                let at = at.field("zone_aware_lb_config");
+                verdicts!(at, proto => ZoneAwareLbConfig {
+                    supported { fail_traffic_on_panic, routing_enabled, min_cluster_size }
                 });
-                Self::ZoneAware {
+                Self::ZoneAware(ZoneAware {
                     fail_on_panic: fail_traffic_on_panic,
-                }
+                    ..ZoneAware::with(&at, routing_enabled, min_cluster_size)?
+                })
             }
-        }
+        })
+    }
+}
+
+impl ZoneAware {
+    fn with(
+        at: &FieldPath<'_>,
+        routing_enabled: Option<envoy_types::pb::envoy::r#type::v3::Percent>,
+        min_cluster_size: Option<protobuf::UInt64Value>,
+    ) -> Result<Self, Rejection> {
+        let percent = at.field("routing_enabled").percent(routing_enabled)?;
+        let default = Self::default();
+        Ok(Self {
+            // Envoy compares whole percentages.
+            routing_percent: percent.map_or(default.routing_percent, |Percent(hundredths)| {
+                (hundredths + 50) / 100
+            }),
+            min_cluster_size: min_cluster_size
+                .map_or(default.min_cluster_size, |protobuf::UInt64Value { value }| value),
+            ..default
+        })
     }
 }

@@ -375,10 +375,10 @@ impl RetryPolicy {
             supported {
                 retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,
                 retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers,
-                rate_limited_retry_back_off, per_try_idle_timeout,
+                rate_limited_retry_back_off, per_try_idle_timeout, retry_priority,
             }
             unsupported {
-                retry_priority: "traffic", retry_options_predicates: "traffic",
+                retry_options_predicates: "traffic",
                 refresh_cluster_on_retry: "traffic",
             }
         });

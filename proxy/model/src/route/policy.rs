@@ -128,12 +128,12 @@ pub(super) fn previous_priorities(
     let Some(proto) = proto else { return Ok(None) };
     verdicts!(at, proto => pb::retry_policy::RetryPriority {
         partly {
-            config_type: "PreviousPrioritiesConfig, which the traffic issue builds; others are refused",
+            config_type: "PreviousPrioritiesConfig; others are refused",
             name: "in rejections; what an extension does is in the type of its config",
         }
     });
     choices!(pb::retry_policy::retry_priority::ConfigType {
-        partly { TypedConfig: "PreviousPrioritiesConfig, which the traffic issue builds; others are refused" }
+        partly { TypedConfig: "PreviousPrioritiesConfig; others are refused" }
     });
     let any = config_type.map(|pb::retry_policy::retry_priority::ConfigType::TypedConfig(any)| any);
     let at = at.field("typed_config");
@@ -141,7 +141,7 @@ pub(super) fn previous_priorities(
     if config.type_name != types::PREVIOUS_PRIORITIES {
         return Err(config.reject(&at, "retry priority", &name, &[types::PREVIOUS_PRIORITIES]));
     }
-    verdicts!(at, config.message(&at)? => PreviousPrioritiesConfig { awaited "traffic" { update_frequency } });
+    verdicts!(at, config.message(&at)? => PreviousPrioritiesConfig { supported { update_frequency } });
     match u32::try_from(update_frequency) {
         Ok(frequency @ 1..) => Ok(Some(frequency)),
         _ => Err(at

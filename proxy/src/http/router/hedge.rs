@@ -134,7 +134,7 @@ impl<'e, 'a> Hedged<'e, 'a> {
         exchange.attempts += 1;
         exchange.stream.info.borrow_mut().attempt_count = exchange.attempts;
         let host = exchange.pick().ok_or_else(|| exchange.no_healthy_upstream())?;
-        exchange.tried.push(host.address);
+        exchange.note_tried(&host);
         let head = exchange.head_for(&host);
         let source = match (&self.source, self.running.is_empty()) {
             (None, _) => None,

@@ -84,6 +84,12 @@ impl<'a> RetryState<'a> {
             .is_some_and(|retries| retries.policy.avoid_previous_hosts)
     }
 
+    /// After so many attempts their priorities are avoided; `None`: never.
+    pub(super) fn previous_priorities(&self) -> Option<usize> {
+        let every = self.retries?.policy.previous_priorities?;
+        usize::try_from(every).ok()
+    }
+
     pub(super) fn host_selection_attempts(&self) -> u32 {
         self.retries
             .map_or(0, |retries| retries.policy.host_selection_attempts)

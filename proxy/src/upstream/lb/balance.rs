@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_model::cluster::{LbPolicy, LocalityMode};
+use outrigger_model::cluster::{LbPolicy, LocalityMode, ZoneAware};
 use outrigger_model::endpoint::LoadAssignment;
 use outrigger_model::node::Locality;
 
@@ -11,7 +11,8 @@ use super::hashing::{Hashing, Member, Places};
 use super::priority::{Counts, Plan};
 use super::schedule::Schedule;
 use super::tier::Tier;
-use super::{Picked, Settings, slow_start};
+use super::zone::{Route, Zone, Zones};
+use super::{Picked, Settings, Wish, slow_start};
 use crate::pace::paced;
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::CircuitBreaker;
@@ -87,6 +88,8 @@ enum Source {
     Tier(Tier),
     /// A locality by its weight, then a host of it.
     Localities(Schedule, Vec<Tier>),
+    /// This proxy's own zone if that is even.
+    Zones(Box<Zones>),
     Hashing(Hashing),
 }
 
@@ -150,15 +153,21 @@ impl Balance {
     #[inline]
     pub(super) fn pick(
         &self,
-        hash: Option<u64>,
+        wish: &Wish<'_>,
         attempt: u32,
         breaker: &CircuitBreaker,
         random: &mut fastrand::Rng,
     ) -> Option<Picked<'_>> {
         // Envoy lets the hash choose the priority too: a session stays in one.
-        let mut number = hash;
+        let mut number = wish.hash;
         let mut number = || *number.get_or_insert_with(|| random.u64(..));
-        let (index, is_degraded) = self.plan.of(&mut number)?;
+        let (index, is_degraded) = match wish.excluded_priorities {
+            [] => self.plan.of(&mut number),
+            excluded => match self.plan.without(excluded) {
+                Some(plan) => plan.of(&mut number),
+                None => self.plan.of(&mut number),
+            },
+        }?;
         let priority = self.priorities.get(index)?;
         let in_panic = self.plan.panic.get(index) == Some(&true);
         let source = if is_degraded {
@@ -169,9 +178,15 @@ impl Balance {
         let host = match source.as_ref()? {
             Source::Tier(tier) => tier.pick(random),
             Source::Localities(turns, tiers) => tiers.get(turns.next()?)?.pick(random),
+            Source::Zones(zones) => zones.pick(random),
             Source::Hashing(hashing) => hashing.pick(number(), attempt, breaker.active_requests()),
         }?;
         Some(Picked { host, in_panic })
+    }
+
+    /// There are hosts of other priorities than these.
+    pub(crate) fn has_others(&self, excluded: &[u32]) -> bool {
+        self.plan.without(excluded).is_some()
     }
 
     /// For how long weights go on changing with time; `None`: they do not.
@@ -190,7 +205,7 @@ impl Balance {
                     most,
                 })
             }
-            Source::Tier(_) | Source::Localities(..) => None,
+            Source::Tier(_) | Source::Localities(..) | Source::Zones(_) => None,
         }
     }
 }
@@ -223,10 +238,10 @@ impl Builder<'_> {
     fn priority(&mut self, members: &[Arc<Host>], in_panic: bool) -> Priority {
         let fails = matches!(
             self.settings.locality,
-            LocalityMode::ZoneAware {
+            LocalityMode::ZoneAware(ZoneAware {
                 fail_on_panic: true,
                 ..
-            }
+            })
         );
         if in_panic {
             return Priority {
@@ -239,10 +254,77 @@ impl Builder<'_> {
             };
         }
         let is = |wanted: Availability| move |host: &Host| host.availability() == wanted;
+        if let Some(route) = self.route(members) {
+            let mut by_zone = |wanted| self.zones(members, is(wanted), &route);
+            return Priority {
+                healthy: by_zone(Availability::Healthy),
+                degraded: by_zone(Availability::Degraded),
+            };
+        }
         Priority {
             healthy: self.source(members, is(Availability::Healthy), in_panic),
             degraded: self.source(members, is(Availability::Degraded), in_panic),
         }
+    }
+
+    /// How the zones of priority 0 share its requests; `None`: they do not count.
+    fn route(&self, members: &[Arc<Host>]) -> Option<Route> {
+        let zoned = self.settings.zoned.as_ref()?;
+        if members.first()?.priority > 0 {
+            return None;
+        }
+        let localities = self.localities_of(members, |host| host.availability() == Availability::Healthy);
+        let zones = localities.iter().map(|(locality, healthy)| Zone {
+            locality,
+            healthy: [
+                healthy.len() as u64,
+                healthy.iter().map(|host| u64::from(host.weight)).sum(),
+            ],
+        });
+        zoned.route(&zones.collect::<Vec<_>>())
+    }
+
+    fn zones(
+        &mut self,
+        members: &[Arc<Host>],
+        is_usable: impl Fn(&Host) -> bool,
+        route: &Route,
+    ) -> Option<Source> {
+        let zoned = self.settings.zoned.as_ref()?;
+        let usable = members.iter().filter(|host| is_usable(host)).cloned().collect();
+        let whole = Tier::new(usable, self.settings, self.now, &mut self.random)?;
+        let localities = self.localities_of(members, is_usable).into_iter();
+        let by_zone =
+            localities.map(|(_, hosts)| Tier::new(hosts, self.settings, self.now, &mut self.random));
+        let zones = Zones::new(zoned, route.clone(), by_zone.collect(), whole);
+        Some(Source::Zones(Box::new(zones)))
+    }
+
+    /// Localities with their usable hosts: this proxy's own first, the others in their order.
+    fn localities_of(
+        &self,
+        members: &[Arc<Host>],
+        is_usable: impl Fn(&Host) -> bool,
+    ) -> Vec<(Arc<Locality>, Vec<Arc<Host>>)> {
+        let is_own = |locality: &Locality| {
+            self.settings
+                .zoned
+                .as_ref()
+                .is_some_and(|zoned| zoned.local.is_own(locality))
+        };
+        let mut localities: BTreeMap<(bool, Arc<Locality>), Vec<Arc<Host>>> = BTreeMap::new();
+        for host in members {
+            let usable = localities
+                .entry((!is_own(&host.locality), host.locality.clone()))
+                .or_default();
+            if is_usable(host) {
+                usable.push(host.clone());
+            }
+        }
+        localities
+            .into_iter()
+            .map(|((_, locality), hosts)| (locality, hosts))
+            .collect()
     }
 
     fn source(

@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) degraded: Vec<u32>,
     /// Health is ignored.
     pub(crate) panic: Vec<bool>,
+    /// Percent of what each priority could take: its healthy hosts, and its degraded ones.
+    available: Vec<[u32; 2]>,
 }
 
 impl Plan {
@@ -39,6 +41,11 @@ impl Plan {
             healthy: vec![0; counts.len()],
             degraded: vec![0; counts.len()],
             panic: vec![false; counts.len()],
+            available: healthy
+                .iter()
+                .zip(&degraded)
+                .map(|(healthy, degraded)| [*healthy, *degraded])
+                .collect(),
         };
         plan.distribute(&healthy, &degraded, total);
         if (panic_threshold == 0 && total == 0) || total == 100 {
@@ -88,6 +95,42 @@ impl Plan {
         if let Some(first) = self.healthy.get_mut(first) {
             *first += left;
         }
+    }
+
+    /// The load when nothing goes to these priorities; `None`: the others have nothing available.
+    /// Source: Envoy `PreviousPrioritiesRetryPriority`.
+    pub(super) fn without(&self, excluded: &[u32]) -> Option<Self> {
+        let is_left = |index: &usize| !excluded.iter().any(|priority| *priority as usize == *index);
+        let left_of = |kind: usize| {
+            let available = self.available.iter().enumerate();
+            available.map(move |(index, available)| match available.get(kind) {
+                Some(percent) if is_left(&index) => *percent,
+                _ => 0,
+            })
+        };
+        let (healthy, degraded): (Vec<u32>, Vec<u32>) = (left_of(0).collect(), left_of(1).collect());
+        let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
+        if total == 0 {
+            return None;
+        }
+        let mut plan = Self {
+            healthy: vec![0; healthy.len()],
+            degraded: vec![0; degraded.len()],
+            panic: self.panic.clone(),
+            available: Vec::new(),
+        };
+        let mut left = 100;
+        // Divisions leave a remainder, which is given out the same way.
+        while left > 0 {
+            for (loads, available) in [(&mut plan.healthy, &healthy), (&mut plan.degraded, &degraded)] {
+                for (load, available) in loads.iter_mut().zip(available) {
+                    let more = (available * 100 / total).min(left);
+                    *load += more;
+                    left -= more;
+                }
+            }
+        }
+        Some(plan)
     }
 
     /// The priority for a number, and whether its degraded hosts are meant. `None`: there is no priority. Asks for the number only if

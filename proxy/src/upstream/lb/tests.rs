@@ -103,6 +103,13 @@ pub(super) fn pick<'a>(
     choose(set, None, picking)
 }
 
+fn hashed(hash: Option<u64>) -> Wish<'static> {
+    Wish {
+        hash,
+        ..Wish::default()
+    }
+}
+
 fn choose_address(set: &HostSet, wish: &Wish<'_>, random: &mut fastrand::Rng) -> Option<SocketAddr> {
     pick(set, &CircuitBreaker::default(), wish, random).map(|picked| picked.host.address)
 }
@@ -333,7 +340,7 @@ fn placed(set: &HostSet) -> Vec<Option<SocketAddr>> {
     let breaker = CircuitBreaker::default();
     let hashes: Vec<u64> = (0..PICKS).map(|_| random.u64(..)).collect();
     let place = |hash: &u64| {
-        let picked = set.balance.pick(Some(*hash), 0, &breaker, &mut random)?;
+        let picked = set.balance.pick(&hashed(Some(*hash)), 0, &breaker, &mut random)?;
         Some(picked.host.address)
     };
     hashes.iter().map(place).collect()
@@ -382,7 +389,10 @@ fn each_attempt_with_the_same_hash_goes_on_to_another_place() {
         let breaker = CircuitBreaker::default();
         let mut random = fastrand::Rng::with_seed(3);
         let seen: std::collections::HashSet<_> = (0..20)
-            .filter_map(|attempt| set.balance.pick(Some(42), attempt, &breaker, &mut random))
+            .filter_map(|attempt| {
+                set.balance
+                    .pick(&hashed(Some(42)), attempt, &breaker, &mut random)
+            })
             .map(|picked| picked.host.address)
             .collect();
         assert!(seen.len() >= 3, "{seen:?}");
@@ -400,7 +410,7 @@ fn a_full_host_passes_its_requests_on_and_always_to_the_same() {
     let mut random = fastrand::Rng::with_seed(3);
     let mut pick = || {
         set.balance
-            .pick(Some(42), 0, &breaker, &mut random)
+            .pick(&hashed(Some(42)), 0, &breaker, &mut random)
             .map(|picked| picked.host.clone())
     };
     let own = pick().expect("a host");

@@ -25,7 +25,7 @@ use envoy_types::pb::google::protobuf;
 use super::Balancing;
 use super::peak_ewma::PeakEwma;
 use crate::any::{TypedConfig, types};
-use crate::cluster::{LbPolicy, LocalityMode, SlowStart, SubsetPolicy};
+use crate::cluster::{LbPolicy, LocalityMode, SlowStart, SubsetPolicy, ZoneAware};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::scalar::Wrapped;
 
@@ -50,7 +50,7 @@ impl Chosen {
     fn plain(policy: LbPolicy) -> Self {
         Self {
             balancing: Balancing::plain(policy),
-            locality: LocalityMode::Unaware,
+            locality: LocalityMode::default(),
             hashing: Hashing::default(),
             subsets: None,
             override_headers: Vec::new(),
@@ -104,7 +104,7 @@ impl Chosen {
             types::RANDOM => {
                 verdicts!(at, config.message(at)? => Random { supported { locality_lb_config } });
                 Self {
-                    locality: locality(locality_lb_config),
+                    locality: locality(at, locality_lb_config)?,
                     ..Self::plain(LbPolicy::Random)
                 }
             }
@@ -217,7 +217,7 @@ impl Chosen {
                     .runtime_double(active_request_bias)?,
                 original_dst_port: None,
             },
-            locality: locality(locality_lb_config),
+            locality: locality(at, locality_lb_config)?,
             hashing: Hashing::default(),
             subsets: None,
             override_headers: Vec::new(),
@@ -233,7 +233,7 @@ impl Chosen {
                 slow_start: slow_start(&at.field("slow_start_config"), slow_start_config)?,
                 ..Balancing::plain(LbPolicy::RoundRobin)
             },
-            locality: locality(locality_lb_config),
+            locality: locality(at, locality_lb_config)?,
             hashing: Hashing::default(),
             subsets: None,
             override_headers: Vec::new(),
@@ -294,7 +294,7 @@ fn weighted(is_weighted: bool) -> LocalityMode {
     if is_weighted {
         LocalityMode::Weighted
     } else {
-        LocalityMode::Unaware
+        LocalityMode::default()
     }
 }
 
@@ -314,39 +314,41 @@ fn slow_start(
     SlowStart::from_proto(at, Some(same))
 }
 
-fn locality(proto: Option<common::LocalityLbConfig>) -> LocalityMode {
-    use cluster::common_lb_config as old;
+fn locality(at: &FieldPath<'_>, proto: Option<common::LocalityLbConfig>) -> Result<LocalityMode, Rejection> {
+    use locality_lb_config::zone_aware_lb_config::{ForceLocalZone, LocalityBasis};
     use locality_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig};
+    let at = at.field("locality_lb_config");
     let Some(proto) = proto else {
-        return LocalityMode::Unaware;
+        return Ok(LocalityMode::default());
     };
-    verdicts!((), proto => common::LocalityLbConfig { supported { locality_config_specifier } });
+    verdicts!(at, proto => common::LocalityLbConfig { supported { locality_config_specifier } });
     choices!(locality_lb_config::LocalityConfigSpecifier {
-        supported { LocalityWeightedLbConfig }
-        partly { ZoneAwareLbConfig: "fail_traffic_on_panic; zones are for proxies with a local cluster, and there is none here" }
+        supported { LocalityWeightedLbConfig, ZoneAwareLbConfig }
     });
-    let same = match locality_config_specifier {
-        None => return LocalityMode::Unaware,
+    let proto = match locality_config_specifier {
+        None => return Ok(LocalityMode::default()),
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(proto)) => {
             verdicts!((), proto => LocalityWeightedLbConfig {});
-            old::LocalityConfigSpecifier::LocalityWeightedLbConfig(old::LocalityWeightedLbConfig {})
+            return Ok(LocalityMode::Weighted);
         }
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
-            verdicts!((), proto => ZoneAwareLbConfig {
-                supported { fail_traffic_on_panic }
-                inert {
-                    routing_enabled: "is for proxies with a local cluster, and none can be named here",
-                    min_cluster_size: "is for proxies with a local cluster, and none can be named here",
-                    force_locality_direct_routing: "is for proxies with a local cluster, and none can be named here",
-                    force_local_zone: "is for proxies with a local cluster, and none can be named here",
-                    locality_basis: "is for proxies with a local cluster, and none can be named here",
-                }
-            });
-            old::LocalityConfigSpecifier::ZoneAwareLbConfig(old::ZoneAwareLbConfig {
-                fail_traffic_on_panic,
-                ..Default::default()
-            })
-        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => proto,
     };
-    LocalityMode::from_proto(Some(same))
+    let at = at.field("zone_aware_lb_config");
+    verdicts!(at, proto => ZoneAwareLbConfig {
+        supported {
+            fail_traffic_on_panic, routing_enabled, min_cluster_size, force_locality_direct_routing, force_local_zone,
+            locality_basis,
+        }
+    });
+    let forced = force_local_zone.map(|proto| {
+        verdicts!((), proto => ForceLocalZone { supported { min_size } });
+        min_size.value().unwrap_or(1)
+    });
+    let basis: LocalityBasis = at.field("locality_basis").enumeration(locality_basis)?;
+    Ok(LocalityMode::ZoneAware(ZoneAware {
+        fail_on_panic: fail_traffic_on_panic,
+        forced_min_size: forced.or(force_locality_direct_routing.then_some(1)),
+        compares_weights: basis == LocalityBasis::HealthyHostsWeight,
+        ..ZoneAware::with(&at, routing_enabled, min_cluster_size)?
+    }))
 }
