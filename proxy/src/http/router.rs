@@ -640,7 +640,11 @@ impl Exchange<'_> {
             self.stream.info.borrow_mut().upstream.transport_failure_reason = Some(transport.into());
         }
         details.push('}');
-        let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, Some(error.flag()), details, body);
+        let status = match error.flag() {
+            ResponseFlag::UpstreamProtocolError => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut reply = LocalReply::new(status, Some(error.flag()), details, body);
         if error.flag() == ResponseFlag::UpstreamOverflow {
             reply.headers.push((OVERLOADED, HeaderValue::from_static("true")));
         }

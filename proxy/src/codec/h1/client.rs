@@ -211,7 +211,8 @@ impl Client {
                 let text = body::describe(&error);
                 Err(if unsent {
                     SendError::NotSent(text)
-                } else if error.is_parse() {
+                // Closed inside the head is a head that is wrong, as in Envoy.
+                } else if error.is_parse() || (error.is_incomplete_message() && self.script.heard()) {
                     SendError::Protocol(text)
                 } else {
                     SendError::Closed(text)

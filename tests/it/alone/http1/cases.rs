@@ -517,6 +517,8 @@ const RESPONSES: &[Case] = &[
     case(PLAIN, "u-204cl", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "204; 204 - via_upstream"),
     case(PLAIN, "u-304", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "304; 304 - via_upstream"),
     case(PLAIN, "u-hop", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "200; 200 - via_upstream"),
+    case(PLAIN, "u-cut-head-close", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "502; 502 UPE upstream_reset_before_response_started{protocol_error}"),
+    case(PLAIN, "u-cut-line-close", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "502; 502 UPE upstream_reset_before_response_started{protocol_error}"),
     case(PLAIN, "u-connclose", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "200; 200 - via_upstream"),
     case(PLAIN, "u-reason", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "299; 299 - via_upstream"),
     case(PLAIN, "u-599", &[Send(b"GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n")], "599; 599 - via_upstream"),

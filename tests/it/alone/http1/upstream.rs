@@ -127,6 +127,9 @@ fn answer(target: &str) -> &'static str {
         ("u-reason", "299 My Own\r\ncontent-length: 2\r\n\r\nok"),
         ("u-599", "599 X\r\ncontent-length: 2\r\n\r\nok"),
         ("u-hnolen", "200 OK\r\n\r\n"),
+        // Closed inside the head.
+        ("u-cut-head", "200 OK\r\nconten"),
+        ("u-cut-line", "20"),
         ("u-nocl", "200 OK\r\ncontent-length: 0\r\n\r\n"),
     ];
     let found = ANSWERS.iter().find(|(name, _)| target.contains(name));

@@ -24,6 +24,8 @@ use crate::codec::names::{Names, Naming};
 pub(super) struct Script {
     writes: Cell<bool>,
     reads: Cell<bool>,
+    /// Something of the response came.
+    heard: Cell<bool>,
     written: RefCell<Written>,
     read: RefCell<Read>,
 }
@@ -63,6 +65,7 @@ impl Default for Place {
 impl Script {
     /// The next byte is the first of a request, whose names are written so. `case`: whether those of its response are kept.
     pub(super) fn begin(&self, naming: Option<Naming>, case: NameCase, passes_trailers: bool) {
+        self.heard.set(false);
         let writes = passes_trailers || naming.is_some();
         if writes || self.writes.get() {
             self.writes.set(writes);
@@ -78,6 +81,11 @@ impl Script {
                 ..Read::default()
             });
         }
+    }
+
+    /// Something of the response came, if only a part of its head.
+    pub(super) fn heard(&self) -> bool {
+        self.heard.get()
     }
 
     /// How the response wrote names, if that is kept.
@@ -240,8 +248,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Wire<IO> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         let script = &self.script;
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if !came.is_empty() {
+            script.heard.set(true);
+        }
         if script.reads.get() {
-            let came = buffer.filled().get(before..).unwrap_or_default();
             let is_whole = script.read.borrow_mut().look(came);
             script.reads.set(!is_whole);
         }
