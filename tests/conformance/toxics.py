@@ -113,4 +113,4 @@ def is_same(ours, theirs):
     (answer, time_taken), (expected, expected_time) = ours, theirs
     if "cut" in answer:
         return answer[:2] == expected[:2]
-    return answer == expected and abs(time_taken - expected_time) < 0.4
+    return answer == expected and abs(time_taken - expected_time) < 0.4 + expected_time / 2
