@@ -5,10 +5,12 @@ use std::time::Duration;
 use e2e::http::{Request, Response};
 use e2e::mesh::{Mesh, PATIENCE, Plan, Scenario};
 use e2e::process::until;
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::LbPolicy;
 use envoy_types::pb::envoy::config::core::v3::HealthStatus;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
-use outrigger_demo::control_plane::{ENDPOINTS, Verdict};
+use outrigger_demo::control_plane::{CLUSTER, ENDPOINTS, Verdict};
 
 use super::{CLIENT, SHOPS, shop};
 use crate::pair::{Pair, assert_no_failure, assert_share, for_like_pairs, linger, requests};
@@ -20,6 +22,7 @@ const ITEMS: &str = "outbound|80|v1|shop.default.svc.cluster.local";
 const MERGED: Duration = Duration::from_millis(1100);
 
 for_like_pairs!(the_next_zone_serves_when_one_dies_and_then_the_next_region);
+for_like_pairs!(a_retry_goes_to_the_next_zone);
 for_like_pairs!(a_subset_with_a_hash_leaves_its_zone_when_its_host_is_ejected);
 
 fn near() -> Request {
@@ -78,6 +81,26 @@ fn the_next_zone_serves_when_one_dies_and_then_the_next_region(pair: Pair) {
     let report = requests(&mesh, CLIENT, shop(80), near(), 100);
     assert_no_failure(&report);
     assert_share(&report, "shop-3", 100.0, 0.0);
+}
+
+/// `retryRemoteLocalities`: two attempts in the nearest zone, then one in the next. Of a subset without a hash.
+fn a_retry_goes_to_the_next_zone(pair: Pair) {
+    let plan = Plan::new(Scenario::Traffic, pair.front, pair.bill).only(&["shop-0", "shop-1"]);
+    let mut mesh = Mesh::build(&plan);
+    mesh.control
+        .edit(CLIENT, CLUSTER, ITEMS, |cluster: &mut Cluster| {
+            cluster.lb_policy = LbPolicy::RoundRobin.into();
+            cluster.lb_config = None;
+        });
+    mesh.start_all();
+    assert_eq!(item(&mesh).seen()["version"], "shop-0");
+    // Its proxy stays, and answers with 503. After three of those the host is ejected.
+    mesh.pod_mut("shop-0").app = None;
+    for _ in 0..10 {
+        let response = item(&mesh);
+        assert_eq!(response.status(), 200, "{}", response.body);
+        assert_eq!(response.seen()["version"], "shop-1");
+    }
 }
 
 /// A ring knows no retries: `retryRemoteLocalities` of its route is without effect, as with Envoy, until the host is ejected.
