@@ -212,7 +212,7 @@ impl Client {
                 Err(if unsent {
                     SendError::NotSent(text)
                 // Closed inside the head is a head that is wrong, as in Envoy.
-                } else if error.is_parse() || (error.is_incomplete_message() && self.script.heard()) {
+                } else if error.is_parse() || (error.is_incomplete_message() && self.shared.script.heard()) {
                     SendError::Protocol(text)
                 } else {
                     SendError::Closed(text)
