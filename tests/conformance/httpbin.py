@@ -37,7 +37,7 @@ REQUESTS += [
     (["-H", "content-type: multipart/form-data; boundary=b", "-d", '--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'], "/post"),
     (["-X", "PUT", "-T", "-"], "/put"),
     (["-X", "PATCH", "-d", "x"], "/patch"),
-    (["-X", "POST", "-H", "expect: 100-continue", "--data-binary", "@-"], "/post"),
+    (["-X", "POST", "-H", "expect: 100-continue", "--expect100-timeout", "15", "--data-binary", "@-"], "/post"),
     (["-H", "transfer-encoding: chunked", "--data-binary", "@-"], "/post"),
     (["-d", "x"], "/get"),
     (["-L"], "/redirect/3"),
