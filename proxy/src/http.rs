@@ -4,7 +4,7 @@
 pub(crate) mod downstream;
 mod edge;
 pub(crate) mod filter;
-mod hash_policy;
+pub(crate) mod hash_policy;
 pub(crate) mod head;
 mod header_changes;
 mod local_reply;

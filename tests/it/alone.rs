@@ -33,6 +33,7 @@ mod scopes;
 mod secret_files;
 mod sessions;
 mod subsets;
+mod tcp_proxy;
 mod transparent;
 mod underscores;
 mod upstream_proxy_protocol;

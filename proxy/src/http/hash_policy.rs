@@ -2,6 +2,8 @@
 //!
 //! xxHash64 of each part, mixed as Envoy mixes them, so that the same request goes to the same host behind either proxy.
 //! Source: route_components.proto `RouteAction.HashPolicy`; Envoy `Http::HashPolicyImpl`.
+use std::net::IpAddr;
+
 use http::HeaderValue;
 use outrigger_model::route::{HashKey, HashPolicy};
 use regex::Regex;
@@ -77,6 +79,11 @@ impl HashPolicies {
     }
 }
 
+/// What a connection hashes to by its client's address. Source: Envoy `Network::HashPolicyImpl`.
+pub(crate) fn source_hash(client: IpAddr) -> u64 {
+    hash(client.to_string().as_bytes())
+}
+
 fn hash(bytes: &[u8]) -> u64 {
     XxHash64::oneshot(0, bytes)
 }
@@ -120,10 +127,7 @@ impl Key {
                     Some(hash(value.as_bytes()))
                 }
             },
-            Self::SourceIp => {
-                let address = info.downstream_remote_address().ip().to_string();
-                Some(hash(address.as_bytes()))
-            }
+            Self::SourceIp => Some(source_hash(info.downstream_remote_address().ip())),
             Self::QueryParameter(name) => {
                 query_value(head.path.query()?, name).map(|value| hash(value.as_bytes()))
             }

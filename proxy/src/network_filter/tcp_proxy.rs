@@ -3,10 +3,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_model::cluster::Percent;
 use outrigger_model::network_filter::tcp_proxy::{TcpProxy as Config, TcpShare};
 
 use super::metadata_exchange::{self, ExchangeStats};
 use crate::http::downstream::Downstream;
+use crate::http::hash_policy::source_hash;
 use crate::net::copy::{self, CopyEnd, Meter};
 use crate::stats::{Counter, Gauge, Registry};
 use crate::telemetry::access_log::{AccessLogger, Entry};
@@ -14,7 +16,7 @@ use crate::telemetry::istio_stats::{IstioStats, TcpReport};
 use crate::telemetry::peer::{LocalPeers, Peer};
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::StreamInfo;
-use crate::time;
+use crate::time::{self, Instant};
 use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
@@ -28,6 +30,9 @@ use crate::upstream::weighted::Weighted;
 pub(crate) struct TcpProxy {
     targets: Weighted<Target>,
     idle_timeout: Option<Duration>,
+    /// The limit, and hundredths of a percent of it that chance may add.
+    max_duration: Option<(Duration, u32)>,
+    hashes_source: bool,
     max_connect_attempts: u32,
     access_log: AccessLogger,
     stats: TcpStats,
@@ -45,6 +50,7 @@ struct TcpStats {
     downstream_cx_rx_bytes_total: Counter,
     downstream_cx_tx_bytes_total: Counter,
     idle_timeout: Counter,
+    max_downstream_connection_duration: Counter,
 }
 
 impl TcpStats {
@@ -57,6 +63,7 @@ impl TcpStats {
             downstream_cx_rx_bytes_total: counter("downstream_cx_rx_bytes_total"),
             downstream_cx_tx_bytes_total: counter("downstream_cx_tx_bytes_total"),
             idle_timeout: counter("idle_timeout"),
+            max_downstream_connection_duration: counter("max_downstream_connection_duration"),
         }
     }
 }
@@ -96,6 +103,10 @@ impl TcpProxy {
         Self {
             targets,
             idle_timeout: config.idle_timeout,
+            max_duration: config
+                .max_duration
+                .map(|limit| (limit, config.duration_jitter.map_or(0, |Percent(share)| share))),
+            hashes_source: config.hashes_source,
             max_connect_attempts: config.max_connect_attempts.max(1),
             access_log,
             stats: TcpStats::new(registry, &config.stat_prefix),
@@ -121,12 +132,33 @@ impl TcpProxy {
             reports: self.istio_stats.iter().map(|_| TcpReport::default()).collect(),
         };
         log.info.downstream_peer = peer;
-        if let Some((cluster, connected)) = self.connect(&downstream, &mut log.info).await {
-            self.copy(&cluster, transport, connected, &mut log).await;
-        } else {
+        let deadline = self.deadline();
+        match time::until(deadline, self.connect(&downstream, &mut log.info)).await {
+            Ok(Some((cluster, connected))) => {
+                self.copy(&cluster, transport, connected, deadline, &mut log)
+                    .await;
+            }
             // As Envoy, which leaves the client's bytes unread: a close then is a reset.
-            transport.reset_on_close();
+            Ok(None) => transport.reset_on_close(),
+            Err(time::Elapsed) => {
+                self.too_old(&mut log.info);
+                // Envoy knows a host when it has a connection, or could have none.
+                log.info.upstream.host = None;
+                transport.reset_on_close();
+            }
         }
+    }
+
+    /// When a connection that begins now is to end. Source: Envoy `Filter::calculateMaxDownstreamConnectionDurationWithJitter`.
+    fn deadline(&self) -> Option<Instant> {
+        let (limit, jitter) = self.max_duration?;
+        let jitter = limit.mul_f64(f64::from(jitter) / 10_000.0);
+        Some(Instant::now() + limit + jitter.mul_f64(fastrand::f64()))
+    }
+
+    fn too_old(&self, info: &mut StreamInfo) {
+        self.stats.max_downstream_connection_duration.inc();
+        info.set_flag(ResponseFlag::DurationTimeout);
     }
 
     /// A connection to a host of the cluster; what went wrong is in `info`.
@@ -156,9 +188,12 @@ impl TcpProxy {
             source: downstream.info.original_source,
             ..TlsWish::default()
         };
+        let client = downstream.info.remote_address.ip();
+        let hash = (self.hashes_source && cluster.wants_hash()).then(|| source_hash(client));
         for _ in 0..self.max_connect_attempts {
             let wish = Wish {
                 dialled: downstream.info.original_dst(),
+                hash,
                 labels: labels.as_ref(),
                 ..Wish::default()
             };
@@ -191,7 +226,14 @@ impl TcpProxy {
         None
     }
 
-    async fn copy(&self, cluster: &Cluster, transport: Transport, connected: Connected, log: &mut OnEnd<'_>) {
+    async fn copy(
+        &self,
+        cluster: &Cluster,
+        transport: Transport,
+        connected: Connected,
+        deadline: Option<Instant>,
+        log: &mut OnEnd<'_>,
+    ) {
         let Connected {
             transport: mut upstream,
             tls,
@@ -211,7 +253,7 @@ impl TcpProxy {
                 }
             }
         }
-        let end = self.copy_and_report(transport, upstream, log).await;
+        let end = time::until(deadline, self.copy_and_report(transport, upstream, log)).await;
         drop(guard);
         let info = &mut log.info;
         let (received, sent) = (log.meter.forward_bytes(), log.meter.backward_bytes());
@@ -220,13 +262,14 @@ impl TcpProxy {
         cluster.stats.upstream_cx_tx_bytes_total.add(received);
         cluster.stats.upstream_cx_rx_bytes_total.add(sent);
         match end {
-            CopyEnd::Closed => {}
-            CopyEnd::Idle => self.stats.idle_timeout.inc(),
-            CopyEnd::First(error) => {
+            Err(time::Elapsed) => self.too_old(info),
+            Ok(CopyEnd::Closed) => {}
+            Ok(CopyEnd::Idle) => self.stats.idle_timeout.inc(),
+            Ok(CopyEnd::First(error)) => {
                 tracing::debug!(%error, "downstream connection failed");
                 info.set_flag(ResponseFlag::DownstreamConnectionTermination);
             }
-            CopyEnd::Second(error) => {
+            Ok(CopyEnd::Second(error)) => {
                 tracing::debug!(%error, "upstream connection failed");
                 info.set_flag(ResponseFlag::UpstreamConnectionTermination);
             }

@@ -164,7 +164,6 @@ impl Cluster {
     }
 
     /// The policy looks at the hash of a request.
-    #[allow(dead_code, reason = "for whoever applies the hash policies of routes")]
     pub(crate) fn wants_hash(&self) -> bool {
         self.balancing.wants_hash()
     }

@@ -9,7 +9,6 @@ use crate::cluster::{ClusterName, Percent};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::metadata::{Struct, subset_labels};
 use crate::network_filter::tunnel;
-use crate::route::HashKey;
 use crate::scalar::Wrapped;
 
 /// Bytes between the client and one cluster.
@@ -21,12 +20,12 @@ pub struct TcpProxy {
     pub clusters: Vec<TcpShare>,
     /// Closes when no byte moved for this long; Envoy's default 1 h, `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// Closes at this age; `None`: never. Awaits the traffic issue.
+    /// Closes at this age; `None`: never.
     pub max_duration: Option<Duration>,
-    /// Up to this share is taken off `max_duration`. Awaits the traffic issue.
+    /// At random up to this share of `max_duration` comes on top.
     pub duration_jitter: Option<Percent>,
-    /// What consistent hashing hashes: the client's address or filter state. Awaits the traffic issue.
-    pub hash_keys: Vec<HashKey>,
+    /// Consistent hashing goes by the client's address; false: hosts are taken at random there.
+    pub hashes_source: bool,
     /// Connection attempts; Envoy's default 1.
     pub max_connect_attempts: u32,
     /// Logged once per connection.
@@ -51,16 +50,19 @@ impl TcpProxy {
     /// Converts the filter.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::TcpProxy) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::TcpProxy {
-            supported { stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, metadata_match }
+            supported {
+                stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, metadata_match, hash_policy,
+                max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage,
+            }
             partly { tunneling_config: "checked, and then refused: ignoring it would send the bytes without the tunnel" }
             unsupported {
-                downstream_idle_timeout: "traffic", upstream_idle_timeout: "traffic", backoff_options: "traffic",
-                hash_policy: "traffic", max_downstream_connection_duration: "traffic",
-                max_downstream_connection_duration_jitter_percentage: "traffic", access_log_flush_interval: "telemetry",
+                backoff_options: "traffic", access_log_flush_interval: "telemetry",
                 flush_access_log_on_connected: "telemetry", access_log_options: "telemetry",
                 upstream_connect_mode: "traffic", max_early_data_bytes: "traffic", check_drain_close: "traffic",
             }
             never {
+                downstream_idle_timeout: "Envoy does not read it",
+                upstream_idle_timeout: "Envoy does not read it",
                 on_demand: "discovery on demand, which istiod does not serve",
                 proxy_protocol_tlvs: "Istio does not send it; TLVs are added where the cluster's transport socket says so",
                 proxy_protocol_tlv_merge_policy: "Istio does not send it",
@@ -80,32 +82,42 @@ impl TcpProxy {
             duration_jitter: at
                 .field("max_downstream_connection_duration_jitter_percentage")
                 .percent(max_downstream_connection_duration_jitter_percentage)?,
-            hash_keys: hash_keys(at.field("hash_policy"), hash_policy)?,
+            hashes_source: hashes_source(at.field("hash_policy"), hash_policy)?,
             max_connect_attempts: at.field("max_connect_attempts").within(attempts, 1..=u32::MAX)?,
             access_log: AccessLog::list(at.field("access_log"), access_log)?,
         })
     }
 }
 
-fn hash_keys(at: FieldPath<'_>, protos: Vec<types::HashPolicy>) -> Result<Vec<HashKey>, Rejection> {
+/// Whether the client's address is hashed. Envoy takes one policy.
+fn hashes_source(at: FieldPath<'_>, protos: Vec<types::HashPolicy>) -> Result<bool, Rejection> {
     use types::hash_policy::{FilterState, PolicySpecifier, SourceIp};
-    choices!(types::hash_policy::PolicySpecifier { awaited "traffic" { SourceIp, FilterState } });
-    let keys = protos.into_iter().enumerate().map(|(index, proto)| {
-        let at = at.index(index);
-        verdicts!(at, proto => types::HashPolicy { awaited "traffic" { policy_specifier } });
-        Ok(match at.required(policy_specifier)? {
-            PolicySpecifier::SourceIp(proto) => {
-                verdicts!((), proto => SourceIp {});
-                HashKey::SourceIp(true)
-            }
-            PolicySpecifier::FilterState(proto) => {
-                let at = at.field("filter_state");
-                verdicts!(at, proto => FilterState { awaited "traffic" { key } });
-                HashKey::FilterState(at.field("key").not_empty(key)?)
-            }
-        })
+    choices!(types::hash_policy::PolicySpecifier {
+        supported { SourceIp }
+        partly { FilterState: "nothing sets filter state here: it is listed, and hosts are taken at random" }
     });
-    keys.collect()
+    if protos.len() > 1 {
+        return Err(at.reject(format!("has {} policies; at most 1", protos.len())));
+    }
+    let Some(proto) = protos.into_iter().next() else {
+        return Ok(false);
+    };
+    let at = at.index(0);
+    verdicts!(at, proto => types::HashPolicy { supported { policy_specifier } });
+    match at.required(policy_specifier)? {
+        PolicySpecifier::SourceIp(proto) => {
+            verdicts!((), proto => SourceIp {});
+            Ok(true)
+        }
+        PolicySpecifier::FilterState(proto) => {
+            let at = at.field("filter_state");
+            verdicts!(at, proto => FilterState { partly { key: "must be there; nothing sets filter state here" } });
+            let at = at.field("key");
+            at.not_empty(key)?;
+            at.problem("has no effect here: nothing sets filter state");
+            Ok(false)
+        }
+    }
 }
 
 fn clusters(
