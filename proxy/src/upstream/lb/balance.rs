@@ -163,6 +163,8 @@ impl Balance {
         let mut number = || *number.get_or_insert_with(|| random.u64(..));
         let (index, is_degraded) = match wish.excluded_priorities {
             [] => self.plan.of(&mut number),
+            // Envoy's rings and Maglev tables know no retries.
+            _ if self.hashes() => self.plan.of(&mut number),
             excluded => match self.plan.without(excluded) {
                 Some(plan) => plan.of(&mut number),
                 None => self.plan.of(&mut number),
@@ -192,6 +194,11 @@ impl Balance {
     /// For how long weights go on changing with time; `None`: they do not.
     pub(crate) fn changes_for(&self) -> Option<Duration> {
         self.changes_for
+    }
+
+    fn hashes(&self) -> bool {
+        let sources = self.priorities.iter().flat_map(|priority| &priority.healthy);
+        sources.into_iter().any(|source| matches!(source, Source::Hashing(_)))
     }
 
     /// The table of the first priority, if the policy hashes.
