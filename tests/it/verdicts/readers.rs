@@ -285,6 +285,31 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ("HeaderMatcher.invert", "src/http/matcher.rs", "config.invert"),
     ("AccessLog.filter", "src/telemetry/access_log.rs", ".filter"),
     ("CorsPolicy.enabled", "src/http/filter/cors.rs", "config.enabled"),
+    ("CorsPolicy.shadow", "src/http/filter/cors.rs", "config.shadow"),
+    ("CsrfPolicy.enabled", "src/http/filter/csrf.rs", "config.enabled"),
+    ("CsrfPolicy.shadow", "src/http/filter/csrf.rs", "config.shadow"),
+    ("FaultAbort.answer", "src/http/filter/fault.rs", "config.answer"),
+    (
+        "Forward.hedge_policy",
+        "src/http/route_table.rs",
+        "forward.hedge_policy",
+    ),
+    (
+        "HealthCheck.answer",
+        "src/http/filter/health_check.rs",
+        "config.answer",
+    ),
+    (
+        "HealthCheck.headers",
+        "src/http/filter/health_check.rs",
+        "config.headers",
+    ),
+    ("Node.cluster", "src/telemetry/peer.rs", "self.node.cluster"),
+    (
+        "VirtualHost.hedge_policy",
+        "src/http/route_table.rs",
+        "host.hedge_policy",
+    ),
     ("CorsPolicy.headers", "src/http/filter/cors.rs", "&config.headers"),
     (
         "Descriptor.bucket",

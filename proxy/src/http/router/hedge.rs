@@ -59,7 +59,7 @@ struct Pending {
 }
 
 enum Event {
-    Ended(Running, Outcome),
+    Ended(Box<(Running, Outcome)>),
     Slow(usize),
     Due(Pending),
 }
@@ -104,8 +104,10 @@ impl<'e, 'a> Hedged<'e, 'a> {
                     self.start()?;
                     None
                 }
-                Event::Ended(running, Ok(attempted)) => self.answered(running, attempted),
-                Event::Ended(running, Err(error)) => self.failed(running, &error),
+                Event::Ended(ended) => match *ended {
+                    (running, Ok(attempted)) => self.answered(running, attempted),
+                    (running, Err(error)) => self.failed(running, &error),
+                },
             };
             if let Some(decision) = decision {
                 return decision;
@@ -285,7 +287,7 @@ fn poll(running: &mut Vec<Running>, cx: &mut Context<'_>) -> Poll<Event> {
     for index in 0..running.len() {
         let Some(one) = running.get_mut(index) else { break };
         if let Poll::Ready(outcome) = one.work.as_mut().poll(cx) {
-            return Poll::Ready(Event::Ended(running.remove(index), outcome));
+            return Poll::Ready(Event::Ended(Box::new((running.remove(index), outcome))));
         }
         if one.is_slow.take() {
             return Poll::Ready(Event::Slow(index));
