@@ -191,7 +191,7 @@ impl Builder<'_> {
                 } = self.shared;
                 let istio_stats = istio_stats.collect();
                 let proxy = TcpProxy::new(tcp, clusters, access_log, istio_stats, local_peers, registry);
-                Terminal::Tcp(proxy)
+                Terminal::Tcp(Box::new(proxy))
             }
             TerminalFilter::Http(http) => Terminal::Http(self.manager(http)?),
         };

@@ -128,7 +128,7 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 pub(crate) enum Terminal {
     /// Bytes.
-    Tcp(TcpProxy),
+    Tcp(Box<TcpProxy>),
     /// HTTP.
     Http(Arc<ConnectionManager>),
 }
