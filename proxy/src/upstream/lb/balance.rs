@@ -198,7 +198,9 @@ impl Balance {
 
     fn hashes(&self) -> bool {
         let sources = self.priorities.iter().flat_map(|priority| &priority.healthy);
-        sources.into_iter().any(|source| matches!(source, Source::Hashing(_)))
+        sources
+            .into_iter()
+            .any(|source| matches!(source, Source::Hashing(_)))
     }
 
     /// The table of the first priority, if the policy hashes.
