@@ -19,6 +19,7 @@ mod http1;
 mod http10;
 mod http_filters;
 mod internal_redirects;
+mod late_end;
 mod limits;
 mod local_ratelimit;
 mod matchers;

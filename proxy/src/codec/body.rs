@@ -35,6 +35,10 @@ pub(crate) struct Body {
     finished: bool,
     /// Trailers are for observers alone.
     ends_at_trailers: bool,
+    /// Bytes that are still to come, if the head says.
+    left: Option<u64>,
+    /// Observers have heard of the end.
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -197,6 +201,13 @@ impl Body {
         })
     }
 
+    /// The head says how long it is: observers hear of the end with the last byte. A reader that knows the length as well may ask for
+    /// nothing more, and the frame that ends the stream may come late.
+    pub(super) fn of_length(mut self, length: Option<u64>) -> Self {
+        self.left = length;
+        self
+    }
+
     pub(super) fn tunnel(tunnel: Tunnel) -> Self {
         Self::new(Source::Tunnel(Box::new(tunnel)))
     }
@@ -207,6 +218,8 @@ impl Body {
             observers: Observers::new(),
             finished: false,
             ends_at_trailers: false,
+            left: None,
+            is_told: false,
         }
     }
 
@@ -267,6 +280,21 @@ impl Body {
     /// Next frame, `None` at the end.
     pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(self), cx)).await
+    }
+
+    /// That was the last of the bytes that the head told of.
+    fn is_at_length(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) -> bool {
+        let (Some(left), Some(Ok(frame))) = (&mut self.left, frame) else {
+            return false;
+        };
+        *left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+        *left == 0
+    }
+
+    fn tell_end(&mut self) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            self.observers.iter().for_each(|observer| observer.end());
+        }
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -397,12 +425,14 @@ impl http_body::Body for Body {
                     }
                 }
                 Some(Err(error)) => observer.error(error),
-                None => observer.end(),
+                None => {}
             }
         }
         if this.ends_at_trailers && frame.as_ref().is_some_and(is_trailers) {
-            this.observers.iter().for_each(|observer| observer.end());
             frame = None;
+        }
+        if frame.is_none() || this.is_at_length(&frame) {
+            this.tell_end();
         }
         this.finished = matches!(frame, None | Some(Err(_)));
         // The last byte of a known length, or a frame that ends the stream, is an end that nobody has to ask for.
@@ -412,7 +442,7 @@ impl http_body::Body for Body {
             _ => false,
         };
         if !this.finished && is_last {
-            this.observers.iter().for_each(|observer| observer.end());
+            this.tell_end();
             this.finished = true;
         }
         Poll::Ready(frame)
@@ -450,7 +480,7 @@ impl http_body::Body for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if self.finished {
+        if self.finished || self.is_told {
             return;
         }
         // hyper does not poll a body that it knows to be empty or fully written: that is an end, not a loss.

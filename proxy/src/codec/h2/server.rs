@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::{EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::{HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -203,11 +203,14 @@ fn incoming(
     if let Some(protocol) = protocol {
         upgrade::request_from_h2(&mut head, protocol.as_str());
     }
-    Request {
-        head,
-        body: Body::h2(body, check),
-        feedback,
-    }
+    let length = head.headers.get(CONTENT_LENGTH).filter(|_| !head.is_upgrade);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = match length {
+        // What ends the stream may come later; nobody has to wait for it.
+        Some(0) => Body::empty(),
+        _ => Body::h2(body, check).of_length(length),
+    };
+    Request { head, body, feedback }
 }
 
 /// RFC 9113 §8.2.3: cookie crumbs are joined before the request leaves HTTP/2.
