@@ -16,11 +16,20 @@ const STRIDE: u32 = 16;
 thread_local! {
     static STEPS: Cell<u32> = const { Cell::new(0) };
     static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread does: the control thread, and no worker.
+pub(crate) fn give_way() {
+    GIVES_WAY.set(true);
 }
 
 /// After a piece of work of less than two microseconds.
 #[inline]
 pub(crate) fn step() {
+    if !GIVES_WAY.get() {
+        return;
+    }
     let steps = STEPS.get() + 1;
     STEPS.set(steps % STRIDE);
     if steps == STRIDE {
@@ -30,6 +39,9 @@ pub(crate) fn step() {
 
 /// After a longer one: lets other threads run if this one has gone on for 50 µs.
 pub(crate) fn breathe() {
+    if !GIVES_WAY.get() {
+        return;
+    }
     let now = Instant::now();
     if SINCE.get().is_none_or(|since| now.duration_since(since) >= TURN) {
         std::thread::yield_now();
@@ -48,6 +60,9 @@ mod tests {
 
     #[test]
     fn the_core_is_given_up_once_a_turn() {
+        breathe();
+        assert_eq!(SINCE.get(), None, "a worker goes on");
+        give_way();
         breathe();
         let first = SINCE.get();
         assert!(first.is_some());

@@ -98,6 +98,7 @@ pub(crate) fn run(options: Options) -> Result<(), ServerError> {
         .enable_all()
         .build()?;
     let tasks = tokio::task::LocalSet::new();
+    crate::pace::give_way();
     tasks.block_on(&runtime, serve(options, loaded))
 }
 

@@ -407,6 +407,7 @@ impl Control {
         self.shared.clusters.sweep();
         for cluster in self.shared.clusters.used() {
             cluster.forget_unused_dialled_hosts();
+            cluster.catch_up();
             upkeep::start(&cluster);
         }
     }

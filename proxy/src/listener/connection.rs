@@ -114,6 +114,7 @@ async fn inspect(
     }
     reset_if_unread(stream, &found);
     let destination = found.original_dst.unwrap_or(local);
+    let remote = found.source.unwrap_or(remote);
     let info = ConnectionInfo::new(next_connection_id(), destination, remote);
     log(listener, StreamInfo::new(Arc::new(info), None));
     None
@@ -259,9 +260,18 @@ async fn run_filters(chain: &Chain, downstream: Rc<Downstream>, mut transport: T
         Terminal::Tcp(proxy) => {
             let peer = match &chain.exchange {
                 None => None,
-                Some(exchange) => match exchange_metadata(exchange, &downstream, &mut transport).await {
-                    Ok(peer) => peer,
-                    Err(error) => {
+                Some(exchange) => match time::within(
+                    proxy.idle_timeout(),
+                    exchange_metadata(exchange, &downstream, &mut transport),
+                )
+                .await
+                {
+                    Ok(Ok(peer)) => peer,
+                    Err(time::Elapsed) => {
+                        tracing::debug!(chain = %chain.name, "the client has not begun the metadata exchange in time");
+                        return;
+                    }
+                    Ok(Err(error)) => {
                         tracing::debug!(chain = %chain.name, %error, "metadata exchange failed");
                         return;
                     }

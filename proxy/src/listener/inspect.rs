@@ -119,7 +119,10 @@ pub(crate) async fn run(
         }
         match &filter.kind {
             InspectorKind::OriginalDst => {
-                found.original_dst = original_dst(stream).filter(|address| *address != local);
+                // Where the kernel knows none, what a PROXY header said stays.
+                if let Some(address) = original_dst(stream) {
+                    found.original_dst = (address != local).then_some(address);
+                }
             }
             InspectorKind::Tls => inspect_tls(stream, found).await?,
             // As in Envoy, TLS is not looked into for HTTP.

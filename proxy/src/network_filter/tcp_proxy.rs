@@ -226,6 +226,11 @@ impl TcpProxy {
         None
     }
 
+    /// How long a connection may be without bytes.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+
     async fn copy(
         &self,
         cluster: &Cluster,
@@ -244,9 +249,14 @@ impl TcpProxy {
         if let Some(exchange) = &cluster.config.metadata_exchange
             && metadata_exchange::agreed(&exchange.protocol, alpn, &self.exchange)
         {
-            match self.exchange(&mut upstream, &exchange.additional_labels).await {
-                Ok(peer) => log.info.upstream_peer = peer,
-                Err(error) => {
+            let exchanged = self.exchange(&mut upstream, &exchange.additional_labels);
+            // Nobody is to hold a connection by saying nothing.
+            let exchanged = time::within(self.idle_timeout, exchanged);
+            match time::until(deadline, exchanged).await {
+                Err(time::Elapsed) => return self.too_old(&mut log.info),
+                Ok(Err(time::Elapsed)) => return self.stats.idle_timeout.inc(),
+                Ok(Ok(Ok(peer))) => log.info.upstream_peer = peer,
+                Ok(Ok(Err(error))) => {
                     tracing::debug!(cluster = %cluster.name, %error, "metadata exchange failed");
                     log.info.set_flag(ResponseFlag::UpstreamConnectionTermination);
                     return;

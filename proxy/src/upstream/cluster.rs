@@ -88,6 +88,8 @@ pub(crate) struct Cluster {
     is_checked: AtomicBool,
     /// Held while the hosts change.
     changing: Mutex<()>,
+    /// Somebody could not wait for that, and the load is to be shared anew.
+    is_stale: AtomicBool,
     retired: AtomicBool,
 }
 
@@ -128,7 +130,7 @@ impl Cluster {
             transports,
             hosts: ArcSwap::from_pointee(HostSet::default()),
             dialled: ArcSwap::default(),
-            balancing: Settings::of(&config).with_zones(zone, || stats.zones()),
+            balancing: Settings::of(&config).with_zones(zone, &config.name, || stats.zones()),
             zone: zone.clone(),
             session_healths: Healths::of_sessions(&config.override_host_status),
             outlier: config
@@ -142,6 +144,7 @@ impl Cluster {
             is_kept_up: AtomicBool::new(false),
             is_resolved: AtomicBool::new(false),
             changing: Mutex::default(),
+            is_stale: AtomicBool::new(false),
             stats,
             retired: AtomicBool::new(false),
             config,
@@ -222,7 +225,7 @@ impl Cluster {
 
     /// Replaces the hosts. `previous` gives counters when this object has had none yet.
     pub(crate) fn set_endpoints(&self, assignment: &LoadAssignment, previous: Option<&HostSet>) {
-        let _alone = self.change_hosts();
+        let alone = self.change_hosts();
         let current = self.hosts.load_full();
         let previous = match previous.filter(|_| current.all.is_empty()) {
             Some(hosts) => Previous { hosts, is_own: false },
@@ -242,14 +245,28 @@ impl Cluster {
             self.stats.membership_change.inc();
         }
         self.put(hosts);
+        drop(alone);
+        self.catch_up();
         self.new_hosts.send_replace(());
     }
 
     /// Shares the load anew: the health of hosts has changed, or their weights with time.
     pub(crate) fn rebalance(&self) {
         let _alone = self.change_hosts();
+        self.rebalance_alone();
+    }
+
+    /// While nobody else changes them.
+    fn rebalance_alone(&self) {
         let hosts = self.hosts.load().rebalanced(&self.balancing, Instant::now());
         self.put(hosts);
+    }
+
+    /// Does what [`Self::trip`] left to be done. Called once a second too.
+    pub(crate) fn catch_up(&self) {
+        if self.is_stale.swap(false, Ordering::AcqRel) {
+            self.rebalance();
+        }
     }
 
     /// Outlier detection, if it is configured.
@@ -289,8 +306,13 @@ impl Cluster {
 
     #[cold]
     fn trip(&self, detector: &Detector, host: &Host, reason: Reason) {
-        if detector.trip(&self.hosts.load(), host, reason, Instant::now()) {
-            self.rebalance();
+        if !detector.trip(&self.hosts.load(), host, reason, Instant::now()) {
+            return;
+        }
+        match self.changing.try_lock() {
+            Ok(_alone) => self.rebalance_alone(),
+            // A worker does not wait for the control thread: that one sees to it when it is through.
+            Err(_) => self.is_stale.store(true, Ordering::Release),
         }
     }
 
@@ -345,6 +367,15 @@ impl Cluster {
     }
 
     fn put(&self, hosts: HostSet) {
+        // Another object of this name may count in the same cells.
+        if !self.is_retired() {
+            self.show(&hosts);
+        }
+        self.zone.note(&self.name, &hosts.all);
+        self.hosts.store(Arc::new(hosts));
+    }
+
+    fn show(&self, hosts: &HostSet) {
         let census = hosts.census();
         self.stats.members(census);
         if let Some(stats) = &self.health_stats {
@@ -356,11 +387,9 @@ impl Cluster {
         if let Some(ring) = hosts.balance.ring() {
             self.stats.ring(&self.config.lb_policy, ring);
         }
-        self.zone.note(&self.name, &hosts.all);
         if let (Some(stats), Some(subsets)) = (&self.subset_stats, &hosts.subsets) {
             stats.show(subsets, self.hosts.load().subsets.as_deref());
         }
-        self.hosts.store(Arc::new(hosts));
     }
 
     fn change_hosts(&self) -> MutexGuard<'_, ()> {

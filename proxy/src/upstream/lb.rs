@@ -102,12 +102,18 @@ impl Settings {
         }
     }
 
-    /// With zones, if it is known where this proxy and its peers are; `stats` makes their statistics.
-    pub(crate) fn with_zones(self, local: &Arc<LocalZone>, stats: impl FnOnce() -> ZoneStats) -> Self {
+    /// With zones, if it is known where this proxy and its peers are; `stats` makes their statistics. The peers' own cluster, `cluster`
+    /// or another, has none: it would be told of itself.
+    pub(crate) fn with_zones(
+        self,
+        local: &Arc<LocalZone>,
+        cluster: &str,
+        stats: impl FnOnce() -> ZoneStats,
+    ) -> Self {
         let LocalityMode::ZoneAware(settings) = self.locality else {
             return self;
         };
-        if !local.is_known() || self.wants_hash() {
+        if !local.is_known() || local.is_of(cluster) || self.wants_hash() {
             return self;
         }
         let zoned = Zoned {

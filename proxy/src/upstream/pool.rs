@@ -284,6 +284,10 @@ pub(crate) fn retain(cluster_id: u64, keep: impl Fn(SocketAddr) -> bool) {
     });
 }
 
+/// A connection that speaks for one client (PROXY protocol) is of no use to others, and that client comes back from another port: in Envoy
+/// it stays for the cluster's `idle_timeout`, an hour by default.
+const ONE_CLIENT_IDLE: Duration = Duration::from_secs(60);
+
 /// One task a worker that closes connections idle for too long; it ends when no pool is left.
 fn start_sweeping() {
     let start = POOLS.with_borrow_mut(|pools| !std::mem::replace(&mut pools.sweeping, true));
@@ -292,7 +296,7 @@ fn start_sweeping() {
             loop {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
                 let go_on = POOLS.with_borrow_mut(|pools| {
-                    pools.by_key.retain(|_, pool| pool.sweep());
+                    pools.by_key.retain(|key, pool| pool.sweep(key.client.is_some()));
                     pools.sweeping = !pools.by_key.is_empty();
                     pools.sweeping
                 });
@@ -305,14 +309,21 @@ fn start_sweeping() {
 }
 
 impl Pool {
-    /// Closes what has been idle for too long; false: the pool is empty and unused.
-    fn sweep(&self) -> bool {
+    /// Closes what has been idle for too long; false: the pool is empty and unused, or of a host that is not to be used. Who has a
+    /// connection of it still has a share of the pool; should the host come back, it gets another.
+    fn sweep(&self, is_of_one_client: bool) -> bool {
         if self.target().is_gone() || self.target().is_ill() {
             self.close();
+            return false;
         }
+        let idle = self.target().cluster.config.http.idle_timeout;
+        let idle = match is_of_one_client {
+            true => Some(idle.map_or(ONE_CLIENT_IDLE, |idle| idle.min(ONE_CLIENT_IDLE))),
+            false => idle,
+        };
         match self {
-            Self::H1(pool) => pool.sweep() || Rc::strong_count(pool) > 1,
-            Self::H2(pool) => pool.sweep() || Rc::strong_count(pool) > 1,
+            Self::H1(pool) => pool.sweep(idle) || Rc::strong_count(pool) > 1,
+            Self::H2(pool) => pool.sweep(idle) || Rc::strong_count(pool) > 1,
         }
     }
 

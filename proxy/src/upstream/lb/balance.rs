@@ -47,15 +47,24 @@ impl Grouping {
         }
     }
 
-    /// Weights of localities by the part of their hosts that is in `part`. Source: Envoy `HostSubsetImpl::determineLocalityWeights`.
-    pub(super) fn scaled(&self, part: &[Arc<Host>], all: &[Arc<Host>]) -> Self {
-        let in_locality = |hosts: &[Arc<Host>], priority: u32, locality: &Locality| {
-            let is_there = |host: &&Arc<Host>| host.priority == priority && *host.locality == *locality;
-            hosts.iter().filter(is_there).count() as f64
-        };
+    /// How many hosts are where.
+    pub(super) fn places(hosts: &[Arc<Host>]) -> HashMap<(u32, &Locality), u32> {
+        let mut places = HashMap::new();
+        for host in paced(hosts) {
+            *places.entry((host.priority, &*host.locality)).or_default() += 1;
+        }
+        places
+    }
+
+    /// Weights of localities by the part of their hosts, `all` of them, that is in `part`.
+    /// Source: Envoy `HostSubsetImpl::determineLocalityWeights`.
+    pub(super) fn scaled(&self, part: &[Arc<Host>], all: &HashMap<(u32, &Locality), u32>) -> Self {
+        let part = Self::places(part);
         let scaled = self.weights.iter().map(|((priority, locality), weight)| {
-            let whole = in_locality(all, *priority, locality).max(1.0);
-            let share = in_locality(part, *priority, locality) / whole;
+            let count = |places: &HashMap<(u32, &Locality), u32>| {
+                f64::from(places.get(&(*priority, locality)).copied().unwrap_or(0))
+            };
+            let share = count(&part) / count(all).max(1.0);
             let weight = (f64::from(*weight) * share).round() as u32;
             ((*priority, locality.clone()), weight)
         });
@@ -172,7 +181,8 @@ impl Balance {
         }?;
         let priority = self.priorities.get(index)?;
         let in_panic = self.plan.panic.get(index) == Some(&true);
-        let source = if is_degraded {
+        // A priority in panic gives whoever it has, degraded or not.
+        let source = if is_degraded && !in_panic {
             &priority.degraded
         } else {
             &priority.healthy

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use outrigger_model::cluster::{SelectorFallback, SubsetFallback, SubsetPolicy, SubsetSelector};
 use outrigger_model::metadata::{SUBSET_NAMESPACE, Struct, Value};
+use outrigger_model::node::Locality;
 use smallvec::SmallVec;
 
 use super::labels::{Label, Tries, hash_of};
 use super::{Balance, Grouping, Picked, Picking, Settings, among};
+use crate::pace::paced;
 use crate::stats::{Counter, Gauge};
 use crate::time::Instant;
 use crate::upstream::endpoint::Host;
@@ -109,11 +111,17 @@ impl Making<'_> {
         }
     }
 
-    fn group(&self, policy: &SubsetPolicy, all: Vec<Arc<Host>>) -> Group {
+    /// `places`: how many of all hosts are where, if that counts.
+    fn group(
+        &self,
+        policy: &SubsetPolicy,
+        all: Vec<Arc<Host>>,
+        places: &HashMap<(u32, &Locality), u32>,
+    ) -> Group {
         let grouping = match (policy.weighs_localities, policy.scales_locality_weights) {
             (false, _) => self.grouping.unweighted(),
             (true, false) => self.grouping.clone(),
-            (true, true) => self.grouping.scaled(&all, self.all),
+            (true, true) => self.grouping.scaled(&all, places),
         };
         Group {
             balance: Balance::new(&all, &grouping, self.settings, self.now),
@@ -134,7 +142,7 @@ impl Subsets {
     pub(crate) fn new(policy: &Arc<SubsetPolicy>, making: Making<'_>) -> Self {
         let mut gathered: HashMap<u64, Vec<Gathered>> = HashMap::new();
         let mut duplicates = 0;
-        for host in making.all {
+        for host in paced(making.all) {
             for selector in &policy.selectors {
                 for labels in labels_of(host, selector, policy.list_matches_any) {
                     let same_hash = gathered.entry(hash_of(labels.iter())).or_default();
@@ -142,11 +150,15 @@ impl Subsets {
                 }
             }
         }
+        let places = match policy.scales_locality_weights {
+            true => Grouping::places(making.all),
+            false => HashMap::new(),
+        };
         let subset = |gathered: Gathered| Subset {
             labels: gathered.labels,
             hosts: match gathered.hosts.iter().min_by_key(|host| host.priority) {
                 Some(first) if gathered.is_single => Members::One(first.clone()),
-                _ => Members::Group(making.group(policy, gathered.hosts)),
+                _ => Members::Group(making.group(policy, gathered.hosts, &places)),
             },
         };
         let by_labels = gathered
@@ -167,7 +179,11 @@ impl Subsets {
             by_size,
             by_labels,
             default: match uses_default(policy) {
-                true => making.group(policy, making.all.iter().filter(is_default).cloned().collect()),
+                true => making.group(
+                    policy,
+                    making.all.iter().filter(is_default).cloned().collect(),
+                    &places,
+                ),
                 false => Group::default(),
             },
             duplicates,
@@ -337,8 +353,12 @@ fn add(same_hash: &mut Vec<Gathered>, labels: Vec<Label>, is_single: bool, host:
     if gathered.is_single && gathered.hosts.iter().any(is_taken) {
         return 1;
     }
-    // Two selectors of the same keys.
-    if !gathered.hosts.iter().any(|other| Arc::ptr_eq(other, host)) {
+    // Two selectors of the same keys. Hosts come one after the other.
+    if !gathered
+        .hosts
+        .last()
+        .is_some_and(|other| Arc::ptr_eq(other, host))
+    {
         gathered.hosts.push(host.clone());
     }
     0

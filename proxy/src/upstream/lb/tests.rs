@@ -257,6 +257,48 @@ fn in_panic_health_is_ignored() {
     assert!(picked.is_some_and(|picked| picked.in_panic));
 }
 
+#[test]
+fn a_priority_in_panic_gives_its_degraded_share_to_anybody() {
+    let settings = Settings {
+        panic_threshold: 50,
+        ..settings(LEAST_REQUEST)
+    };
+    let degraded = (1, Health::Degraded);
+    // 14 % healthy and 14 % degraded of the first, which is in panic; 70 % of the second, which is not.
+    let first = [UP, degraded, DOWN, DOWN, DOWN, DOWN, DOWN, DOWN, DOWN, DOWN];
+    let second = [UP, UP, UP, UP, UP, DOWN, DOWN, DOWN, DOWN, DOWN];
+    let set = hosts(&[("a", 0, None, &first), ("b", 1, None, &second)], &settings);
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..1000 {
+        let picked = pick(&set, &CircuitBreaker::default(), &Wish::default(), &mut random);
+        assert!(picked.is_some());
+    }
+}
+
+#[test]
+fn a_change_that_leaves_the_peers_as_they_are_is_told_to_nobody() {
+    let local = LocalZone::new("peers".into(), Locality::default());
+    let mut changes = local.changes();
+    let mut check = |cluster: &str, members: &[(u32, Health)], expected: bool| {
+        local.note(
+            cluster,
+            &hosts(&[("", 0, None, members)], &settings(LEAST_REQUEST)).all,
+        );
+        assert_eq!(
+            changes.has_changed().ok(),
+            Some(expected),
+            "{cluster} {members:?}"
+        );
+        changes.mark_unchanged();
+    };
+    check("peers", &[], false);
+    check("peers", &[UP], true);
+    check("peers", &[UP], false);
+    check("others", &[UP, UP], false);
+    check("peers", &[UP, DOWN], true);
+    assert!(local.is_of("peers") && !local.is_of("others"));
+}
+
 /// Source: Envoy docs, locality weighted load balancing: weights 1 and 2, and health of the first.
 #[test]
 fn localities_share_by_weight_and_health() {

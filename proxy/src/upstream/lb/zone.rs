@@ -35,7 +35,7 @@ impl Default for LocalZone {
 }
 
 /// The hosts of the local cluster.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Peers {
     /// Healthy ones: how many, and the sum of their weights.
     healthy: HashMap<Locality, [u64; 2]>,
@@ -62,9 +62,14 @@ impl LocalZone {
         !self.cluster.is_empty()
     }
 
-    /// `cluster` has these hosts now.
+    /// The peers are its hosts.
+    pub(crate) fn is_of(&self, cluster: &str) -> bool {
+        self.is_known() && cluster == self.cluster
+    }
+
+    /// `cluster` has these hosts now. Tells of it if peers are others.
     pub(crate) fn note(&self, cluster: &str, all: &[Arc<Host>]) {
-        if !self.is_known() || cluster != self.cluster {
+        if !self.is_of(cluster) {
             return;
         }
         let mut peers = Peers::default();
@@ -83,8 +88,10 @@ impl LocalZone {
         }
         peers.localities = localities.len();
         peers.has_own = self.has_place() && localities.contains(&&self.locality);
-        self.peers.store(Arc::new(peers));
-        self.changed.send_replace(());
+        if **self.peers.load() != peers {
+            self.peers.store(Arc::new(peers));
+            self.changed.send_replace(());
+        }
     }
 
     /// Told when the peers are others.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -141,20 +142,23 @@ impl Pool {
     /// The connection used last that can take a request. One whose last exchange is not over on the wire waits for a later call.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|connection| !connection.client.is_closed());
+        idle.retain(|connection| !connection.client.is_closed() && !self.is_old(connection));
         let position = idle.iter().rposition(|connection| connection.client.is_ready())?;
         Some(idle.remove(position))
+    }
+
+    /// `max_connection_duration` is over.
+    fn is_old(&self, connection: &Connection) -> bool {
+        let limit = self.target.cluster.config.http.max_connection_duration;
+        limit.is_some_and(|limit| connection.born.elapsed() >= limit)
     }
 
     fn put_back(&self, connection: Connection) {
         let http = &self.target.cluster.config.http;
         let spent =
             http.max_requests_per_connection > 0 && connection.served >= http.max_requests_per_connection;
-        let old = http
-            .max_connection_duration
-            .is_some_and(|limit| connection.born.elapsed() >= limit);
         let closing = self.closed.get() || self.target.cluster.is_retired();
-        if spent || old || closing || connection.client.is_closed() {
+        if spent || self.is_old(&connection) || closing || connection.client.is_closed() {
             return;
         }
         if let Some(connection) = self.give(connection) {
@@ -176,16 +180,15 @@ impl Pool {
         }
     }
 
-    /// Closes connections idle for longer than the cluster's limit; false: none is left.
-    pub(super) fn sweep(&self) -> bool {
-        let limit = self.target.cluster.config.http.idle_timeout;
+    /// Closes connections idle for longer than `limit`; false: none is left.
+    pub(super) fn sweep(&self, limit: Option<Duration>) -> bool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|connection| {
             let expired = limit.is_some_and(|limit| connection.since.elapsed() >= limit);
             if expired {
                 self.target.cluster.stats.upstream_cx_idle_timeout.inc();
             }
-            !expired && !connection.client.is_closed()
+            !expired && !self.is_old(connection) && !connection.client.is_closed()
         });
         !idle.is_empty()
     }

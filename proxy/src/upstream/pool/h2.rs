@@ -2,6 +2,7 @@
 //! is full, old or going away another takes its place; its streams end in peace.
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -139,9 +140,8 @@ impl Pool {
         })
     }
 
-    /// Closes a connection idle for longer than the cluster's limit; false: none is left.
-    pub(super) fn sweep(&self) -> bool {
-        let limit = self.target.cluster.config.http.idle_timeout;
+    /// Closes a connection idle for longer than `limit`; false: none is left.
+    pub(super) fn sweep(&self, limit: Option<Duration>) -> bool {
         let mut state = self.state.borrow_mut();
         if let State::Ready(connection) = &*state {
             let expired = self.target.cluster.is_retired()
