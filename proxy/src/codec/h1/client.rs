@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -28,6 +28,8 @@ use crate::worker;
 pub(crate) struct Client {
     sender: http1::SendRequest<Body>,
     shared: Rc<Shared>,
+    /// It was asked for another protocol.
+    is_spent: bool,
 }
 
 /// What a connection's task and its client share.
@@ -88,23 +90,27 @@ where
             let _ = raw.io.shutdown().await;
         }
     });
-    Ok(Client { sender, shared })
+    Ok(Client {
+        sender,
+        shared,
+        is_spent: false,
+    })
 }
 
 impl Client {
     /// The connection can take a request now.
     pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        !self.is_spent && self.sender.is_ready()
     }
 
     /// Waits until it can; false: it is gone.
     pub(crate) async fn ready(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+        !self.is_spent && self.sender.ready().await.is_ok()
     }
 
-    /// The connection is gone.
+    /// The connection is gone, or of no use to another request.
     pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.is_spent || self.sender.is_closed()
     }
 
     /// Sends one request and waits for the response head; informational responses go to `feedback`.
@@ -138,6 +144,9 @@ impl Client {
         body: Body,
         feedback: Option<&Feedback>,
     ) -> Result<Response, SendError> {
+        // Whatever the answer: what the upstream takes for the begin of the next message is not known. A `content-length` went without its
+        // bytes, or the upstream sees a tunnel where this side sees none. As Envoy, which resets a request that is refused.
+        self.is_spent = true;
         let is_connect = head.method == Method::CONNECT;
         let authority = head.authority.clone();
         let mut message = outgoing(head, Body::empty());
@@ -235,6 +244,10 @@ fn outgoing(head: RequestHead, body: Body) -> hyper::Request<Body> {
         Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
     );
     let has_body = !message.body().is_empty();
+    if !has_body && !head.is_upgrade && promises_body(message.headers()) {
+        // The next request on this connection would be taken for it.
+        message.headers_mut().remove(CONTENT_LENGTH);
+    }
     if has_body && !message.headers().contains_key(CONTENT_LENGTH) {
         // hyper leaves out the body of a GET unless this says that there is one.
         let headers = message.headers_mut();
@@ -249,6 +262,11 @@ fn outgoing(head: RequestHead, body: Body) -> hyper::Request<Body> {
     message
 }
 
+fn promises_body(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    lengths.any(|length| length.as_bytes().iter().any(|byte| *byte != b'0'))
+}
+
 fn incoming(response: hyper::Response<hyper::body::Incoming>, passes_trailers: bool) -> Response {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
@@ -259,5 +277,85 @@ fn incoming(response: hyper::Response<hyper::body::Incoming>, passes_trailers: b
             headers,
         },
         body: Body::h1(body, passes_trailers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::uri::PathAndQuery;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    fn head(method: Method, is_upgrade: bool, headers: &[(&'static str, &'static str)]) -> RequestHead {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)));
+        RequestHead {
+            method,
+            path: PathAndQuery::from_static("/"),
+            authority: HeaderValue::from_static("a:80"),
+            scheme: "http",
+            version: Version::HTTP_11,
+            headers: headers.collect(),
+            is_upgrade,
+        }
+    }
+
+    /// Whether the connection takes another request after one that was answered so.
+    async fn is_kept(head: RequestHead, answer: &'static [u8]) -> bool {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let mut client = handshake(near, ClientOptions::default(), ())
+            .await
+            .expect("a client");
+        let upstream = async {
+            let _ = far.read(&mut [0; 1000]).await;
+            far.write_all(answer).await.expect("it goes");
+        };
+        let (response, ()) = tokio::join!(client.send(head, Body::empty(), None), upstream);
+        response.expect("an answer").body.gather(1000).await;
+        let is_ready = client.ready().await;
+        assert_eq!(is_ready, !client.is_closed());
+        is_ready && client.is_ready()
+    }
+
+    #[tokio::test]
+    async fn who_was_asked_for_another_protocol_is_asked_for_nothing_else() {
+        const NO: &[u8] = b"HTTP/1.1 404 No\r\ncontent-length: 2\r\n\r\nno";
+        let websocket = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let with_length = [websocket[0], websocket[1], ("content-length", "5")];
+        let cases = [
+            (head(Method::GET, false, &[]), NO, true),
+            (head(Method::GET, true, &websocket), NO, false),
+            (head(Method::GET, true, &with_length), NO, false),
+            (head(Method::CONNECT, true, &[("content-length", "5")]), NO, false),
+            (
+                head(Method::CONNECT, true, &[]),
+                b"HTTP/1.1 204 Yes\r\n\r\n",
+                false,
+            ),
+        ];
+        let check = async {
+            for (head, answer, expected) in cases {
+                let text = format!("{head:?}");
+                assert_eq!(is_kept(head, answer).await, expected, "{text}");
+            }
+        };
+        tokio::task::LocalSet::new().run_until(check).await;
+    }
+
+    #[test]
+    fn no_length_is_promised_without_a_body() {
+        let check = |method: Method, is_upgrade, sent: &'static str, expected: Option<&str>| {
+            let head = head(method.clone(), is_upgrade, &[("content-length", sent)]);
+            let message = outgoing(head, Body::empty());
+            let length = message.headers().get(CONTENT_LENGTH);
+            let length = length.and_then(|length| length.to_str().ok());
+            assert_eq!(length, expected, "{method} {sent} {is_upgrade}");
+        };
+        check(Method::GET, false, "5", None);
+        check(Method::POST, false, "5", Some("0"));
+        check(Method::GET, false, "0", Some("0"));
+        check(Method::GET, true, "5", Some("5"));
     }
 }
