@@ -73,7 +73,7 @@ impl ReplaySource {
     }
 
     /// A body that is here.
-    pub(super) fn whole(chunks: VecDeque<Bytes>, trailers: Option<HeaderMap>) -> Self {
+    pub(in crate::codec) fn whole(chunks: VecDeque<Bytes>, trailers: Option<HeaderMap>) -> Self {
         let state = State {
             body: Body::empty(),
             bytes: chunks.iter().map(Bytes::len).sum(),
