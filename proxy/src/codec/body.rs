@@ -24,6 +24,7 @@ use replay::Replay;
 pub(crate) use replay::ReplaySource;
 
 use super::h2::UNEXPECTED_UNDERSCORE;
+use super::head::clean_trailers;
 use super::tunnel::Tunnel;
 use super::{Feedback, Underscores};
 
@@ -305,7 +306,13 @@ impl Body {
                 let frame = ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
                 // As Envoy without `enable_trailers`.
                 let frame = frame.filter(|frame| *passes_trailers || !is_trailers(frame));
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| h1_error(&error))))
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(mut frame) => {
+                        frame.trailers_mut().into_iter().for_each(clean_trailers);
+                        Ok(frame)
+                    }
+                    Err(error) => Err(h1_error(&error)),
+                }))
             }
             Source::Incoming(incoming) => incoming.poll(cx),
             Source::H2(stream, check) => poll_h2(stream, check.as_ref(), cx),

@@ -128,6 +128,16 @@ fn is_of_connection(name: &HeaderName) -> bool {
     names.contains(&name.as_str())
 }
 
+/// Takes out of trailers what has no place in them (RFC 9110 §6.5.1): what is about the connection they came on, which HTTP/2 refuses to
+/// send, framing and routing.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    const NEVER: [HeaderName; 2] = [http::header::CONTENT_LENGTH, http::header::HOST];
+    NEVER.iter().for_each(|name| {
+        trailers.remove(name);
+    });
+    remove_own_connection_headers(trailers);
+}
+
 /// RFC 9113 §8.2.2: `te` may say only `trailers`; as Envoy, other codings are taken out.
 fn keep_only_trailers(headers: &mut HeaderMap) {
     let Some(te) = headers.get(http::header::TE) else {
@@ -161,6 +171,23 @@ mod tests {
             ["te", "x-end"]
         );
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_connection_framing_or_host() {
+        let mut trailers = HeaderMap::new();
+        let bad = "connection transfer-encoding keep-alive upgrade proxy-connection te content-length host";
+        for name in bad.split(' ').chain(["x-end"]) {
+            trailers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static("1, close"),
+            );
+        }
+        clean_trailers(&mut trailers);
+        assert_eq!(
+            trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["x-end"]
+        );
     }
 
     #[test]

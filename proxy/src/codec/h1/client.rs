@@ -344,6 +344,34 @@ mod tests {
         tokio::task::LocalSet::new().run_until(check).await;
     }
 
+    #[tokio::test]
+    async fn trailers_of_a_response_lose_what_is_of_the_connection() {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 Yes\r\ntransfer-encoding: chunked\r\n\r\n\
+            0\r\nkeep-alive: 5\r\nx-t: 1\r\nupgrade: a\r\n\r\n";
+        let check = async {
+            let (near, mut far) = tokio::io::duplex(1000);
+            let options = ClientOptions {
+                passes_trailers: true,
+                ..ClientOptions::default()
+            };
+            let mut client = handshake(near, options, ()).await.expect("a client");
+            let upstream = far.write_all(ANSWER);
+            let (response, _) = tokio::join!(
+                client.send(head(Method::GET, false, &[]), Body::empty(), None),
+                async {
+                    tokio::task::yield_now().await;
+                    upstream.await
+                }
+            );
+            let frame = response.expect("an answer").body.frame().await;
+            let trailers = frame.expect("trailers").expect("no error").into_trailers();
+            let trailers = trailers.expect("trailers");
+            assert_eq!(trailers.len(), 1, "{trailers:?}");
+            assert_eq!(trailers["x-t"], "1");
+        };
+        tokio::task::LocalSet::new().run_until(check).await;
+    }
+
     #[test]
     fn no_length_is_promised_without_a_body() {
         let check = |method: Method, is_upgrade, sent: &'static str, expected: Option<&str>| {

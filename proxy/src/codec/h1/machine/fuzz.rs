@@ -118,6 +118,20 @@ mod tests {
     const TELLING: &[u8] = b"\r\n\t :;,/*0aAF\0\x7f\xff";
 
     #[test]
+    fn trailers_lose_what_is_of_the_connection() {
+        let check = |trailers: &str, expected: Event| {
+            let request = format!(
+                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n{trailers}\r\n"
+            );
+            let last = run(request.as_bytes(), std::iter::repeat(1)).pop();
+            assert_eq!(last, Some(expected), "{trailers:?}");
+        };
+        let left = Event::Trailers(r#"{"x-t": "1"}"#.into());
+        check("Keep-Alive: 5\r\nx-t: 1\r\nConnection: a\r\nhost: b\r\n", left);
+        check("keep-alive: 5\r\n", Event::End);
+    }
+
+    #[test]
     fn mutants_of_requests_mean_the_same_however_they_come() {
         let mut random = fastrand::Rng::with_seed(0x0511_7216);
         for _ in 0..20_000 {

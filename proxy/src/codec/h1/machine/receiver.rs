@@ -7,6 +7,7 @@ use super::fields;
 use super::head_end::HeadEnd;
 use super::request::{self, Framing, HeadLimits, Reason, ReceivedHead};
 use super::request_line::cannot_begin;
+use crate::codec::head::clean_trailers;
 use crate::codec::names::Names;
 use crate::codec::{Refusal, Underscores};
 
@@ -209,8 +210,11 @@ impl Receiver {
         } else {
             &Underscores::Allow
         };
-        let trailers = fields::parse(&trailers, self.limits.max_headers, underscores)?;
+        let mut trailers = fields::parse(&trailers, self.limits.max_headers, underscores)?;
         self.state = State::head();
+        if passes {
+            clean_trailers(&mut trailers);
+        }
         Ok(Some(match passes && !trailers.is_empty() {
             true => Piece::Trailers(trailers),
             false => Piece::End,
