@@ -11,7 +11,7 @@ pub(super) mod chunked;
 pub(super) mod encode;
 mod fields;
 pub(crate) mod fuzz;
-mod head_end;
+pub(super) mod head_end;
 mod receiver;
 pub(super) mod request;
 mod request_line;

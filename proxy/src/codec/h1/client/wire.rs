@@ -17,6 +17,7 @@ use crate::codec::NameCase;
 use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::h1::machine::chunked::{ChunkedDecoder, Step};
 use crate::codec::h1::machine::encode;
+use crate::codec::h1::machine::head_end::HeadEnd;
 use crate::codec::names::{Names, Naming};
 
 /// What is done about one exchange besides; observes the body of its request.
@@ -41,6 +42,7 @@ struct Written {
 struct Read {
     /// So far.
     head: BytesMut,
+    end: HeadEnd,
     case: NameCase,
     names: Option<Names>,
 }
@@ -100,15 +102,20 @@ impl Script {
 }
 
 impl Read {
-    /// Looks at what came, until a head is whole that none follows.
+    /// Looks at what came, until a head is whole that none follows, or too long.
     fn look(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let before = self.head.len();
             self.head.extend_from_slice(bytes);
-            let begin = before.saturating_sub(END.len() - 1);
-            let found = memchr::memmem::find(self.head.get(begin..).unwrap_or_default(), END);
-            let Some(found) = found else { return false };
-            let end = begin + found + END.len();
+            let end = self.end.find(&self.head).filter(|end| *end <= MAX_HEAD_BYTES);
+            let Some(end) = end else {
+                let is_too_long = self.head.len() > MAX_HEAD_BYTES;
+                if is_too_long {
+                    self.head = BytesMut::new();
+                }
+                return is_too_long;
+            };
+            self.end = HeadEnd::default();
             bytes = bytes.get(end - before..).unwrap_or_default();
             let head = self.head.split_to(end).freeze();
             self.head.clear();
@@ -180,6 +187,8 @@ impl Written {
     }
 }
 
+/// A longer one hyper does not take either.
+const MAX_HEAD_BYTES: usize = 8192 + 4096 * 100;
 const END: &[u8] = b"\r\n\r\n";
 /// As hyper writes it.
 const CHUNKED: &[u8] = b"\r\ntransfer-encoding: chunked\r\n";
@@ -341,5 +350,45 @@ mod tests {
         check(&format!("{head}{chunks}"), false, &format!("{written}|"));
         let plain = "POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n0\r\n\r\n";
         check(plain, true, &plain.replace("\r\n", "|"));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_follows_a_head() {
+        let case = NameCase::Preserve { others_proper: false };
+        let check = |text: &str, is_whole: bool, kept: usize, names: Option<&str>| {
+            for pieces in [1, 7, 1000] {
+                let mut read = Read {
+                    case,
+                    ..Read::default()
+                };
+                let looked = text.as_bytes().chunks(pieces).any(|piece| read.look(piece));
+                assert_eq!(
+                    (looked, read.head.len()),
+                    (is_whole, kept),
+                    "{text:?} by {pieces}"
+                );
+                let expected =
+                    names.and_then(|head| Names::read(case, &Bytes::copy_from_slice(head.as_bytes())));
+                assert_eq!(read.names, expected, "{text:?} by {pieces}");
+            }
+        };
+        for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
+            let text = format!("HTTP/1.1 200 Yes\nX-Up: 1{end}");
+            check(&text, true, 0, Some("\nX-Up: 1"));
+            check(
+                &format!("HTTP/1.1 103 More{end}{text}"),
+                true,
+                0,
+                Some("\nX-Up: 1"),
+            );
+            check(
+                &format!("{text}{}", "body\n".repeat(1000)),
+                true,
+                0,
+                Some("\nX-Up: 1"),
+            );
+        }
+        check("HTTP/1.1 200 Yes\nX", false, 18, None);
+        check(&"x".repeat(MAX_HEAD_BYTES + 1000), true, 0, None);
     }
 }

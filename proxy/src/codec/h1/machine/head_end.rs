@@ -2,7 +2,7 @@
 
 /// Looks for the empty line after a head.
 #[derive(Debug, Default)]
-pub(super) struct HeadEnd {
+pub(in crate::codec::h1) struct HeadEnd {
     /// No line end before this needs to be looked at again.
     looked: usize,
     first_line: Option<usize>,
@@ -11,7 +11,7 @@ pub(super) struct HeadEnd {
 impl HeadEnd {
     /// Length of the head at the front of `bytes`, its empty line included. Lines end with CRLF or LF (RFC 9112 §2.2). To be asked with the
     /// same bytes, or more of them, until there is an answer.
-    pub(super) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub(in crate::codec::h1) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         while let Some(offset) = memchr::memchr(b'\n', bytes.get(self.looked..)?) {
             let line_end = self.looked + offset;
             self.first_line.get_or_insert(line_end);
@@ -30,7 +30,7 @@ impl HeadEnd {
     }
 
     /// Where the first line's LF is, once it was seen.
-    pub(super) fn first_line_end(&self) -> Option<usize> {
+    pub(in crate::codec::h1) fn first_line_end(&self) -> Option<usize> {
         self.first_line
     }
 }
