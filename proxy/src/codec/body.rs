@@ -274,8 +274,10 @@ impl Body {
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        let body = ReplaySource::whole(chunks, trailers).attempt();
-        Gathered::Whole { body, bytes }
+        match ReplaySource::whole(chunks, trailers).attempt() {
+            Some(body) => Gathered::Whole { body, bytes },
+            None => Gathered::Broken,
+        }
     }
 
     /// Next frame, `None` at the end.

@@ -353,6 +353,9 @@ impl Exchange<'_> {
                 }
             }
             self.timed_out = Some(timed_out);
+            if let Some(source) = &source {
+                source.supersede();
+            }
             let wait = self.next_wait();
             tokio::time::sleep(wait).await;
         }

@@ -91,18 +91,21 @@ impl ReplaySource {
     }
 
     /// The body from its first byte, for one attempt. Bodies of earlier attempts end with an error when polled again.
-    /// Only while [`Self::replayable`].
-    pub(crate) fn attempt(&self) -> Body {
-        let mut state = self.state.borrow_mut();
-        state.attempt += 1;
-        state.next = 0;
-        let attempt = state.attempt;
-        drop(state);
-        Body::new(Source::Replay(Replay {
-            state: self.state.clone(),
-            attempt,
-            ended: false,
-        }))
+    /// `None`: its begin was let go, see [`Self::replayable`].
+    pub(crate) fn attempt(&self) -> Option<Body> {
+        let attempt = self.state.borrow_mut().supersede();
+        self.replayable().then(|| {
+            Body::new(Source::Replay(Replay {
+                state: self.state.clone(),
+                attempt,
+                ended: false,
+            }))
+        })
+    }
+
+    /// Another attempt will come: whoever still sends the one before reads no more, or what it reads on would be missing then.
+    pub(crate) fn supersede(&self) {
+        self.state.borrow_mut().supersede();
     }
 
     /// Everything read so far is still here.
@@ -184,6 +187,13 @@ impl Replay {
 }
 
 impl State {
+    /// Returns the number of the attempt that may read from now on.
+    fn supersede(&mut self) -> u64 {
+        self.attempt += 1;
+        self.next = 0;
+        self.attempt
+    }
+
     /// The end, also when nobody has asked for it.
     fn whole(&self) -> Option<End> {
         match &self.end {
@@ -242,18 +252,22 @@ mod tests {
         ReplaySource::new(Body::full("payload"), limit_bytes, keeps)
     }
 
+    fn body(source: &ReplaySource) -> Body {
+        source.attempt().expect("nothing of it was let go")
+    }
+
     #[tokio::test]
     async fn a_small_body_can_be_sent_twice() {
         let source = source(100, true);
-        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert_eq!(collect(body(&source)).await.expect("first"), b"payload");
         assert!(source.replayable());
-        assert_eq!(collect(source.attempt()).await.expect("second"), b"payload");
+        assert_eq!(collect(body(&source)).await.expect("second"), b"payload");
     }
 
     #[tokio::test]
     async fn a_body_over_the_limit_passes_once() {
         let source = source(3, true);
-        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert_eq!(collect(body(&source)).await.expect("first"), b"payload");
         assert!(!source.replayable());
     }
 
@@ -261,7 +275,7 @@ mod tests {
     async fn a_body_that_is_not_kept_passes_once() {
         let source = source(100, false);
         assert!(source.replayable());
-        assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+        assert_eq!(collect(body(&source)).await.expect("first"), b"payload");
         assert!(!source.replayable());
     }
 
@@ -271,7 +285,7 @@ mod tests {
             let source = source(limit_bytes, keeps);
             source.read_ahead().await;
             assert!(source.replayable());
-            assert_eq!(collect(source.attempt()).await.expect("first"), b"payload");
+            assert_eq!(collect(body(&source)).await.expect("first"), b"payload");
             assert_eq!(source.replayable(), limit_bytes == 100 && keeps);
         }
     }
@@ -281,18 +295,44 @@ mod tests {
         let source = source(100, true);
         assert!(source.copy().is_none(), "nothing of it was read");
         source.read_ahead().await;
-        let first = source.attempt();
+        let first = body(&source);
         let copy = source.copy().expect("it is whole");
-        assert_eq!(collect(copy.attempt()).await.expect("beside"), b"payload");
+        assert_eq!(collect(body(&copy)).await.expect("beside"), b"payload");
         assert_eq!(collect(first).await.expect("first"), b"payload");
     }
 
     #[tokio::test]
     async fn an_older_attempt_cannot_read_on() {
         let source = source(100, true);
-        let first = source.attempt();
-        let second = source.attempt();
+        let first = body(&source);
+        let second = body(&source);
         assert!(collect(first).await.is_err());
         assert_eq!(collect(second).await.expect("the newer one"), b"payload");
+    }
+
+    /// Three chunks, of which the first alone is within the limit.
+    fn long() -> ReplaySource {
+        let chunks = ["ab", "cd", "ef"].map(Bytes::from);
+        let long = ReplaySource::whole(chunks.into(), None);
+        ReplaySource::new(body(&long), 3, true)
+    }
+
+    #[tokio::test]
+    async fn who_sends_an_attempt_that_failed_loses_nothing_of_the_next() {
+        let source = long();
+        let mut failed = body(&source);
+        assert!(failed.frame().await.is_some_and(|frame| frame.is_ok()));
+        source.supersede();
+        assert!(failed.frame().await.is_some_and(|frame| frame.is_err()));
+        source.read_ahead().await;
+        assert!(source.replayable());
+        assert_eq!(collect(body(&source)).await.expect("the next"), b"abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_begin_was_let_go_is_not_sent() {
+        let source = long();
+        assert_eq!(collect(body(&source)).await.expect("once"), b"abcdef");
+        assert!(source.attempt().is_none());
     }
 }

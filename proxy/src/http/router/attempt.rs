@@ -39,6 +39,9 @@ pub(super) enum AttemptError {
     /// The circuit breaker allows no further request.
     #[error("the cluster's circuit breaker is open")]
     Overflow,
+    /// The begin of the request's body is no longer here: it did not fit into the buffer.
+    #[error("the request is larger than the buffer for retries")]
+    BodyLost,
 }
 
 /// A response head in time.
@@ -94,6 +97,11 @@ impl Attempt<'_> {
                 self.cluster.stats.upstream_rq_pending_failure_eject.inc();
             }
         })?;
+        // Asked once more: time has passed since it was decided to send it.
+        let Some(body) = source.map_or_else(|| Some(Body::empty()), ReplaySource::attempt) else {
+            lease.give_back();
+            return Err(AttemptError::BodyLost);
+        };
         let limits = &self.cluster.config.circuit_breaker;
         let Some(permit) = self.cluster.breaker.acquire(Resource::Requests, limits) else {
             self.cluster.stats.upstream_rq_active_overflow.inc();
@@ -111,7 +119,6 @@ impl Attempt<'_> {
             upstream.principals.clone_from(&facts.principals);
             upstream.first_tx = Some(started.into_std());
         }
-        let body = source.map_or_else(Body::empty, ReplaySource::attempt);
         let is_upgrade = head.is_upgrade;
         let sending = std::pin::pin!(lease.send(head, body, self.feedback));
         let sending = self.in_time(sending);
@@ -218,7 +225,7 @@ impl AttemptError {
     pub(super) fn reset_reason(&self) -> &'static str {
         match self {
             Self::Connect(ConnectError::Timeout { .. }) => "connection timeout",
-            Self::Connect(ConnectError::Overflow) | Self::Overflow => "overflow",
+            Self::Connect(ConnectError::Overflow) | Self::Overflow | Self::BodyLost => "overflow",
             Self::Connect(_) => "remote connection failure",
             Self::Send(SendError::NotSent(_) | SendError::Closed(_)) => "connection termination",
             Self::Send(SendError::Refused(_)) => "remote refused stream reset",
@@ -239,7 +246,9 @@ impl AttemptError {
     /// The flag for the access log. Source: Envoy `Filter::streamResetReasonToResponseFlag`.
     pub(super) fn flag(&self) -> ResponseFlag {
         match self {
-            Self::Connect(ConnectError::Overflow) | Self::Overflow => ResponseFlag::UpstreamOverflow,
+            Self::Connect(ConnectError::Overflow) | Self::Overflow | Self::BodyLost => {
+                ResponseFlag::UpstreamOverflow
+            }
             Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
             Self::Send(SendError::NotSent(_) | SendError::Closed(_)) => {
                 ResponseFlag::UpstreamConnectionTermination

@@ -150,7 +150,10 @@ impl Redirected<'_> {
             head.method = Method::GET;
             head.headers.remove(CONTENT_LENGTH);
         }
-        let body = self.body.filter(|_| !gets).map(ReplaySource::attempt);
+        let body = match self.body.filter(|_| !gets) {
+            Some(body) => Some(body.attempt()?),
+            None => None,
+        };
         journey.redirects += 1;
         head.headers
             .insert(ORIGINAL_URL, self.original_url(request, is_http)?);

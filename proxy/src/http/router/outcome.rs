@@ -38,7 +38,11 @@ impl Exchange<'_> {
 
     pub(super) fn tell_error(&self, host: &Host, error: &AttemptError) {
         let outcome = match error {
-            AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow) => return,
+            AttemptError::Overflow
+            | AttemptError::BodyLost
+            | AttemptError::Connect(ConnectError::Overflow) => {
+                return;
+            }
             AttemptError::PerTryTimeout | AttemptError::PerTryIdle => Outcome::TimedOut,
             _ => Outcome::ConnectFailed,
         };
@@ -135,9 +139,22 @@ impl Exchange<'_> {
         )
     }
 
+    /// The request cannot be sent again. Source: Envoy `Router::Filter::decodeData`.
+    pub(super) fn body_lost() -> LocalReply {
+        LocalReply::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            None,
+            "request_payload_exceeded_retry_buffer_limit",
+            "exceeded request buffer limit while retrying upstream",
+        )
+    }
+
     /// The reply when no attempt brought a response.
     pub(super) fn failed(&self, error: &AttemptError, verdict: Verdict) -> LocalReply {
         self.flag(verdict);
+        if matches!(error, AttemptError::BodyLost) {
+            return Self::body_lost();
+        }
         let too_late = match error {
             AttemptError::PerTryTimeout => Some("upstream_per_try_timeout"),
             AttemptError::PerTryIdle => Some("upstream_per_try_idle_timeout"),

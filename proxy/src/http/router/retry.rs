@@ -128,7 +128,9 @@ impl<'a> RetryState<'a> {
         };
         let on = retries.policy.retry_on;
         let wanted = match error {
-            AttemptError::Overflow | AttemptError::Connect(ConnectError::Overflow) => false,
+            AttemptError::Overflow
+            | AttemptError::BodyLost
+            | AttemptError::Connect(ConnectError::Overflow) => false,
             AttemptError::Connect(_) => {
                 on.connect_failure || on.five_xx || on.gateway_error || on.reset || on.reset_before_request
             }
