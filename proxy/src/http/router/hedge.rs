@@ -112,6 +112,9 @@ impl<'e, 'a> Hedged<'e, 'a> {
             if let Some(decision) = decision {
                 return decision;
             }
+            if let Some(source) = self.source.as_ref().filter(|_| self.running.is_empty()) {
+                source.supersede();
+            }
         }
     }
 
@@ -130,19 +133,20 @@ impl<'e, 'a> Hedged<'e, 'a> {
         }
     }
 
-    /// Begins an attempt.
+    /// Begins an attempt; none without the whole of the body, while others go on.
     fn start(&mut self) -> Result<(), LocalReply> {
+        let Ok(source) = sent(self.source.as_ref(), self.running.is_empty()) else {
+            return match self.others() {
+                true => Ok(()),
+                false => Err(Exchange::body_lost()),
+            };
+        };
         let exchange = &mut *self.exchange;
         exchange.attempts += 1;
         exchange.stream.info.borrow_mut().attempt_count = exchange.attempts;
         let host = exchange.pick().ok_or_else(|| exchange.no_healthy_upstream())?;
         exchange.note_tried(&host);
         let head = exchange.head_for(&host);
-        let source = match (&self.source, self.running.is_empty()) {
-            (None, _) => None,
-            (Some(source), true) => Some(source.clone()),
-            (Some(source), false) => source.copy(),
-        };
         let info = Rc::new(RefCell::new(exchange.stream.info.borrow().clone()));
         let is_slow = Rc::new(Cell::new(false));
         let (stream, cluster, tls) = (
@@ -282,6 +286,22 @@ impl<'e, 'a> Hedged<'e, 'a> {
     }
 }
 
+/// The begin of a body was let go.
+#[derive(Debug, PartialEq, Eq)]
+struct Lost;
+
+/// The body that an attempt sends, which has it for itself when it is `alone`.
+fn sent(source: Option<&ReplaySource>, alone: bool) -> Result<Option<ReplaySource>, Lost> {
+    let Some(source) = source else {
+        return Ok(None);
+    };
+    let body = match alone {
+        true => source.replayable().then(|| source.clone()),
+        false => source.copy(),
+    };
+    body.map(Some).ok_or(Lost)
+}
+
 /// The next thing that happens to one of those under way.
 fn poll(running: &mut Vec<Running>, cx: &mut Context<'_>) -> Poll<Event> {
     for index in 0..running.len() {
@@ -294,4 +314,36 @@ fn poll(running: &mut Vec<Running>, cx: &mut Context<'_>) -> Poll<Event> {
         }
     }
     Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT_BYTES: usize = 8;
+
+    /// Whether there is an attempt, and whether it has a body, after the first sent `read` frames of it.
+    async fn check(text: &'static str, read: usize, alone: bool, wanted: Result<bool, Lost>) {
+        let source = ReplaySource::new(Body::full(text), LIMIT_BYTES, true);
+        source.read_ahead().await;
+        let mut first = source.attempt().expect("nothing was sent of it");
+        for _ in 0..read {
+            first.frame().await;
+        }
+        let body = sent(Some(&source), alone).map(|body| body.is_some());
+        assert_eq!(body, wanted, "{text}, {read} frames, alone: {alone}");
+    }
+
+    #[tokio::test]
+    async fn no_attempt_goes_without_its_body() {
+        for alone in [true, false] {
+            assert!(matches!(sent(None, alone), Ok(None)));
+            check("short", 0, alone, Ok(true)).await;
+            check("short", 2, alone, Ok(true)).await;
+            check("over the limit", 2, alone, Err(Lost)).await;
+        }
+        let source = ReplaySource::new(Body::full("to come"), LIMIT_BYTES, true);
+        assert!(matches!(sent(Some(&source), true), Ok(Some(_))));
+        assert!(matches!(sent(Some(&source), false), Err(Lost)));
+    }
 }
