@@ -341,6 +341,8 @@ impl Stream {
         if self.finished.replace(true) {
             return;
         }
+        // Filters may have left it here, and its observer holds this stream. Its drop may tell that observer of the end.
+        drop(self.body.take());
         self.guards.borrow_mut().take();
         self.fault.borrow_mut().take();
         let mut info = self.info.borrow_mut();
@@ -544,3 +546,6 @@ impl BodyObserver for ResponseObserver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
