@@ -118,7 +118,7 @@ mod tests {
         let exchange = async {
             let request = http::Request::post("http://a/").body(()).expect("a request");
             let (_response, stream) = sender.send_request(request, false).expect("it goes");
-            let pumped = pump(stream, body, Reason::CANCEL).await;
+            let pumped = pump(stream, body.expect("whole"), Reason::CANCEL).await;
             assert!(matches!(pumped, Err(PumpError::Peer)), "{pumped:?}");
             std::future::pending::<()>().await;
         };
