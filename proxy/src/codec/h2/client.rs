@@ -76,12 +76,17 @@ impl Client {
         let response = poll_fn(|cx| {
             if let Some(feedback) = feedback.filter(|feedback| feedback.passes_informational()) {
                 while let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
+                    // RFC 9113 §8.6: there is none in HTTP/2, and an HTTP/1 client would take it for the end of HTTP. Where nothing is
+                    // passed on it is passed over like the others.
+                    if informational.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return Poll::Ready(Err(SendError::Protocol("status 101 in HTTP/2".into())));
+                    }
                     inform(feedback, informational);
                 }
             }
-            Pin::new(&mut response).poll(cx)
+            Pin::new(&mut response).poll(cx).map_err(failed)
         });
-        response.await.map(incoming).map_err(failed)
+        response.await.map(incoming)
     }
 }
 
@@ -185,5 +190,66 @@ fn failed(error: h2::Error) -> SendError {
         SendError::Closed(text)
     } else {
         SendError::Protocol(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    const SETTINGS: Http2Settings = Http2Settings {
+        max_concurrent_streams: 10,
+        stream_window: 65_535,
+        connection_window: 65_535,
+        max_header_list_bytes: 65_536,
+        allows_connect: false,
+    };
+
+    /// What comes of a request that is answered with these.
+    async fn ask(informational: u16, passes: bool) -> (Result<StatusCode, SendError>, Option<StatusCode>) {
+        let (near, far) = tokio::io::duplex(10_000);
+        worker::spawn(async move {
+            let mut server = h2::server::handshake(far).await.expect("a connection");
+            while let Some(Ok((_, mut respond))) = server.accept().await {
+                let status = |status| http::Response::builder().status(status).body(());
+                let informational = status(informational).expect("a response");
+                respond.send_informational(informational).expect("it goes");
+                let last = status(200).expect("a response");
+                respond.send_response(last, true).expect("it goes");
+            }
+        });
+        let client = handshake(near, SETTINGS, || ()).await.expect("a connection");
+        let head = RequestHead {
+            method: Method::GET,
+            path: PathAndQuery::from_static("/"),
+            authority: HeaderValue::from_static("a"),
+            scheme: "http",
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+            is_upgrade: false,
+        };
+        let feedback = Feedback::for_informational(passes);
+        let response = client.send(head, Body::empty(), Some(&feedback)).await;
+        let told = feedback.take_informational().map(|told| told.status);
+        (response.map(|response| response.head.status), told)
+    }
+
+    #[tokio::test]
+    async fn protocols_are_not_switched_by_status() {
+        let check = async {
+            let (response, told) = ask(103, true).await;
+            assert_eq!(
+                (response.ok(), told),
+                (Some(StatusCode::OK), Some(StatusCode::EARLY_HINTS))
+            );
+            let (response, told) = ask(101, true).await;
+            assert!(matches!(response, Err(SendError::Protocol(_))), "{response:?}");
+            assert_eq!(told, None);
+            let (response, told) = ask(101, false).await;
+            assert_eq!((response.ok(), told), (Some(StatusCode::OK), None));
+        };
+        tokio::task::LocalSet::new().run_until(check).await;
     }
 }
