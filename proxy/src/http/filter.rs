@@ -156,6 +156,8 @@ pub(crate) struct FilterState {
     pub(super) session_host: Option<SessionHost>,
     /// Who saw a health check; a bit for each place in the chain.
     health_checks: u64,
+    /// Who answered one from memory; likewise.
+    health_remembered: u64,
     /// How fast the response's body may be.
     pub(super) response_bytes_per_second: Option<u64>,
 }

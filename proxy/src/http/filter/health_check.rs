@@ -174,6 +174,7 @@ impl Filter for HealthCheckFilter {
                 let Some((status, is_degraded)) = kept.as_ref().and_then(Kept::get) else {
                     return Decode::Continue;
                 };
+                request.state.health_remembered |= bit(request.place);
                 self.stats.cached.inc();
                 let mut reply = self.reply(status, "health_check_cached");
                 if is_degraded {
@@ -199,7 +200,11 @@ impl Filter for HealthCheckFilter {
             return;
         }
         let head = &mut *response.head;
-        if let Answer::Upstream(Some(kept)) = &self.answer {
+        // Unlike Envoy: what is kept already would not grow old while a slow client is heard out.
+        let is_new = response.state.health_remembered & bit(response.place) == 0;
+        if let Answer::Upstream(Some(kept)) = &self.answer
+            && is_new
+        {
             kept.keep(head.status, head.headers.contains_key(DEGRADED));
         }
         head.headers.insert(CHECKED_CLUSTER, self.own_cluster.clone());

@@ -5,6 +5,8 @@ use std::pin::pin;
 use outrigger_model::document::{UnknownFields, parse_bootstrap};
 use outrigger_model::filter_chain::TerminalFilter;
 use outrigger_model::hcm::RouteSource;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::*;
 use crate::http::manager::Parts;
@@ -115,4 +117,29 @@ async fn a_client_that_leaves_while_filters_wait_leaves_no_body() {
     }
     assert!(left.0.get());
     assert_eq!(Rc::strong_count(&downstream), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_that_is_answered_from_memory_does_not_renew_it() {
+    let fields =
+        "pass_through_mode: true, cache_time: 2s, headers: [{ name: \":path\", string_match: { exact: / } }]";
+    let manager = manager(&filter("health_check", "HealthCheck", fields));
+    let downstream = downstream();
+    let check = async |body: Body, wanted: &[u8]| {
+        let mut response = run(&manager, &downstream, post(body), None).await;
+        let answer = response.body.frame().await;
+        let answer = answer.and_then(|frame| frame.expect("whole").into_data().ok());
+        assert_eq!(answer.unwrap_or_default(), wanted);
+    };
+    check(Body::empty(), b"fresh").await;
+    sleep(Duration::from_millis(1500)).await;
+    check(Body::empty(), b"").await;
+    let (pieces, none) = mpsc::channel(1);
+    drop(pieces);
+    let slow = Body::made(Bytes::from_static(b"slow"), none, async {
+        sleep(Duration::from_secs(1)).await;
+        Some(Bytes::new())
+    });
+    check(slow, b"").await;
+    check(Body::empty(), b"fresh").await;
 }
