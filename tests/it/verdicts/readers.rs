@@ -167,7 +167,7 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ),
     (
         "HttpProtocol.idle_timeout",
-        "src/upstream/pool/h1.rs",
+        "src/upstream/pool.rs",
         "config.http.idle_timeout",
     ),
     (
