@@ -127,8 +127,10 @@ pub(super) fn inbound(
 }
 
 /// Puts the path in order as the connection manager says. Source: Envoy `ConnectionManagerUtility::maybeNormalizePath`.
-fn clean_path(config: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), LocalReply> {
-    let refusal = || LocalReply::new(StatusCode::BAD_REQUEST, None, "path_normalization_failed", "");
+pub(super) fn clean_path(config: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), LocalReply> {
+    // As Envoy, a bad request is the last of its connection.
+    let refusal =
+        || LocalReply::new(StatusCode::BAD_REQUEST, None, "path_normalization_failed", "").closing();
     let unescaped = match config.escaped_slashes {
         EscapedSlashes::Keep => None,
         _ => path::unescape_slashes(&head.path),

@@ -56,9 +56,12 @@ fn answer(alone: &Alone, port: u16, action: &str, path: &str, grpc: bool) -> Str
         .expect("an answer");
     let location = response.head.value("location").unwrap_or("-");
     let grpc_status = response.head.value("grpc-status").unwrap_or("-");
+    let connection = response.head.value("connection").unwrap_or("-");
     let line = alone.logged(&id);
     let status = response.status();
-    format!("{action} {path}: {status} location {location} grpc-status {grpc_status}; log {line}")
+    format!(
+        "{action} {path}: {status} location {location} grpc-status {grpc_status} connection {connection}; log {line}"
+    )
 }
 
 fn configuration() -> String {
