@@ -75,6 +75,14 @@ fn routes() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What the connection managers do about paths.
+const PATHS: [&str; 4] = [
+    "",
+    "normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: REJECT_REQUEST, ",
+    "normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT, ",
+    "normalize_path: true, path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD, ",
+];
+
 fn resources() -> String {
     let routes = routes().into_iter().map(|(path, more)| {
         let name = format!("r-{}", path.trim_start_matches('/'));
@@ -91,7 +99,11 @@ fn resources() -> String {
         ),
         ..Manager::default()
     };
-    configuration(&[manager], &[])
+    let managers = PATHS.map(|settings| Manager {
+        settings: settings.into(),
+        ..manager.clone()
+    });
+    configuration(&managers, &[])
 }
 
 const TO_PLAIN: (&str, &str) = ("x-say", "location=http://b.example:81/plain/x?q=1");
@@ -191,11 +203,39 @@ const CASES: &[Case] = &[
     get("/plain", &[FOUND, TO_PLAIN]),
 ];
 
+/// Where redirects lead whose path is not in order; for each of [`PATHS`].
+const DISORDERLY: &[Case] = &[
+    get(
+        "/once",
+        &[FOUND, ("x-say", "location=http://b/once/../plain/x?a/../b")],
+    ),
+    get(
+        "/once",
+        &[FOUND, ("x-say", "location=http://b/once/%2e%2e/plain")],
+    ),
+    get("/once", &[FOUND, ("x-say", "location=http://b/plain//y")]),
+    get(
+        "/once",
+        &[FOUND, ("x-say", "location=http://b/once%2F..%2Fplain")],
+    ),
+    get("/once", &[FOUND, ("x-say", "location=http://b/plain%5cz")]),
+    get("/once", &[FOUND, ("x-say", "location=http://b/nowhere/../plain")]),
+    get("/once", &[FOUND, ("x-say", "location=http://b/plain/../nowhere")]),
+    get("/listed", &[FOUND, ("x-say", "location=http://b/once/../plain")]),
+    get("/listed", &[FOUND, ("x-say", "location=http://b/plain/../once")]),
+    get("/plain%2Fx", &[]),
+];
+
 /// Streams of the cases together.
-const STREAMS: usize = 70;
+const STREAMS: usize = 139;
 
 fn steps(alone: &Alone) -> Vec<String> {
-    let mut lines = answers(alone, CASES);
+    let disorderly = (0..).zip(PATHS).flat_map(|(listener, _)| {
+        let cases = DISORDERLY.iter().cloned();
+        cases.map(move |case| case.listener(listener))
+    });
+    let cases: Vec<Case> = CASES.iter().cloned().chain(disorderly).collect();
+    let mut lines = answers(alone, &cases);
     let log = until("all streams in the log", PATIENCE, || {
         let log = alone.access_log();
         let streams = log.lines().filter(|line| line.starts_with("case"));

@@ -95,8 +95,10 @@ impl Stream {
         chosen: &mut Chosen,
     ) -> Result<(), LocalReply> {
         head::check(&self.manager.config, head)?;
-        // As Envoy, what a redirect sends on was looked at before.
-        if self.journey.is_none() {
+        // As Envoy, what a redirect sends on was looked at before, but for the path that it brings.
+        if self.journey.is_some() {
+            self.clean_redirect(head)?;
+        } else {
             head::inbound(
                 &self.manager,
                 &self.downstream,
@@ -134,6 +136,15 @@ impl Stream {
             Action::Forward(_) => {}
         }
         Ok(())
+    }
+
+    /// Puts the path in order that a redirect brought. As Envoy's, the log of one that is refused shows a route all the same.
+    fn clean_redirect(&self, head: &mut RequestHead) -> Result<(), LocalReply> {
+        let result = head::clean_path(&self.manager.config, head);
+        if result.is_err() {
+            self.leads_to(self.find_route(head).as_deref(), head);
+        }
+        result
     }
 
     /// The route that a head takes.
