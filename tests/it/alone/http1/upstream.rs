@@ -17,8 +17,9 @@ pub(super) fn start(namespace: &Namespace, got: &Got) {
     let got = got.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
+            // A connection that is gone before it was taken ends nothing.
             let (Ok(stream), got) = (stream, got.clone()) else {
-                return;
+                continue;
             };
             std::thread::spawn(move || while serve(&stream, &got).is_some() {});
         }
@@ -55,7 +56,12 @@ fn serve(mut stream: &TcpStream, got: &Got) -> Option<()> {
     if early {
         stream.read_to_end(&mut Vec::new()).ok()?;
     }
-    (!early && !target.contains("close")).then_some(())
+    // Who closes after a response that does not end so takes a request away that another case sends on the connection.
+    let ends_so = ["u-connclose", "u-cut", "u-close"]
+        .iter()
+        .any(|name| target.contains(name));
+    let closes = ends_so && !head.starts_with("HEAD");
+    (!early && !closes).then_some(())
 }
 
 /// Another protocol: everything comes back in upper case, until the client is through or says `bye`.
