@@ -6,6 +6,7 @@
 
 pub(crate) mod drain;
 pub(crate) mod pace;
+pub(crate) mod packed;
 pub(crate) mod time;
 pub(crate) mod worker;
 

@@ -13,7 +13,7 @@ use crate::repo::{self, SourceFile};
 /// The modules of `proxy/src`, from the one that knows least to the one that knows most. A module may name those of its
 /// own row and of the rows before it.
 const ROWS: &[&[&str]] = &[
-    &["time", "pace", "worker", "drain"],
+    &["time", "pace", "packed", "worker", "drain"],
     &["stats", "net"],
     &["telemetry"],
     &["tls"],
@@ -71,6 +71,11 @@ const HOMES: &[Home] = &[
         libraries: &["opentelemetry", "opentelemetry_sdk", "opentelemetry_otlp"],
         modules: &["telemetry"],
         reason: "replacing the tracing library is a change to one folder",
+    },
+    Home {
+        libraries: &["lz4_flex"],
+        modules: &["packed"],
+        reason: "what is at rest is packed in one way",
     },
     Home {
         libraries: &["outrigger_demo"],

@@ -60,7 +60,7 @@ struct Endpoints {
 pub(super) struct KeptEndpoints {
     pub(super) members: Census,
     /// Of many endpoints, so that the next assignment costs what has changed.
-    remembered: Option<Remembered>,
+    remembered: Option<Box<Remembered>>,
 }
 
 /// Assignments from this size on are remembered: about a hundred endpoints.
@@ -91,8 +91,8 @@ impl Clusters {
         Self {
             replaced: Replaced::default(),
             prepared: BTreeMap::new(),
-            store: Store::new(Changes::new(registry, "cluster_manager.cluster")),
-            endpoints: Store::default(),
+            store: Store::new(Changes::new(registry, "cluster_manager.cluster")).packing(),
+            endpoints: Store::default().packing(),
             owners: Owners::default(),
             warming: BTreeMap::new(),
             aliases: BTreeMap::new(),
@@ -124,7 +124,7 @@ impl Clusters {
         }
         if let Some(error) = tls_of(&pending.model).find_map(|tls| ClientTls::check(tls).err()) {
             let reason = format!("cluster {name:?}: transport_socket: {error}");
-            self.store.refuse(name, version, pending.bytes(), &reason);
+            self.store.refuse(name, version, bytes, &reason);
             return Err(reason);
         }
         let kept = Kept::of(&pending.model, secrets);
@@ -190,7 +190,7 @@ impl Clusters {
                 return decode::load_assignment(bytes);
             }
             let nothing = Remembered::default();
-            let before = before.as_ref().and_then(|before| before.remembered.as_ref());
+            let before = before.as_ref().and_then(|before| before.remembered.as_deref());
             let (converted, now) = before.unwrap_or(&nothing).load_assignment(bytes, &pace::step)?;
             layout = Some(now);
             Ok(converted)
@@ -213,7 +213,7 @@ impl Clusters {
         }
         let kept = |assignment| KeptEndpoints {
             members,
-            remembered: layout.map(|layout| layout.remember(assignment)),
+            remembered: layout.map(|layout| Box::new(layout.remember(assignment))),
         };
         self.endpoints.accept(name, pending.keep(kept));
         Ok(())

@@ -106,7 +106,7 @@ fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSectio
     let accepted = received.map(|(name, accepted)| DumpResource {
         version: accepted.version.to_string(),
         name: name.to_string(),
-        bytes: accepted.bytes.clone(),
+        bytes: accepted.bytes.bytes(),
         last_updated: accepted.updated,
         state: if is_warming(name) {
             DumpState::Warming

@@ -103,7 +103,7 @@ impl Listeners {
             extensions: Extensions::default(),
             replacements: 0,
             addresses: Addresses::default(),
-            store: Store::new(Changes::new(registry, "listener_manager.listener")),
+            store: Store::new(Changes::new(registry, "listener_manager.listener")).packing(),
             routes: Store::default(),
             owners: Owners::default(),
             warming: BTreeMap::new(),

@@ -1,12 +1,12 @@
 //! How a cluster is made of the bytes that were accepted, on whichever thread needs it first.
 use std::sync::Arc;
 
-use bytes::Bytes;
 use outrigger_model::decode;
 use outrigger_model::tls::UpstreamTls;
 
 use super::build::Shared;
 use super::clusters::Kept;
+use crate::packed::Packed;
 use crate::stats::Registry;
 use crate::tls::{ClientSecrets, ClientTls};
 use crate::upstream::cluster::{Cluster, TransportSocket};
@@ -17,7 +17,7 @@ use crate::upstream::stats::ClusterStats;
 /// An accepted cluster.
 #[derive(Debug)]
 pub(super) struct Encoded {
-    bytes: Bytes,
+    bytes: Packed,
     /// Of its TLS transports, in order.
     secrets: Box<[Arc<ClientSecrets>]>,
     registry: Arc<Registry>,
@@ -26,7 +26,7 @@ pub(super) struct Encoded {
 
 impl Encoded {
     /// The cluster that `bytes` are and of which `kept` is kept.
-    pub(super) fn new(bytes: Bytes, kept: &Kept, shared: &Shared) -> Self {
+    pub(super) fn new(bytes: Packed, kept: &Kept, shared: &Shared) -> Self {
         Self {
             bytes,
             secrets: kept.tls.iter().map(|needs| needs.secrets.clone()).collect(),
@@ -38,7 +38,7 @@ impl Encoded {
     /// The cluster now, with what it takes over from the one it replaces.
     pub(super) fn make_after(
         &self,
-        endpoints: Option<&Bytes>,
+        endpoints: Option<&Packed>,
         previous: Option<&Cluster>,
     ) -> Option<Cluster> {
         self.make_counting(endpoints, previous, Counting::Registered)
@@ -46,12 +46,14 @@ impl Encoded {
 
     fn make_counting(
         &self,
-        endpoints: Option<&Bytes>,
+        endpoints: Option<&Packed>,
         previous: Option<&Cluster>,
         counting: Counting,
     ) -> Option<Cluster> {
         // Both were accepted as they are: an error here would be one of this program.
-        let decoded = decode::cluster(&self.bytes).inspect_err(unexpected).ok()?;
+        let decoded = decode::cluster(&self.bytes.bytes())
+            .inspect_err(unexpected)
+            .ok()?;
         let config = Arc::new(decoded.value);
         let stats = match counting {
             Counting::Registered => ClusterStats::new(&self.registry, &config.stat_name),
@@ -62,7 +64,9 @@ impl Encoded {
             client_tls(tls, secrets.next().unwrap_or_default(), previous)
         });
         if let Some(endpoints) = endpoints {
-            let assignment = decode::load_assignment(endpoints).inspect_err(unexpected).ok()?;
+            let assignment = decode::load_assignment(&endpoints.bytes())
+                .inspect_err(unexpected)
+                .ok()?;
             cluster.set_endpoints(&assignment.value, previous.map(|old| old.hosts()).as_deref());
         }
         Some(cluster)
@@ -74,7 +78,7 @@ fn unexpected(rejection: &outrigger_model::field::Rejection) {
 }
 
 impl Recipe for Encoded {
-    fn make(&self, endpoints: Option<&Bytes>, counting: Counting) -> Option<Cluster> {
+    fn make(&self, endpoints: Option<&Packed>, counting: Counting) -> Option<Cluster> {
         self.make_counting(endpoints, None, counting)
     }
 }

@@ -267,7 +267,7 @@ fn resources<T>(type_url: &str, store: &Store<T>, holds_key: impl Fn(&T) -> bool
         if holds_key(&accepted.model) {
             tracing::debug!(resource = %name, "holds a private key, so the configuration snapshot is without it");
         } else {
-            resources.push((name.to_string(), accepted.bytes.clone()));
+            resources.push((name.to_string(), accepted.bytes.bytes()));
         }
     }
     Resources {

@@ -1,7 +1,8 @@
 //! What was received of one resource type, by name: the accepted bytes and the last rejection.
 //!
 //! Bytes are compared with those in force before anything is decoded: what is the same costs that comparison and nothing else. What is
-//! kept is copied, because what comes is a part of a whole response, which is not to stay in memory for its sake. Of the decoded value only what its owner needs is kept; the bytes are kept anyway, for `/config_dump`.
+//! kept is copied, because what comes is a part of a whole response, which is not to stay in memory for its sake. Of the decoded value
+//! only what its owner needs is kept; the bytes are kept anyway, for `/config_dump`, packed where there are thousands.
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,13 +10,14 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use outrigger_model::field::{Converted, Problem, Rejection};
 
+use crate::packed::{Packed, Packer};
 use crate::stats::{Counter, Registry};
 
 /// The last accepted configuration of a resource.
 #[derive(Debug)]
 pub(super) struct Accepted<T> {
     /// As received; `/config_dump` renders from it.
-    pub(super) bytes: Bytes,
+    pub(super) bytes: Packed,
     /// The response's version.
     pub(super) version: Arc<str>,
     /// When.
@@ -58,6 +60,8 @@ pub(super) struct Store<T> {
     generation: u64,
     /// What changed since [`Self::take_journal`]; `None`: nobody asks.
     journal: Option<Vec<Change>>,
+    /// Of a type of which there are many; `None`: bytes are kept as they came.
+    packer: Option<Packer>,
     /// Lists of problems that resources share.
     problems: HashSet<Arc<[Problem]>>,
     /// The version of the resource that came last: all of a response have the same.
@@ -117,6 +121,7 @@ impl<T> Store<T> {
             changes,
             generation: 0,
             journal: None,
+            packer: None,
             problems: HashSet::new(),
             last_version: "".into(),
         }
@@ -135,14 +140,14 @@ pub(super) enum Offered<M> {
 pub(super) struct Pending<M> {
     /// What it means.
     pub(super) model: M,
-    bytes: Bytes,
+    bytes: Packed,
     version: Arc<str>,
     problems: Vec<Problem>,
 }
 
 impl<M> Pending<M> {
     /// As it came.
-    pub(super) fn bytes(&self) -> &Bytes {
+    pub(super) fn bytes(&self) -> &Packed {
         &self.bytes
     }
 
@@ -164,6 +169,14 @@ impl<M> Pending<M> {
 }
 
 impl<T> Store<T> {
+    /// The same, for a type of which there are many that look alike.
+    pub(super) fn packing(self) -> Self {
+        Self {
+            packer: Some(Packer::default()),
+            ..self
+        }
+    }
+
     /// Looks at a resource: the same bytes cost one comparison and no decode.
     ///
     /// # Errors
@@ -179,7 +192,7 @@ impl<T> Store<T> {
             self.last_version = version.into();
         }
         if let Some(known) = self.accepted.get_mut(name)
-            && known.bytes == bytes
+            && known.bytes == *bytes
         {
             if !Arc::ptr_eq(&known.version, &self.last_version) {
                 known.version = self.last_version.clone();
@@ -191,7 +204,10 @@ impl<T> Store<T> {
         match decode(&bytes) {
             Ok(Converted { value, problems }) => Ok(Offered::Changed(Pending {
                 model: value,
-                bytes,
+                bytes: match &mut self.packer {
+                    Some(packer) => packer.pack(bytes),
+                    None => Packed::whole(bytes),
+                },
                 version: self.last_version.clone(),
                 problems,
             })),
@@ -229,7 +245,7 @@ impl<T> Store<T> {
     /// Puts a resource of the bootstrap in force.
     pub(super) fn accept_static(&mut self, name: &str, bytes: Bytes, model: Arc<T>) {
         let accepted = Accepted {
-            bytes,
+            bytes: Packed::whole(bytes),
             version: "".into(),
             updated: SystemTime::now(),
             model,
@@ -241,20 +257,18 @@ impl<T> Store<T> {
 
     fn insert(&mut self, name: &str, accepted: Accepted<T>) {
         self.generation += 1;
-        let (name, before) = match self.accepted.get_key_value(name) {
-            Some((name, known)) => (name.clone(), Some(known.bytes.clone())),
-            None => (name.into(), None),
-        };
-        let is_new = before.is_none();
         // The names of the journal, and those here, are the same strings.
-        self.accepted.insert(name.clone(), accepted);
-        self.note(name, before);
-        let change = if is_new {
-            &self.changes.added
-        } else {
-            &self.changes.modified
+        let name = match self.accepted.get_key_value(name) {
+            Some((name, _)) => name.clone(),
+            None => name.into(),
+        };
+        let before = self.accepted.insert(name.clone(), accepted);
+        let change = match &before {
+            None => &self.changes.added,
+            Some(_) => &self.changes.modified,
         };
         change.inc();
+        self.note(name, before);
     }
 
     /// The list itself if it is new, else the one there is. A thousand resources that look alike have the same problems.
@@ -297,7 +311,7 @@ impl<T> Store<T> {
         let was_there = removed.is_some();
         if let Some((name, accepted)) = removed {
             self.generation += 1;
-            self.note(name, Some(accepted.bytes));
+            self.note(name, Some(accepted));
             self.changes.removed.inc();
         }
         was_there
@@ -317,8 +331,9 @@ impl<T> Store<T> {
         }
     }
 
-    fn note(&mut self, name: Arc<str>, before: Option<Bytes>) {
+    fn note(&mut self, name: Arc<str>, before: Option<Accepted<T>>) {
         if let Some(journal) = &mut self.journal {
+            let before = before.map(|before| before.bytes.bytes());
             journal.push(Change { name, before });
         }
     }
@@ -340,7 +355,7 @@ impl<T> Store<T> {
 
     /// The resource in force, as received.
     pub(super) fn bytes(&self, name: &str) -> Option<Bytes> {
-        self.accepted.get(name).map(|accepted| accepted.bytes.clone())
+        self.accepted.get(name).map(|accepted| accepted.bytes.bytes())
     }
 
     /// What is kept of the resource in force.

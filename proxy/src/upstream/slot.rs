@@ -8,7 +8,6 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::Bytes;
 use outrigger_model::address::Address;
 use outrigger_model::endpoint::{Health, LoadAssignment};
 
@@ -16,12 +15,13 @@ use super::cluster::Cluster;
 use super::endpoint::{AddressSet, Availability, Census, has_endpoints};
 use super::stats;
 use crate::pace::paced;
+use crate::packed::Packed;
 use crate::stats::{Show, Unregistered};
 
 /// Makes the cluster.
 pub(crate) trait Recipe: Debug + Send {
     /// The runtime object with these endpoints, encoded as they came; `None`: what was valid when it came is not any more.
-    fn make(&self, endpoints: Option<&Bytes>, counting: Counting) -> Option<Cluster>;
+    fn make(&self, endpoints: Option<&Packed>, counting: Counting) -> Option<Cluster>;
 }
 
 /// What a cluster is made for.
@@ -82,7 +82,7 @@ pub(crate) struct Slot {
 #[derive(Debug, Default)]
 struct Kept {
     recipe: Option<Box<dyn Recipe>>,
-    endpoints: Option<Bytes>,
+    endpoints: Option<Packed>,
     is_retired: bool,
 }
 
@@ -178,7 +178,7 @@ impl Slot {
     /// Endpoints of an EDS response: `encoded` as they came, `assignment` what they mean. Returns the cluster if somebody uses it.
     pub(crate) fn set_endpoints(
         &self,
-        encoded: &Bytes,
+        encoded: &Packed,
         assignment: &LoadAssignment,
         members: Census,
     ) -> Option<Arc<Cluster>> {
@@ -205,7 +205,7 @@ impl Slot {
     }
 
     /// Endpoints that were there before the cluster was. For one that nobody uses.
-    pub(crate) fn begin_with(&self, encoded: Bytes, members: Census) {
+    pub(crate) fn begin_with(&self, encoded: Packed, members: Census) {
         self.lock().endpoints = Some(encoded);
         self.set_members(members);
     }
