@@ -1,8 +1,10 @@
 //! String and header matchers. Source: envoy/type/matcher/v3/string.proto, regex.proto; route_components.proto `HeaderMatcher`.
 mod from_proto;
 pub mod metadata;
+mod re2;
 
 pub(crate) use from_proto::safe_regex;
+pub use re2::{ascii_classes, re2};
 
 /// Matches one string.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub enum Pattern {
     Suffix(String),
     /// The string contains.
     Contains(String),
-    /// The whole string matches this RE2 expression; validated to compile.
+    /// The whole string matches this expression for the crate `regex`; validated to compile.
     Regex(String),
 }
 

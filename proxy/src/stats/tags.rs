@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use outrigger_model::bootstrap::{StatsTag, StatsTagValue};
+use outrigger_model::matcher::ascii_classes;
 
 use super::tagged::Tags;
 
@@ -120,7 +121,7 @@ impl TagRules {
 
 impl Rule {
     fn regex(tag: &str, regex: &str) -> Result<Rule, TagError> {
-        let compiled = fancy_regex::Regex::new(regex).map_err(|source| TagError::Regex {
+        let compiled = fancy_regex::Regex::new(&ascii_classes(regex)).map_err(|source| TagError::Regex {
             name: tag.to_owned(),
             regex: regex.to_owned(),
             source: Box::new(source),

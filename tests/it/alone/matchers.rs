@@ -42,6 +42,22 @@ const ROUTES: &[(&str, &str)] = &[
         "prefix: /h, headers: [{ name: x-h, string_match: { safe_regex: { regex: \"r[0-9]+\" } } }]",
     ),
     (
+        "h-digits",
+        r"prefix: /h, headers: [{ name: x-c, string_match: { safe_regex: { regex: '\d+' } } }]",
+    ),
+    (
+        "h-word",
+        r"prefix: /h, headers: [{ name: x-c, string_match: { safe_regex: { regex: '\w+' } } }]",
+    ),
+    (
+        "h-space",
+        r"prefix: /h, headers: [{ name: x-c, string_match: { safe_regex: { regex: 'a\sb' } } }]",
+    ),
+    (
+        "h-bound",
+        r"prefix: /h, headers: [{ name: x-c, string_match: { safe_regex: { regex: 'x\b.*' } } }]",
+    ),
+    (
         "h-range",
         "prefix: /h, headers: [{ name: x-n, range_match: { start: -5, end: 10 } }]",
     ),
@@ -228,6 +244,14 @@ const HEADERS: &[&[(&str, &str)]] = &[
     &[("x-p", "")],
     &[("x-j", "a"), ("x-j", "b")],
     &[("x-j", "a, b")],
+    &[("x-c", "12")],
+    &[("x-c", "\u{663}")],
+    &[("x-c", "Az_9")],
+    &[("x-c", "\u{e4}")],
+    &[("x-c", "a b")],
+    &[("x-c", "a\u{a0}b")],
+    &[("x-c", "x\u{e4}")],
+    &[("x-c", "x!")],
     &[("x-a", "one")],
     &[("x-a", "one"), ("x-b", "")],
 ];

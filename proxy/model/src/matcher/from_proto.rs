@@ -3,7 +3,7 @@ use envoy_types::pb::envoy::config::route::v3::{self as route, header_matcher::H
 use envoy_types::pb::envoy::r#type::matcher::v3::{self as pb, string_matcher::MatchPattern};
 use envoy_types::pb::envoy::r#type::v3 as range;
 
-use super::{HeaderMatch, HeaderMatcher, Pattern, StringMatcher};
+use super::{HeaderMatch, HeaderMatcher, Pattern, StringMatcher, re2};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 
 impl StringMatcher {
@@ -36,15 +36,16 @@ impl StringMatcher {
     }
 }
 
-/// An RE2 expression, checked to be one; matched against the whole string.
+/// An RE2 expression, as one for the crate `regex`, checked to be one; matched against the whole string.
 pub(crate) fn safe_regex(at: &FieldPath<'_>, proto: pb::RegexMatcher) -> Result<String, Rejection> {
     verdicts!(at, proto => pb::RegexMatcher {
         supported { regex }
         inert { engine_type: "RE2 is the only engine, and its program size limit has been ignored since Envoy 1.15" }
     });
     let field = at.field("regex");
-    match regex::Regex::new(&field.not_empty(regex.clone())?) {
-        Ok(_) => Ok(regex),
+    let translated = re2(&field.not_empty(regex.clone())?);
+    match regex::Regex::new(&translated) {
+        Ok(_) => Ok(translated),
         Err(error) => {
             // The crate's message draws the expression over several lines; the last one says what is wrong.
             let text = error.to_string();
