@@ -18,45 +18,34 @@ pub(crate) struct Pair {
     pub(crate) bill: Kind,
 }
 
-/// One test for each pair of proxies.
-macro_rules! for_every_pair {
-    ($proof:ident) => {
+/// One test of `$proof` for each of these pairs.
+macro_rules! for_pairs {
+    ($proof:ident: $($name:ident = $front:ident, $bill:ident;)+) => {
         mod $proof {
             use e2e::proxy::Kind::{Envoy, Outrigger};
 
             use crate::pair::Pair;
 
-            #[test]
-            fn with_outrigger_on_both_sides() {
+            $(#[test]
+            fn $name() {
                 super::$proof(Pair {
-                    front: Outrigger,
-                    bill: Outrigger,
+                    front: $front,
+                    bill: $bill,
                 });
-            }
+            })+
+        }
+    };
+}
+pub(crate) use for_pairs;
 
-            #[test]
-            fn with_envoy_in_front() {
-                super::$proof(Pair {
-                    front: Envoy,
-                    bill: Outrigger,
-                });
-            }
-
-            #[test]
-            fn with_envoy_as_bill() {
-                super::$proof(Pair {
-                    front: Outrigger,
-                    bill: Envoy,
-                });
-            }
-
-            #[test]
-            fn with_envoy_on_both_sides() {
-                super::$proof(Pair {
-                    front: Envoy,
-                    bill: Envoy,
-                });
-            }
+/// One test for each pair of proxies.
+macro_rules! for_every_pair {
+    ($proof:ident) => {
+        $crate::pair::for_pairs! { $proof:
+            with_outrigger_on_both_sides = Outrigger, Outrigger;
+            with_envoy_in_front = Envoy, Outrigger;
+            with_envoy_as_bill = Outrigger, Envoy;
+            with_envoy_on_both_sides = Envoy, Envoy;
         }
     };
 }
@@ -65,26 +54,9 @@ pub(crate) use for_every_pair;
 /// One test with outrigger everywhere, one with Envoy everywhere: for proofs that take long.
 macro_rules! for_like_pairs {
     ($proof:ident) => {
-        mod $proof {
-            use e2e::proxy::Kind::{Envoy, Outrigger};
-
-            use crate::pair::Pair;
-
-            #[test]
-            fn with_outrigger_on_both_sides() {
-                super::$proof(Pair {
-                    front: Outrigger,
-                    bill: Outrigger,
-                });
-            }
-
-            #[test]
-            fn with_envoy_on_both_sides() {
-                super::$proof(Pair {
-                    front: Envoy,
-                    bill: Envoy,
-                });
-            }
+        $crate::pair::for_pairs! { $proof:
+            with_outrigger_on_both_sides = Outrigger, Outrigger;
+            with_envoy_on_both_sides = Envoy, Envoy;
         }
     };
 }

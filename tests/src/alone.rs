@@ -2,8 +2,10 @@
 //!
 //! For behaviour that needs neither a control plane nor a second proxy. Ports are free: nobody else lives there.
 
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -92,6 +94,16 @@ impl Alone {
         http::send(&self.namespace, address, request)
     }
 
+    /// A connection to `port` of its loopback address, for what a request cannot say.
+    ///
+    /// # Panics
+    /// When nothing listens there.
+    pub fn connect(&self, port: u16) -> TcpStream {
+        self.namespace
+            .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
+            .expect("the proxy listens")
+    }
+
     /// Its access log, when that is standard output.
     pub fn access_log(&self) -> String {
         self.proxy.stdout()
@@ -120,6 +132,24 @@ impl Alone {
     /// Where its files are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// Adds what comes to `came` until nothing did for `quiet`, and tells whether the stream is still `open` then, or `closed`.
+///
+/// # Panics
+/// When `stream` is not a socket that can be waited for.
+pub fn read_until_quiet(stream: &mut TcpStream, came: &mut Vec<u8>, quiet: Duration) -> &'static str {
+    stream.set_read_timeout(Some(quiet)).expect("a socket");
+    let mut piece = [0; 65_536];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return "closed",
+            Ok(count) => came.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return "open",
+            // Who sends on after he was told that it is over.
+            Err(_) => return "closed",
+        }
     }
 }
 

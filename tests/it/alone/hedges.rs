@@ -1,11 +1,11 @@
 //! Requests that are sent again while the first is still waited for.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use e2e::alone::Alone;
-use e2e::beside::{Case, Manager, check_with, cluster, configuration, counters, get};
+use e2e::beside::{Case, cluster, configuration, counters, get};
 
-use super::retries::{Attempts, flaky, with_attempts};
+use super::retries::{Attempts, check_attempts, manager, with_attempts};
 
 const FLAKY: u16 = 9003;
 
@@ -60,22 +60,7 @@ const CASES: &[Case] = &[
 ];
 
 fn resources() -> String {
-    let routes = ROUTES.iter().map(|(path, more, policy)| {
-        let cluster = if more.contains("cluster:") {
-            ""
-        } else {
-            "cluster: flaky, "
-        };
-        format!("{{ match: {{ path: {path} }}, route: {{ {cluster}{more}retry_policy: {{ {policy} }} }} }}, ")
-    });
-    let manager = Manager {
-        routes: format!(
-            "virtual_hosts: [{{ name: all, domains: [\"*\"], include_request_attempt_count: true, include_is_timeout_retry_header: true,
-               hedge_policy: {{ hedge_on_per_try_timeout: true }}, routes: [{}] }}]",
-            routes.collect::<String>()
-        ),
-        ..Manager::default()
-    };
+    let manager = manager(ROUTES, "hedge_policy: { hedge_on_per_try_timeout: true }");
     let full = cluster("full", &[FLAKY]).replacen(
         "{ ",
         "{ circuit_breakers: { thresholds: [{ max_retries: 0 }] }, ",
@@ -86,15 +71,7 @@ fn resources() -> String {
 
 #[test]
 fn slow_attempts_go_on_beside_others_as_in_envoy() {
-    let kept = Arc::new(Mutex::new(Attempts::default()));
-    check_with(
-        &resources(),
-        |namespace, _| {
-            kept.lock().expect("no panic holds it").clear();
-            flaky(namespace, FLAKY, kept.clone());
-        },
-        |alone| steps(alone, &kept),
-    );
+    check_attempts(&resources(), FLAKY, steps);
 }
 
 fn steps(alone: &Alone, kept: &Mutex<Attempts>) -> Vec<String> {

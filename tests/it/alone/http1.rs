@@ -6,11 +6,11 @@ mod upgrades;
 mod upstream;
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use e2e::alone::Alone;
+use e2e::alone::{Alone, read_until_quiet};
 use e2e::proxy::Kind;
 
 use self::upstream::Got;
@@ -209,7 +209,7 @@ fn exchange(alone: &Alone, case: &Case) -> (SocketAddr, Seen) {
                 Step::Send(bytes) => stream.write_all(&named(bytes, case.name)),
                 Step::Repeat(bytes, count) => stream.write_all(&bytes.repeat(*count)),
                 Step::Pause => {
-                    let _ = read(&mut stream, &mut came, PAUSE);
+                    let _ = read_until_quiet(&mut stream, &mut came, PAUSE);
                     Ok(())
                 }
                 Step::End => stream.shutdown(std::net::Shutdown::Write),
@@ -218,7 +218,7 @@ fn exchange(alone: &Alone, case: &Case) -> (SocketAddr, Seen) {
                 break;
             }
         }
-        let end = read(&mut stream, &mut came, QUIET);
+        let end = read_until_quiet(&mut stream, &mut came, QUIET);
         (client, seen(&came, end))
     })
 }
@@ -233,21 +233,6 @@ fn named(bytes: &[u8], name: &str) -> Vec<u8> {
     }
     all.extend_from_slice(rest);
     all
-}
-
-/// Reads until nothing came for this long.
-fn read(stream: &mut TcpStream, came: &mut Vec<u8>, quiet: Duration) -> &'static str {
-    stream.set_read_timeout(Some(quiet)).expect("a socket");
-    let mut piece = [0; 65_536];
-    loop {
-        match stream.read(&mut piece) {
-            Ok(0) => return "closed",
-            Ok(count) => came.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return "open",
-            // Who sends on after he was told that it is over.
-            Err(_) => return "closed",
-        }
-    }
 }
 
 fn seen(came: &[u8], end: &str) -> Seen {

@@ -1,7 +1,6 @@
 //! HTTP/1.0, and what else of HTTP/1 has to be allowed: default host, a length beside chunks.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use e2e::alone::Alone;
@@ -70,9 +69,7 @@ fn what_is_allowed_is_answered_as_envoy_answers_it() {
 }
 
 fn ask(alone: &Alone, port: u16, request: &str, number: usize) -> String {
-    let mut stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the proxy listens"));
+    let mut stream = alone.connect(port);
     let text = request.replace("{c}", &format!("x-case: case{number}\r\n"));
     stream.write_all(text.as_bytes()).expect("the proxy reads");
     // Longer than Envoy's `delayed_close_timeout`.

@@ -184,9 +184,7 @@ fn requests_wait_to_be_whole_as_in_envoy() {
 fn pieces(alone: &Alone) -> Vec<String> {
     let ask = |name: &str, chunks: &[&str]| {
         use std::io::{Read, Write};
-        let mut stream = alone.namespace.run(|| {
-            std::net::TcpStream::connect(("127.0.0.1", e2e::beside::FRONT)).expect("the proxy listens")
-        });
+        let mut stream = alone.connect(e2e::beside::FRONT);
         let head = format!(
             "POST / HTTP/1.1\r\nhost: a\r\nx-case: {name}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
         );

@@ -1,6 +1,6 @@
 //! A request over HTTP/2 that says how long it is, and ends with a frame of its own after the last byte: the route's timeout begins.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use e2e::alone::Alone;
@@ -31,9 +31,7 @@ fn a_frame_that_ends_a_request_late_keeps_no_timeout_from_it() {
 }
 
 fn exchange(alone: &Alone, body: &'static str) -> String {
-    let stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, FRONT)).expect("the proxy listens"));
+    let stream = alone.connect(FRONT);
     stream.set_nonblocking(true).expect("a socket");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime.expect("a runtime").block_on(async {

@@ -232,7 +232,13 @@ const CASES: &[Case] = &[
 ];
 
 fn resources() -> String {
-    let routes = ROUTES.iter().map(|(path, more, policy)| {
+    let manager = manager(ROUTES, "include_attempt_count_in_response: true");
+    configuration(&[manager], &[cluster("flaky", &[FLAKY])])
+}
+
+/// One that serves `routes`, as [`ROUTES`] are written, of cluster `flaky` unless they say otherwise; attempts are told upstream.
+pub(super) fn manager(routes: &[(&str, &str, &str)], more: &str) -> Manager {
+    let routes = routes.iter().map(|(path, more, policy)| {
         let cluster = if more.contains("cluster:") {
             ""
         } else {
@@ -240,28 +246,36 @@ fn resources() -> String {
         };
         format!("{{ match: {{ path: {path} }}, route: {{ {cluster}{more}retry_policy: {{ {policy} }} }} }}, ")
     });
-    let manager = Manager {
+    Manager {
         routes: format!(
             "virtual_hosts: [{{ name: all, domains: [\"*\"], include_request_attempt_count: true, include_is_timeout_retry_header: true,
-               include_attempt_count_in_response: true, routes: [{}] }}]",
+               {more}, routes: [{}] }}]",
             routes.collect::<String>()
         ),
         ..Manager::default()
-    };
-    configuration(&[manager], &[cluster("flaky", &[FLAKY])])
+    }
+}
+
+/// Runs `steps` with each proxy, in front of an upstream on `port` that fails as it is asked to and notes every attempt.
+pub(super) fn check_attempts(
+    resources: &str,
+    port: u16,
+    steps: impl Fn(&Alone, &Mutex<Attempts>) -> Vec<String>,
+) {
+    let kept = Arc::new(Mutex::new(Attempts::default()));
+    check_with(
+        resources,
+        |namespace, _| {
+            kept.lock().expect("no panic holds it").clear();
+            flaky(namespace, port, kept.clone());
+        },
+        |alone| steps(alone, &kept),
+    );
 }
 
 #[test]
 fn requests_are_sent_again_as_by_envoy() {
-    let kept = Arc::new(Mutex::new(Attempts::default()));
-    check_with(
-        &resources(),
-        |namespace, _| {
-            kept.lock().expect("no panic holds it").clear();
-            flaky(namespace, FLAKY, kept.clone());
-        },
-        |alone| steps(alone, &kept),
-    );
+    check_attempts(&resources(), FLAKY, steps);
 }
 
 fn steps(alone: &Alone, kept: &Mutex<Attempts>) -> Vec<String> {
@@ -313,9 +327,7 @@ pub(super) fn with_attempts(
 
 /// What comes of a response that stands still: too late for another attempt.
 fn stalled(alone: &Alone) -> String {
-    let mut stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, FRONT)).expect("the proxy listens"));
+    let mut stream = alone.connect(FRONT);
     stream
         .write_all(b"GET /idle HTTP/1.1\r\nhost: a\r\nx-case: stalled\r\nx-script: stalls\r\n\r\n")
         .expect("the proxy reads");
@@ -334,7 +346,7 @@ fn stalled(alone: &Alone) -> String {
 pub(super) type Attempts = HashMap<String, Vec<(Instant, String)>>;
 
 /// An upstream that does what `x-script` of a request says for its attempt: `close`, `slow`, `slow503`, `steady`, `stalls`, or a status with `+name=value` for headers.
-pub(super) fn flaky(namespace: &Namespace, port: u16, kept: Arc<Mutex<Attempts>>) {
+fn flaky(namespace: &Namespace, port: u16, kept: Arc<Mutex<Attempts>>) {
     let listener = namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port"));
     std::thread::spawn(move || {
         for stream in listener.incoming() {

@@ -89,9 +89,7 @@ fn servers(namespace: &Namespace) {
 
 /// A client at `address`, as a balancer says.
 fn connect(alone: &Alone, port: u16, address: Ipv4Addr) -> TcpStream {
-    let mut stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("listens"));
+    let mut stream = alone.connect(port);
     stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
     let header = format!("PROXY TCP4 {address} 5.6.7.8 10 20\r\n");
     stream.write_all(header.as_bytes()).expect("open");

@@ -112,9 +112,7 @@ fn http1(stream: &mut TcpStream, (name, headers, trailers): &Names) -> String {
 }
 
 fn connect(alone: &Alone, port: u16) -> TcpStream {
-    let stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens"));
+    let stream = alone.connect(port);
     stream
         .set_read_timeout(Some(Duration::from_secs(5)))
         .expect("a socket");

@@ -165,9 +165,7 @@ const CLIENTS: &[&[u8]] = &[
 ];
 
 fn connect(alone: &Alone, port: u16, client: &[u8]) -> TcpStream {
-    let mut stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("listens"));
+    let mut stream = alone.connect(port);
     stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
     stream.write_all(client).expect("open");
     stream

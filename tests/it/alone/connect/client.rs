@@ -1,11 +1,11 @@
 //! Who asks.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::alone::Alone;
+use e2e::alone::{Alone, read_until_quiet};
 use http::{Method, Request, Uri};
 
 use super::cases::{Case, Step};
@@ -17,9 +17,7 @@ const QUIET: Duration = Duration::from_millis(2500);
 
 /// What came of it, in one line.
 pub(super) fn exchange(alone: &Alone, case: &Case) -> String {
-    let stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, case.port)).expect("the proxy listens"));
+    let stream = alone.connect(case.port);
     if case.version == 1 {
         return http1(stream, case);
     }
@@ -65,7 +63,7 @@ fn http1(mut stream: TcpStream, case: &Case) -> String {
             Step::Send(text) => out.extend(said(text, case)),
             Step::Pause => {
                 let _ = stream.write_all(&std::mem::take(&mut out));
-                read(&mut stream, &mut came, PAUSE);
+                read_until_quiet(&mut stream, &mut came, PAUSE);
             }
             Step::End => drop(stream.shutdown(Shutdown::Write)),
             Step::Reset => {
@@ -74,22 +72,8 @@ fn http1(mut stream: TcpStream, case: &Case) -> String {
             }
         }
     }
-    let end = read(&mut stream, &mut came, QUIET);
+    let end = read_until_quiet(&mut stream, &mut came, QUIET);
     format!("{} {end}", message(&came))
-}
-
-fn read(stream: &mut TcpStream, came: &mut Vec<u8>, quiet: Duration) -> &'static str {
-    stream.set_read_timeout(Some(quiet)).expect("a socket");
-    let mut piece = [0; 65_536];
-    loop {
-        match stream.read(&mut piece) {
-            Ok(0) => return "closed",
-            Ok(count) => came.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return "open",
-            // Who sends on after he was told that it is over.
-            Err(_) => return "closed",
-        }
-    }
 }
 
 /// The first line, then headers in alphabetical order, then the rest.
