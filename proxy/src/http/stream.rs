@@ -315,6 +315,7 @@ impl Stream {
             .is_some_and(|request| request.method == Method::HEAD);
         let body = if head_only { Body::empty() } else { response.body };
         if body.is_empty() {
+            self.metrics.sent_all();
             self.finish();
             return Response {
                 head: response.head,

@@ -1,9 +1,13 @@
 //! Counters of one cluster. Source: Envoy docs, cluster stats.
+mod grpc;
+
 use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 use outrigger_model::cluster::LbPolicy;
 
+use self::grpc::ClusterGrpc;
+pub(crate) use self::grpc::GrpcStats;
 use super::endpoint::Census;
 use super::health_check::HealthStats;
 use super::lb::{Ring, SubsetStats, ZoneStats};
@@ -66,17 +70,6 @@ pub(crate) struct ClusterStats {
     pub(crate) ssl_fail_verify_no_cert: Counter,
 }
 
-/// `cluster.<stat name>.grpc.*`, without service and method. Source: Envoy docs, gRPC statistics filter.
-#[derive(Debug)]
-#[allow(missing_docs)]
-pub(crate) struct GrpcStats {
-    pub(crate) success: Counter,
-    pub(crate) failure: Counter,
-    pub(crate) total: Counter,
-    pub(crate) request_message_count: Counter,
-    pub(crate) response_message_count: Counter,
-}
-
 /// Redirects of the cluster that a route asks to follow.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -90,7 +83,7 @@ pub(crate) struct InternalRedirectStats {
 struct Later {
     /// Where, and what their names begin with.
     registry: Option<(Arc<Registry>, String)>,
-    grpc: OnceLock<GrpcStats>,
+    grpc: ClusterGrpc,
     redirects: OnceLock<InternalRedirectStats>,
 }
 
@@ -146,6 +139,7 @@ impl ClusterStats {
             gauge,
             histogram,
         } = *made;
+        let later = later.map(|(registry, prefix)| (Arc::clone(registry), prefix));
         Self {
             upstream_cx_total: counter("upstream_cx_total"),
             upstream_cx_active: gauge("upstream_cx_active"),
@@ -177,8 +171,8 @@ impl ClusterStats {
             upstream_rq_retry_limit_exceeded: counter("upstream_rq_retry_limit_exceeded"),
             responses,
             later: Later {
-                registry: later.map(|(registry, prefix)| (Arc::clone(registry), prefix)),
-                grpc: OnceLock::new(),
+                grpc: ClusterGrpc::new(later.as_ref()),
+                registry: later,
                 redirects: OnceLock::new(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
@@ -203,16 +197,12 @@ impl ClusterStats {
         }
     }
 
-    /// gRPC counters; made by the first gRPC request.
-    pub(crate) fn grpc(&self) -> &GrpcStats {
-        let counter = |name: &str| self.later.counter(&format!("grpc.{name}"));
-        self.later.grpc.get_or_init(|| GrpcStats {
-            success: counter("success"),
-            failure: counter("failure"),
-            total: counter("total"),
-            request_message_count: counter("request_message_count"),
-            response_message_count: counter("response_message_count"),
-        })
+    /// Counters of gRPC calls, of `service.method` or of all; made by the first.
+    pub(crate) fn grpc(&self, method: Option<&str>) -> Arc<GrpcStats> {
+        match method {
+            Some(method) => self.later.grpc.of(method),
+            None => self.later.grpc.all().clone(),
+        }
     }
 
     /// Counters of redirects; made by the first.

@@ -7,15 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use outrigger_model::http_filter::grpc_stats::{self as model, CountedMethods};
 
 use super::super::manager::ConnectionManager;
 use super::Stream;
+use crate::codec::head::is_grpc;
 use crate::codec::{RequestHead, ResponseHead};
 use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::istio_stats::{HttpEnd, MessageReport};
 use crate::telemetry::stream_info::StreamInfo;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::stats::GrpcStats;
 
 /// Of one stream. Nothing is counted when nobody asks.
 #[derive(Debug, Default)]
@@ -29,7 +32,12 @@ pub(in crate::http) struct StreamMetrics {
 /// Of a gRPC stream, if there is a `grpc_stats` filter.
 #[derive(Debug)]
 struct Grpc {
-    cluster: Option<Arc<Cluster>>,
+    /// Of its cluster, or of its method there; `None`: nothing is counted.
+    counters: Option<Arc<GrpcStats>>,
+    /// The response is gRPC's, too.
+    is_answered: Cell<bool>,
+    /// The response has neither body nor trailers.
+    is_head_alone: Cell<bool>,
     requests: Messages,
     responses: Messages,
     /// For each `istio.stats` filter.
@@ -51,19 +59,36 @@ impl StreamMetrics {
         if !manager.istio_stats.is_empty() {
             self.response_head_bytes.set(response_head_bytes(head));
         }
+        if let Some(grpc) = self.grpc.get() {
+            let is_grpc = head.status == StatusCode::OK && is_grpc(&head.headers);
+            grpc.is_answered.set(is_grpc);
+        }
+    }
+
+    /// Nothing follows the response's head.
+    pub(super) fn sent_all(&self) {
+        if let Some(grpc) = self.grpc.get() {
+            grpc.is_head_alone.set(true);
+        }
     }
 
     /// Body of the request.
     pub(super) fn request_data(&self, data: &Bytes) {
         if let Some(grpc) = self.grpc.get() {
-            grpc.requests.data(data);
+            let messages = grpc.requests.data(data);
+            if let Some(counters) = grpc.counters.as_ref().filter(|_| messages > 0) {
+                counters.asked(messages);
+            }
         }
     }
 
     /// Body of the response.
     pub(super) fn response_data(&self, data: &Bytes) {
-        if let Some(grpc) = self.grpc.get() {
-            grpc.responses.data(data);
+        if let Some(grpc) = self.grpc.get().filter(|grpc| grpc.is_answered.get()) {
+            let messages = grpc.responses.data(data);
+            if let Some(counters) = grpc.counters.as_ref().filter(|_| messages > 0) {
+                counters.answered(messages);
+            }
         }
     }
 }
@@ -86,7 +111,9 @@ impl Stream {
             .map(|interval| ticker::watch(self, interval));
         // Called once a stream.
         let _ = self.metrics.grpc.set(Grpc {
-            cluster: cluster.cloned(),
+            counters: cluster.and_then(|cluster| counters(config, cluster, head)),
+            is_answered: Cell::new(false),
+            is_head_alone: Cell::new(false),
             requests: Messages::default(),
             responses: Messages::default(),
             reports: RefCell::new((0..told).map(|_| MessageReport::default()).collect()),
@@ -120,7 +147,7 @@ impl Stream {
         if let Some(grpc) = metrics.grpc.get() {
             grpc.ticket.borrow_mut().take();
             grpc.report(&self.manager, info, self.host());
-            grpc.end(headers, trailers);
+            grpc.end(&self.manager, info, headers, trailers);
         }
         for filter in &self.manager.istio_stats {
             filter.record_http(&HttpEnd {
@@ -144,24 +171,55 @@ impl Grpc {
         }
     }
 
-    /// `cluster.NAME.grpc.*`: a stream without a status counts its messages only, as in Envoy.
-    fn end(&self, headers: &HeaderMap, trailers: Option<&HeaderMap>) {
-        let Some(cluster) = &self.cluster else { return };
-        let status = trailers
-            .and_then(|trailers| trailers.get(GRPC_STATUS))
-            .or_else(|| headers.get(GRPC_STATUS));
-        let counters = cluster.stats.grpc();
-        counters.request_message_count.add(self.requests.count.get());
-        counters.response_message_count.add(self.responses.count.get());
-        if let Some(status) = status {
-            counters.total.inc();
-            if status == "0" {
-                counters.success.inc();
-            } else {
-                counters.failure.inc();
+    /// As Envoy: a status in the head counts, and one in trailers; a stream without either counts its messages only.
+    fn end(
+        &self,
+        manager: &ConnectionManager,
+        info: &StreamInfo,
+        headers: &HeaderMap,
+        trailers: Option<&HeaderMap>,
+    ) {
+        let Some(counters) = &self.counters else { return };
+        let status = |headers: &HeaderMap| {
+            if let Some(status) = headers.get(GRPC_STATUS) {
+                counters.ended(&String::from_utf8_lossy(status.as_bytes()));
+            }
+        };
+        status(headers);
+        trailers.into_iter().for_each(status);
+        let times = manager
+            .grpc_stats
+            .as_ref()
+            .is_some_and(|config| config.times_upstream);
+        let upstream = &info.upstream;
+        if let (true, Some(sent), Some(answered)) = (times, upstream.first_tx, upstream.first_rx) {
+            let sent = sent.max(info.last_downstream_rx.unwrap_or(sent));
+            if self.is_head_alone.get() {
+                counters.took(answered.saturating_duration_since(sent));
+            } else if let (Some(_), Some(end)) = (trailers, info.end) {
+                counters.took(end.saturating_duration_since(sent));
             }
         }
     }
+}
+
+/// The counters that a call counts in. As Envoy, none when its path is not of a service and a method.
+fn counters(config: &model::GrpcStats, cluster: &Cluster, head: &RequestHead) -> Option<Arc<GrpcStats>> {
+    let mut parts = head.path.path().split('/').filter(|part| !part.is_empty());
+    let (Some(service), Some(method), None) = (parts.next(), parts.next(), parts.next()) else {
+        return None;
+    };
+    let name = match &config.counted_methods {
+        CountedMethods::None => None,
+        CountedMethods::All if config.joins_service_names => {
+            Some(format!("{}.{method}", service.replace('.', "_")))
+        }
+        CountedMethods::All => Some(format!("{service}.{method}")),
+        CountedMethods::Listed(methods) => methods
+            .contains(&(service.to_owned(), method.to_owned()))
+            .then(|| format!("{service}.{method}")),
+    };
+    Some(cluster.stats.grpc(name.as_deref()))
 }
 
 /// Finds where messages begin: a flag, four bytes of length, the message. Source: gRPC over HTTP/2, `Length-Prefixed-Message`.
@@ -177,7 +235,9 @@ struct Messages {
 const PREFIX_BYTES: u8 = 5;
 
 impl Messages {
-    fn data(&self, mut data: &[u8]) {
+    /// Returns how many began.
+    fn data(&self, mut data: &[u8]) -> u64 {
+        let before = self.count.get();
         while let Some((first, rest)) = data.split_first() {
             let seen = self.prefix.get();
             if seen < PREFIX_BYTES {
@@ -202,6 +262,7 @@ impl Messages {
                 }
             }
         }
+        self.count.get() - before
     }
 }
 
@@ -239,8 +300,12 @@ mod tests {
     fn check(bytes: &[u8], expected: u64) {
         for size in 1..=bytes.len() {
             let messages = Messages::default();
-            bytes.chunks(size).for_each(|chunk| messages.data(chunk));
-            assert_eq!(messages.count.get(), expected, "in chunks of {size}");
+            let begun: u64 = bytes.chunks(size).map(|chunk| messages.data(chunk)).sum();
+            assert_eq!(
+                (begun, messages.count.get()),
+                (expected, expected),
+                "in chunks of {size}"
+            );
         }
     }
 
