@@ -1,6 +1,7 @@
 //! One proxy on a static configuration, beside Envoy on the same one. What Envoy does is what must be done.
 
 mod balance;
+mod buffer_limits;
 mod clusters;
 mod config_files;
 mod connect;

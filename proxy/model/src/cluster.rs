@@ -91,8 +91,6 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Filter metadata (`istio.services`, `istio.config`, …).
     pub metadata: Metadata,
-    /// Bytes of a request body that are kept for a retry; Envoy's default 1 MiB.
-    pub buffer_limit_bytes: u32,
 }
 
 /// A percentage in hundredths of a percent, 0..=10_000.

@@ -4,7 +4,6 @@ mod from_proto;
 mod proxy_protocol;
 
 pub use awaited::AwaitedFilter;
-pub(crate) use from_proto::BUFFER_LIMIT_BYTES;
 pub use proxy_protocol::{ProxyProtocol, TlvRule};
 use std::time::Duration;
 
@@ -44,6 +43,8 @@ pub struct Listener {
     pub continue_on_listener_filters_timeout: bool,
     /// Logs of connections that found no chain.
     pub access_log: Vec<AccessLog>,
+    /// Bytes of a request's body that are kept to send it again, where routes say nothing else; Envoy's default 1 MiB.
+    pub buffer_limit_bytes: u32,
 }
 
 impl Listener {
@@ -64,6 +65,7 @@ impl Listener {
             listener_filters_timeout,
             continue_on_listener_filters_timeout,
             access_log,
+            buffer_limit_bytes,
         } = self;
         *name == other.name
             && *address == other.address
@@ -76,6 +78,7 @@ impl Listener {
             && *listener_filters_timeout == other.listener_filters_timeout
             && *continue_on_listener_filters_timeout == other.continue_on_listener_filters_timeout
             && *access_log == other.access_log
+            && *buffer_limit_bytes == other.buffer_limit_bytes
     }
 }
 

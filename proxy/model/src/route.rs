@@ -73,6 +73,8 @@ pub struct VirtualHost {
     pub cors: Option<CorsPolicy>,
     /// Settings of filters for its routes.
     pub filter_settings: Vec<FilterSettings>,
+    /// For its routes.
+    pub buffer_limits: BufferLimits,
     /// Copies of requests, for routes that have none of their own.
     pub mirrors: Vec<MirrorPolicy>,
 }
@@ -92,6 +94,25 @@ pub struct Route {
     pub headers: HeaderMutations,
     /// Settings of filters.
     pub filter_settings: Vec<FilterSettings>,
+    /// Of request bodies.
+    pub buffer_limits: BufferLimits,
+}
+
+/// How many bytes of a request's body are kept to send it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BufferLimits {
+    /// Goes first, that of the route and that of the virtual host.
+    pub request_body: Option<u64>,
+    /// The older field.
+    pub per_request: Option<u32>,
+}
+
+impl BufferLimits {
+    /// What counts for a route in a virtual host; `None`: the listener's limit. Source: Envoy `RouteEntryImplBase`, `requestBodyBufferLimit`.
+    pub fn within(self, host: Self) -> Option<u64> {
+        let older = self.per_request.or(host.per_request).map(u64::from);
+        self.request_body.or(host.request_body).or(older)
+    }
 }
 
 /// When a route applies: all parts must hold.

@@ -3,6 +3,7 @@
 //! [`BodyObserver`]s see bytes pass, trailers, the end, an error or an early drop: that is how byte counts, access logs and timeouts
 //! follow a body without another layer. A body has at most a few: its
 //! connection's, and its stream's.
+mod copied;
 mod made;
 mod pace;
 mod replay;
@@ -18,6 +19,8 @@ use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
+use copied::Copied;
+pub(crate) use copied::CopyWriter;
 use made::Made;
 use pace::Pace;
 use replay::Replay;
@@ -54,6 +57,7 @@ enum Source {
     Tunnel(Box<Tunnel>),
     Paced(Box<Pace>),
     Made(Made),
+    Copied(Copied),
 }
 
 /// What is held against the trailers of a request.
@@ -175,6 +179,11 @@ impl Body {
         rest: impl Future<Output = Option<Bytes>> + 'static,
     ) -> Self {
         Self::new(Source::Made(Made::new(first, pieces, rest)))
+    }
+
+    /// A copy of another body, of which at most so many bytes wait to be read.
+    pub(crate) fn copied(most_bytes: usize) -> (Self, CopyWriter) {
+        copied::copied(most_bytes)
     }
 
     pub(super) fn h1(incoming: hyper::body::Incoming, passes_trailers: bool) -> Self {
@@ -322,6 +331,7 @@ impl Body {
             Source::Tunnel(tunnel) => tunnel.poll(cx).map(|data| data.map(|data| data.map(Frame::data))),
             Source::Paced(pace) => pace.poll(cx),
             Source::Made(made) => made.poll(cx),
+            Source::Copied(copied) => copied.poll(cx),
         }
     }
 }
@@ -468,7 +478,8 @@ impl http_body::Body for Body {
             | Source::H2(..)
             | Source::Replay(_)
             | Source::Tunnel(_)
-            | Source::Made(_) => self.finished,
+            | Source::Made(_)
+            | Source::Copied(_) => self.finished,
         }
     }
 
@@ -482,7 +493,8 @@ impl http_body::Body for Body {
             | Source::Incoming(_)
             | Source::Tunnel(_)
             | Source::Paced(_)
-            | Source::Made(_) => SizeHint::default(),
+            | Source::Made(_)
+            | Source::Copied(_) => SizeHint::default(),
         }
     }
 }
@@ -499,7 +511,11 @@ impl Drop for Body {
             Source::H2(stream, _) => stream.is_end_stream(),
             Source::Incoming(incoming) => incoming.ended,
             Source::Paced(pace) => pace.is_end_stream(),
-            Source::Full(Some(_)) | Source::Replay(_) | Source::Tunnel(_) | Source::Made(_) => false,
+            Source::Full(Some(_))
+            | Source::Replay(_)
+            | Source::Tunnel(_)
+            | Source::Made(_)
+            | Source::Copied(_) => false,
         };
         for observer in &self.observers {
             if whole {

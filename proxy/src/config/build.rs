@@ -109,9 +109,13 @@ pub(super) fn listener(
         shared,
         secrets,
         direction: config.direction,
+        buffer_limit_bytes: config.buffer_limit_bytes,
         cells,
     };
-    let previous = previous.filter(|previous| previous.direction == config.direction);
+    let previous = previous.filter(|previous| {
+        previous.direction == config.direction
+            && previous.config.buffer_limit_bytes == config.buffer_limit_bytes
+    });
     let mut chain = |config: &FilterChain| match previous.and_then(|previous| previous.chain_of(config)) {
         Some(unchanged) => Ok(unchanged.clone()),
         None => builder.chain(config).map(Arc::new),
@@ -161,6 +165,7 @@ struct Builder<'a> {
     shared: &'a Shared,
     secrets: &'a mut Secrets,
     direction: TrafficDirection,
+    buffer_limit_bytes: u32,
     cells: &'a mut dyn Cells,
 }
 
@@ -231,6 +236,7 @@ impl Builder<'_> {
             istio: &self.shared.istio,
             registry: &self.shared.registry,
             clusters: &self.shared.clusters,
+            buffer_limit_bytes: self.buffer_limit_bytes,
         };
         let manager = ConnectionManager::new(config.clone(), parts).map_err(Box::new)?;
         let manager = Arc::new(manager);

@@ -49,6 +49,8 @@ pub(crate) struct ConnectionManager {
     pub(crate) stats: ManagerStats,
     /// For the codecs.
     pub(crate) options: ServerOptions,
+    /// Bytes of a request's body that are kept to send it again, where routes say nothing else.
+    pub(super) buffer_limit_bytes: usize,
 }
 
 /// `http.<stat_prefix>.*`. Source: Envoy docs, HTTP connection manager statistics.
@@ -134,6 +136,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) registry: &'a Registry,
     /// All clusters.
     pub(crate) clusters: &'a Arc<ClusterTable>,
+    /// Of its listener.
+    pub(crate) buffer_limit_bytes: u32,
 }
 
 /// What filters are made from besides their configuration.
@@ -215,6 +219,7 @@ impl ConnectionManager {
             kept_response_headers,
             stats: ManagerStats::new(parts.registry, &config.stat_prefix),
             options: options(&config, parts.registry),
+            buffer_limit_bytes: usize::try_from(parts.buffer_limit_bytes).unwrap_or(usize::MAX),
             config,
         })
     }
@@ -255,6 +260,7 @@ impl ConnectionManager {
             kept_response_headers: self.kept_response_headers.clone(),
             stats: self.stats.clone(),
             options: self.options.clone(),
+            buffer_limit_bytes: self.buffer_limit_bytes,
         })));
         Ok(())
     }

@@ -106,6 +106,8 @@ pub(crate) struct Route {
     pub(crate) retry: Option<Retries>,
     /// An attempt that takes too long goes on beside the next one.
     pub(super) hedges: bool,
+    /// Bytes of a request's body that are kept to send it again; `None`: as the listener says.
+    pub(super) buffer_limit_bytes: Option<usize>,
 }
 
 /// How a route changes the path; the query stays.
@@ -302,6 +304,10 @@ impl Route {
                 .and_then(|forward| forward.hedge_policy)
                 .or(host.hedge_policy)
                 .is_some_and(|policy| policy.on_per_try_timeout),
+            buffer_limit_bytes: config
+                .buffer_limits
+                .within(host.buffer_limits)
+                .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         })
     }
 

@@ -125,14 +125,16 @@ pub(super) async fn forward(
             "",
         ));
     };
-    let body = mirror::copies(stream, forward, cluster, body);
+    let body = mirror::copies(stream, forward, body);
     let hashed = match cluster.wants_hash() {
         true => forward.hash.hash(stream.request(), &stream.info.borrow()),
         false => Hashed::default(),
     };
     let retry = RetryState::new(route.retry.as_ref(), stream.request());
     let source = (!body.is_empty()).then(|| {
-        let limit = usize::try_from(cluster.config.buffer_limit_bytes).unwrap_or(usize::MAX);
+        let limit = route
+            .buffer_limit_bytes
+            .unwrap_or(stream.manager.buffer_limit_bytes);
         let keeps = retry.may_retry() || forward.redirects.is_some();
         ReplaySource::new(body, limit, keeps)
     });
@@ -170,11 +172,15 @@ pub(super) async fn forward(
         is_retry: false,
         awaited: Awaited::default(),
     };
+    let watched = source.clone();
     let outcome = {
         // In place: it is some kilobytes, and would be moved with each call that takes it.
         let run = std::pin::pin!(exchange.run(source));
         stream.limits.within(run).await
     };
+    if watched.is_some_and(|source| source.gave_up()) {
+        cluster.stats.retry_abandoned();
+    }
     let mut outcome = match outcome {
         Ok(Ok((response, guards))) => Ok(Forwarded {
             response,

@@ -205,6 +205,11 @@ impl ClusterStats {
         }
     }
 
+    /// Counts a request that cannot be sent again because it is larger than what is kept. Takes the registry's lock.
+    pub(crate) fn retry_abandoned(&self) {
+        self.later.counter("retry_or_shadow_abandoned").inc();
+    }
+
     /// Counters of redirects; made by the first.
     pub(crate) fn internal_redirects(&self) -> &InternalRedirectStats {
         self.later.redirects.get_or_init(|| InternalRedirectStats {

@@ -401,6 +401,16 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "&config.filter_settings,None",
     ),
     ("RouteTableConfig.mirrors", "src/http/route_table.rs", ".mirrors"),
+    (
+        "Route.buffer_limits",
+        "src/http/route_table.rs",
+        "config.buffer_limits",
+    ),
+    (
+        "VirtualHost.buffer_limits",
+        "src/http/route_table.rs",
+        "host.buffer_limits",
+    ),
     ("VirtualHost.cors", "src/http/route_table.rs", "host.cors"),
     (
         "VirtualHost.filter_settings",

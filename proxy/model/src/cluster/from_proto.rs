@@ -20,7 +20,6 @@ use crate::bootstrap::ConfigSource;
 use crate::endpoint::LoadAssignment;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::filter_chain::transport_config;
-use crate::listener::BUFFER_LIMIT_BYTES;
 use crate::metadata::{Metadata, struct_from_proto};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::proxy_protocol::UpstreamHeader;
@@ -42,10 +41,8 @@ impl Cluster {
                 dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
                 health_checks, close_connections_on_host_health_failure, lb_subset_config,
             }
-            partly {
-                per_connection_buffer_limit_bytes: "limits what is kept of a request body for a retry; HTTP/2 windows and fixed sizes limit other buffers",
-            }
             inert {
+                per_connection_buffer_limit_bytes: "HTTP/2 windows and fixed sizes limit what waits for a server",
                 http_protocol_options: "deprecated; HTTP/1.1 is what a cluster speaks without it too",
                 cleanup_interval: "no list of the hosts of an ORIGINAL_DST cluster is kept that could be cleaned up",
                 dns_jitter: "only spreads load on resolvers",
@@ -165,9 +162,6 @@ impl Cluster {
                 upstream_connection_options,
             ),
             metadata: Metadata::from_proto(&at.field("metadata"), metadata)?,
-            buffer_limit_bytes: per_connection_buffer_limit_bytes
-                .value()
-                .unwrap_or(BUFFER_LIMIT_BYTES),
             name,
         })
     }

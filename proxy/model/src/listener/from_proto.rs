@@ -20,8 +20,8 @@ use crate::scalar::Wrapped;
 /// `Listener.listener_filters_timeout` when unset.
 const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// `per_connection_buffer_limit_bytes` of listeners and clusters when unset.
-pub(crate) const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
+/// `per_connection_buffer_limit_bytes` when unset.
+const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
 
 const LISTENER_FILTERS: [&str; 5] = [
     types::ORIGINAL_DST,
@@ -41,6 +41,9 @@ impl Listener {
                 continue_on_listener_filters_timeout, traffic_direction, access_log,
                 bind_to_port, deprecated_v1, transparent,
             }
+            partly {
+                per_connection_buffer_limit_bytes: "limits what is kept of a request's body to send it again; HTTP/2 windows and fixed sizes limit other buffers",
+            }
             inert {
                 max_connections_to_accept_per_socket_event: "paces accept calls; every connection is accepted either way",
                 metadata: "only formatters and filters that do not exist here read it",
@@ -51,7 +54,7 @@ impl Listener {
                 bypass_overload_manager: "there is no overload manager to bypass",
             }
             unsupported {
-                per_connection_buffer_limit_bytes: "traffic", stat_prefix: "telemetry", stats_matcher: "telemetry",
+                stat_prefix: "telemetry", stats_matcher: "telemetry",
                 per_connection_buffer_high_watermark_timeout: "traffic", drain_type: "traffic", freebind: "traffic",
                 socket_options: "traffic", tcp_fast_open_queue_length: "traffic", tcp_backlog_size: "traffic",
                 enable_mptcp: "traffic", tcp_keepalive: "traffic",
@@ -98,6 +101,9 @@ impl Listener {
             listener_filters_timeout: timeout,
             continue_on_listener_filters_timeout,
             access_log: AccessLog::list(at.field("access_log"), access_log)?,
+            buffer_limit_bytes: per_connection_buffer_limit_bytes
+                .value()
+                .unwrap_or(BUFFER_LIMIT_BYTES),
         })
     }
 }

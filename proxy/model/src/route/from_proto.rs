@@ -7,8 +7,8 @@ use envoy_types::pb::envoy::config::route::v3::{
 
 use super::headers;
 use super::{
-    CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy, Route,
-    RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
+    BufferLimits, CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy,
+    Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
 };
 use crate::bootstrap::{ConfigServer, ConfigSource};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -132,7 +132,8 @@ impl VirtualHost {
                 domains, routes, include_request_attempt_count, include_attempt_count_in_response,
                 include_is_timeout_retry_header, retry_policy, hedge_policy, request_headers_to_add,
                 request_headers_to_remove, response_headers_to_add, response_headers_to_remove, cors,
-                typed_per_filter_config, rate_limits, request_mirror_policies,
+                typed_per_filter_config, rate_limits, request_mirror_policies, per_request_buffer_limit_bytes,
+                request_body_buffer_limit,
             }
             partly {
                 name: "must be there and be unique; nothing shows it",
@@ -140,7 +141,6 @@ impl VirtualHost {
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
                 virtual_clusters: "telemetry", retry_policy_typed_config: "traffic",
-                per_request_buffer_limit_bytes: "traffic", request_body_buffer_limit: "traffic",
             }
             refused {
                 matcher: "ignoring it would match other routes",
@@ -183,6 +183,10 @@ impl VirtualHost {
             retry_policy: retry_policy.transpose()?,
             hedge_policy: HedgePolicy::from_proto(&at.field("hedge_policy"), hedge_policy)?,
             rate_limits: RateLimit::list(at.field("rate_limits"), rate_limits)?,
+            buffer_limits: BufferLimits {
+                request_body: request_body_buffer_limit.map(|limit| limit.value),
+                per_request: per_request_buffer_limit_bytes.value(),
+            },
             cors: cors
                 .map(|proto| CorsPolicy::from_legacy(&at.field("cors"), proto))
                 .transpose()?,
@@ -211,11 +215,11 @@ impl Route {
             supported {
                 name, r#match, decorator, action, request_headers_to_add, request_headers_to_remove,
                 response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
+                per_request_buffer_limit_bytes, request_body_buffer_limit,
             }
             inert { metadata: "only formatters and filters that do not exist here read it; /config_dump shows what was received" }
             unsupported {
-                tracing: "telemetry", per_request_buffer_limit_bytes: "traffic", stat_prefix: "telemetry",
-                request_body_buffer_limit: "traffic",
+                tracing: "telemetry", stat_prefix: "telemetry",
             }
             refused { route_specifiers: "ignoring it would match other routes" }
         });
@@ -228,6 +232,10 @@ impl Route {
             name,
             matcher,
             action,
+            buffer_limits: BufferLimits {
+                request_body: request_body_buffer_limit.map(|limit| limit.value),
+                per_request: per_request_buffer_limit_bytes.value(),
+            },
             decorator_operation: decorator
                 .map(|proto| decorator_operation(&at.field("decorator"), proto))
                 .transpose()?,

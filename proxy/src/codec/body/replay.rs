@@ -31,6 +31,8 @@ struct State {
     keeps: bool,
     /// A chunk was let go.
     lost: bool,
+    /// Chunks would stay, but there were too many bytes.
+    gave_up: bool,
     end: Option<End>,
     /// The attempt that may read; those before it may not.
     attempt: u64,
@@ -63,6 +65,7 @@ impl ReplaySource {
             limit_bytes,
             keeps,
             lost: false,
+            gave_up: false,
             end: None,
             attempt: 0,
             next: 0,
@@ -81,6 +84,7 @@ impl ReplaySource {
             limit_bytes: usize::MAX,
             keeps: false,
             lost: false,
+            gave_up: false,
             end: Some(End::Whole(trailers)),
             attempt: 0,
             next: 0,
@@ -113,6 +117,11 @@ impl ReplaySource {
         !self.state.borrow().lost
     }
 
+    /// It would be kept, but is larger than the limit.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.state.borrow().gave_up
+    }
+
     /// The end was read, and everything before it is still here.
     pub(crate) fn is_whole(&self) -> bool {
         let state = self.state.borrow();
@@ -130,6 +139,7 @@ impl ReplaySource {
             limit_bytes: state.limit_bytes,
             keeps: true,
             lost: false,
+            gave_up: false,
             end: Some(end),
             attempt: 0,
             next: 0,
@@ -213,7 +223,7 @@ impl State {
                     self.bytes += data.len();
                     self.chunks.push_back(data);
                     if self.keeps && self.bytes > self.limit_bytes {
-                        self.keeps = false;
+                        (self.keeps, self.gave_up) = (false, true);
                         self.let_go();
                     }
                 }

@@ -1,21 +1,22 @@
 //! Copies of requests that go to another cluster. Nobody sees their responses, and whatever becomes of them changes nothing.
 //!
-//! As in Envoy a copy goes when the request is whole, and not at all when its body is larger than the cluster's buffer.
+//! As in Envoy a copy goes while the request comes. A copy that is taken slower than the request is given up, where Envoy would slow down
+//! the client.
 //! Source: route_components.proto `RequestMirrorPolicy`; Envoy `FilterUtility::shouldShadow`, `ShadowWriterImpl`, `AsyncStreamImpl`.
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use outrigger_model::cluster::UpstreamHttpVersion;
 use outrigger_model::fraction::Fraction;
 use outrigger_model::route::MirrorPolicy;
+use tokio::sync::Notify;
 
 use super::Guards;
 use super::attempt::tls_wish;
-use crate::codec::body::{BodyError, BodyObserver};
+use crate::codec::body::{BodyError, BodyObserver, CopyWriter};
 use crate::codec::{Body, RequestHead};
 use crate::http::filter::draws;
 use crate::http::route_table::{ClusterRef, Forward};
@@ -98,10 +99,21 @@ struct Copy {
 }
 
 impl Copy {
-    async fn send(self, body: Body, timeout: Option<Duration>) {
+    /// `whole` is told when the request is; then the timeout begins.
+    async fn send(self, body: Body, timeout: Option<Duration>, whole: Rc<Notify>) {
         let cluster = self.cluster.clone();
-        if time::within(timeout, self.exchange(body)).await.is_err() {
-            cluster.stats.upstream_rq_timeout.inc();
+        let exchange = self.exchange(body);
+        let Some(timeout) = timeout else {
+            return exchange.await;
+        };
+        let late = async {
+            whole.notified().await;
+            time::sleep(timeout).await;
+        };
+        tokio::select! {
+            biased;
+            () = exchange => {}
+            () = late => cluster.stats.upstream_rq_timeout.inc(),
         }
     }
 
@@ -143,8 +155,11 @@ impl Copy {
     }
 }
 
+/// Bytes of a copy that may wait for its server.
+const MOST_WAITING_BYTES: usize = 1024 * 1024;
+
 /// Sends copies of a request whose body is still to come, or is none: returns it as it has to be read.
-pub(super) fn copies(stream: &Rc<Stream>, forward: &Forward, cluster: &Cluster, body: Body) -> Body {
+pub(super) fn copies(stream: &Rc<Stream>, forward: &Forward, body: Body) -> Body {
     if forward.mirrors.is_empty() {
         return body;
     }
@@ -160,60 +175,39 @@ pub(super) fn copies(stream: &Rc<Stream>, forward: &Forward, cluster: &Cluster, 
     }
     if body.is_empty() {
         for copy in copies {
-            worker::spawn(copy.send(Body::empty(), timeout));
+            let whole = Rc::<Notify>::default();
+            whole.notify_one();
+            worker::spawn(copy.send(Body::empty(), timeout, whole));
         }
         return body;
     }
-    body.observe(Rc::new(Collector {
-        copies: RefCell::new(copies),
-        timeout,
-        bytes: RefCell::default(),
-        left: Cell::new(usize::try_from(cluster.config.buffer_limit_bytes).unwrap_or(usize::MAX)),
-    }))
+    let writers = copies.into_iter().map(|copy| {
+        let (body, writer) = Body::copied(MOST_WAITING_BYTES);
+        worker::spawn(copy.send(body, timeout, writer.whole()));
+        writer
+    });
+    body.observe(Rc::new(Copier(writers.collect())))
 }
 
-/// Keeps a body for copies until it is whole.
+/// Hands a body on to copies.
 #[derive(Debug)]
-struct Collector {
-    /// Empty when they have gone, or are given up.
-    copies: RefCell<Vec<Copy>>,
-    timeout: Option<Duration>,
-    bytes: RefCell<BytesMut>,
-    left: Cell<usize>,
-}
+struct Copier(Vec<CopyWriter>);
 
-impl Collector {
-    fn give_up(&self) {
-        self.copies.borrow_mut().clear();
-        self.bytes.borrow_mut().clear();
-    }
-}
-
-impl BodyObserver for Collector {
+impl BodyObserver for Copier {
     fn data(&self, data: &Bytes) {
-        match self.left.get().checked_sub(data.len()) {
-            None => self.give_up(),
-            Some(left) => {
-                self.left.set(left);
-                if !self.copies.borrow().is_empty() {
-                    self.bytes.borrow_mut().extend_from_slice(data);
-                }
-            }
-        }
+        self.0.iter().for_each(|copy| copy.data(data));
+    }
+
+    fn trailers(&self, trailers: &HeaderMap) {
+        self.0.iter().for_each(|copy| copy.trailers(trailers));
     }
 
     fn end(&self) {
-        let bytes = self.bytes.borrow_mut().split().freeze();
-        for copy in self.copies.borrow_mut().drain(..) {
-            worker::spawn(copy.send(Body::full(bytes.clone()), self.timeout));
-        }
+        self.0.iter().for_each(CopyWriter::end);
     }
 
-    fn error(&self, _error: &BodyError) {
-        self.give_up();
-    }
+    // Copies fail when this is dropped.
+    fn error(&self, _error: &BodyError) {}
 
-    fn abandoned(&self) {
-        self.give_up();
-    }
+    fn abandoned(&self) {}
 }

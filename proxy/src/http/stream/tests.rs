@@ -52,6 +52,7 @@ static_resources: {{ listeners: [{{ name: l, address: {{ socket_address: {{ addr
         istio: &IstioMetrics::new(&registry, &bootstrap.node),
         registry: &registry,
         clusters: &Arc::default(),
+        buffer_limit_bytes: bootstrap.listeners[0].buffer_limit_bytes,
     };
     Arc::new(ConnectionManager::new((**config).clone(), parts).expect("no regular expression"))
 }
