@@ -31,6 +31,7 @@ mod priorities;
 mod proxy_protocol;
 mod redirects;
 mod retries;
+mod routing_priority;
 mod scopes;
 mod secret_files;
 mod sessions;

@@ -73,10 +73,8 @@ pub struct Cluster {
     pub dns: Dns,
     /// Limits for the DEFAULT priority.
     pub circuit_breaker: CircuitBreaker,
-    /// Limits for the HIGH priority. Awaits the traffic issue.
+    /// Limits for the HIGH priority.
     pub circuit_breaker_high: CircuitBreaker,
-    /// Connections to one host; `None`: no limit of its own.
-    pub max_connections_per_host: Option<u32>,
     /// How requests are spoken to it.
     pub http: HttpProtocol,
     /// Source address of upstream connections (127.0.0.6 for Istio's inbound clusters; port 0: any).
@@ -335,7 +333,16 @@ pub enum DnsLookupFamily {
     All,
 }
 
-/// Limits; `u32::MAX` under Istio unless a DestinationRule sets them. Envoy's defaults: 1024, 1024, 1024, 3.
+/// Which limits and connections a request has. Source: core/v3/base.proto `RoutingPriority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[allow(missing_docs)]
+pub enum RoutingPriority {
+    #[default]
+    Default,
+    High,
+}
+
+/// Limits of one priority; `u32::MAX` under Istio unless a DestinationRule sets them. Envoy's defaults: 1024, 1024, 1024, 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct CircuitBreaker {
@@ -343,6 +350,8 @@ pub struct CircuitBreaker {
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
+    /// To one host, of any priority; `None`: no limit of its own.
+    pub max_connections_per_host: Option<u32>,
     /// Takes the place of `max_retries`.
     pub retry_budget: Option<RetryBudget>,
     /// Pools at a time; `None`: no limit. Awaits the traffic issue.

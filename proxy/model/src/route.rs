@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::access_log::FormatPart;
 use crate::bootstrap::ConfigSource;
-use crate::cluster::ClusterName;
+use crate::cluster::{ClusterName, RoutingPriority};
 use crate::fraction::Fraction;
 use crate::hcm::Upgrade;
 use crate::http_filter::cors::CorsPolicy;
@@ -255,6 +255,8 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     /// Labels that its hosts have to have, for clusters with subsets; empty: any host will do. Weighted clusters have them each.
     pub subset_labels: Struct,
+    /// Whose limits and connections of the cluster it has.
+    pub priority: RoutingPriority,
     /// Retries; `None`: the virtual host's, else none.
     pub retry_policy: Option<RetryPolicy>,
     /// Requests that are sent again while the first is waited for; `None`: the virtual host's, else none.

@@ -33,17 +33,6 @@ pub(super) const PARAMS: &[Param] = &[
     },
 ];
 
-/// Source: circuit_breaker.proto, the defaults.
-const HIGH_PRIORITY: CircuitBreaker = CircuitBreaker {
-    max_connections: 1024,
-    max_pending_requests: 1024,
-    max_requests: 1024,
-    max_retries: 3,
-    retry_budget: None,
-    max_connection_pools: None,
-    tracks_remaining: false,
-};
-
 /// `/clusters`.
 pub(super) fn answer(view: &dyn AdminView, query: &Query) -> Answer {
     let filter = match regex::parse(query.text("filter")) {
@@ -113,7 +102,7 @@ fn text(clusters: &[ListedCluster]) -> String {
         }
         for (priority, limits) in [
             ("default", &cluster.config.circuit_breaker),
-            ("high", &HIGH_PRIORITY),
+            ("high", &cluster.config.circuit_breaker_high),
         ] {
             line(
                 &format!("{priority}_priority::max_connections"),
@@ -338,7 +327,7 @@ impl<'a> ClusterStatus<'a> {
             circuit_breakers: CircuitBreakers {
                 thresholds: [
                     BreakerThresholds::of("", &cluster.config.circuit_breaker),
-                    BreakerThresholds::of("HIGH", &HIGH_PRIORITY),
+                    BreakerThresholds::of("HIGH", &cluster.config.circuit_breaker_high),
                 ],
             },
             observability_name: &cluster.stat_name,

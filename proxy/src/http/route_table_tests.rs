@@ -195,6 +195,7 @@ fn forward() -> model::Forward {
         max_grpc_timeout: None,
         idle_timeout: None,
         subset_labels: Default::default(),
+        priority: Default::default(),
         retry_policy: None,
         prefix_rewrite: None,
         regex_rewrite: None,

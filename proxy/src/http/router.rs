@@ -140,6 +140,7 @@ pub(super) async fn forward(
     });
     let mut tls = attempt::tls_wish(cluster, state.alpn.as_ref(), stream.request());
     tls.source = stream.downstream.info.original_source;
+    tls.priority = forward.config.priority;
     if cluster.wants_client() {
         let made_up = stream.manager.config.adds_proxy_state;
         tls.client = ProxiedClient::of(&stream.downstream.info, made_up);
@@ -473,11 +474,7 @@ impl Exchange<'_> {
                 Verdict::No
             }
             Verdict::Retry if source.is_some_and(|source| !source.replayable()) => Verdict::No,
-            Verdict::Retry => match self
-                .cluster
-                .breaker
-                .acquire(Resource::Retries, &self.cluster.config.circuit_breaker)
-            {
+            Verdict::Retry => match self.cluster.permit(self.tls.priority, Resource::Retries) {
                 Some(permit) => {
                     self.retry_permit = Some(permit);
                     self.is_retry = true;

@@ -1,8 +1,8 @@
-//! Cluster-wide limits, one counter each over all workers. Source: Envoy docs, circuit breaking.
+//! Cluster-wide limits of each priority, one counter each over all workers. Source: Envoy docs, circuit breaking.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use outrigger_model::cluster::{CircuitBreaker as Limits, RetryBudget};
+use outrigger_model::cluster::{CircuitBreaker as Limits, RetryBudget, RoutingPriority};
 
 use crate::stats::Unregistered;
 
@@ -22,77 +22,103 @@ pub(crate) enum Resource {
 /// Counts of one cluster. Survives changes of the cluster's configuration.
 #[derive(Debug, Default)]
 pub(crate) struct CircuitBreaker {
-    in_use: [AtomicU32; 4],
+    in_use: [InUse; 2],
 }
+
+/// Of one priority, by [`Resource`].
+type InUse = [AtomicU32; 4];
 
 /// One unit in use; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     breaker: Arc<CircuitBreaker>,
+    priority: RoutingPriority,
     resource: Resource,
 }
 
 impl CircuitBreaker {
-    /// Requests in flight, over all workers.
+    /// Requests in flight of any priority, over all workers.
     pub(crate) fn active_requests(&self) -> u32 {
-        self.used(Resource::Requests)
+        [RoutingPriority::Default, RoutingPriority::High]
+            .map(|priority| self.used(priority, Resource::Requests))
+            .into_iter()
+            .fold(0, u32::saturating_add)
     }
 
-    /// Takes one unit unless `limits` forbids it. Exact over all workers: the count never exceeds the limit.
-    pub(crate) fn acquire(self: &Arc<Self>, resource: Resource, limits: &Limits) -> Option<Permit> {
-        let limit = self.limit(resource, limits);
-        let count = &self.in_use[resource as usize];
-        count
+    /// Takes one unit unless `limits`, those of the priority, forbid it. Exact over all workers: the count never exceeds the limit.
+    pub(crate) fn acquire(
+        self: &Arc<Self>,
+        priority: RoutingPriority,
+        resource: Resource,
+        limits: &Limits,
+    ) -> Option<Permit> {
+        let limit = self.limit(priority, resource, limits);
+        self.count(priority, resource)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 (used < limit).then_some(used.saturating_add(1))
             })
             .ok()
-            .map(|_| self.permit(resource))
+            .map(|_| self.permit(priority, resource))
     }
 
     /// Takes one unit whatever the limit is.
-    pub(crate) fn acquire_beyond(self: &Arc<Self>, resource: Resource) -> Permit {
-        self.in_use[resource as usize].fetch_add(1, Ordering::Relaxed);
-        self.permit(resource)
+    pub(crate) fn acquire_beyond(self: &Arc<Self>, priority: RoutingPriority, resource: Resource) -> Permit {
+        self.count(priority, resource).fetch_add(1, Ordering::Relaxed);
+        self.permit(priority, resource)
     }
 
-    fn permit(self: &Arc<Self>, resource: Resource) -> Permit {
+    fn permit(self: &Arc<Self>, priority: RoutingPriority, resource: Resource) -> Permit {
         Permit {
             breaker: self.clone(),
+            priority,
             resource,
         }
     }
 
-    fn used(&self, resource: Resource) -> u32 {
-        self.in_use[resource as usize].load(Ordering::Relaxed)
+    fn count(&self, priority: RoutingPriority, resource: Resource) -> &AtomicU32 {
+        &self.in_use[priority as usize][resource as usize]
+    }
+
+    fn used(&self, priority: RoutingPriority, resource: Resource) -> u32 {
+        self.count(priority, resource).load(Ordering::Relaxed)
     }
 
     /// The limit now; that of retries may follow the number of requests.
-    fn limit(&self, resource: Resource, limits: &Limits) -> u32 {
+    fn limit(&self, priority: RoutingPriority, resource: Resource, limits: &Limits) -> u32 {
         match resource {
             Resource::Connections => limits.max_connections,
             Resource::PendingRequests => limits.max_pending_requests,
             Resource::Requests => limits.max_requests,
             Resource::Retries => match limits.retry_budget {
                 None => limits.max_retries,
-                Some(budget) => self.budgeted(budget),
+                Some(budget) => self.budgeted(priority, budget),
             },
         }
     }
 
     /// A share of the requests that are active or wait. Source: circuit_breaker.proto `RetryBudget`.
-    fn budgeted(&self, budget: RetryBudget) -> u32 {
-        let active = u64::from(self.active_requests()) + u64::from(self.used(Resource::PendingRequests));
+    fn budgeted(&self, priority: RoutingPriority, budget: RetryBudget) -> u32 {
+        let of = |resource| u64::from(self.used(priority, resource));
+        let active = of(Resource::Requests) + of(Resource::PendingRequests);
         let share = active * u64::from(budget.budget.0) / 10_000;
         u32::try_from(share)
             .unwrap_or(u32::MAX)
             .max(budget.min_concurrency)
     }
 
-    /// Gauges under `circuit_breakers.default.`: which limits are reached, and what is left of them if that is wanted.
-    pub(crate) fn gauges(&self, limits: &Limits) -> Vec<(&'static str, Unregistered)> {
+    /// Gauges under `circuit_breakers.<priority>.`: which limits are reached, and what is left of them if that is wanted.
+    pub(crate) fn gauges(
+        &self,
+        priority: RoutingPriority,
+        limits: &Limits,
+    ) -> Vec<(&'static str, Unregistered)> {
         let gauge = |value: u32| Unregistered::Gauge((value > 0).then_some(value.into()));
-        let of = |resource| (self.used(resource), self.limit(resource, limits));
+        let of = |resource| {
+            (
+                self.used(priority, resource),
+                self.limit(priority, resource, limits),
+            )
+        };
         let names = [
             (Resource::Connections, "cx_open", "remaining_cx"),
             (Resource::PendingRequests, "rq_pending_open", "remaining_pending"),
@@ -117,7 +143,9 @@ impl CircuitBreaker {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.breaker.in_use[self.resource as usize].fetch_sub(1, Ordering::Relaxed);
+        self.breaker
+            .count(self.priority, self.resource)
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -125,6 +153,7 @@ impl Drop for Permit {
 mod tests {
     use outrigger_model::cluster::Percent;
 
+    use super::RoutingPriority::{Default as Low, High};
     use super::*;
 
     const LIMITS: Limits = Limits {
@@ -132,6 +161,7 @@ mod tests {
         max_pending_requests: 0,
         max_requests: 9,
         max_retries: 3,
+        max_connections_per_host: None,
         retry_budget: None,
         max_connection_pools: None,
         tracks_remaining: true,
@@ -140,12 +170,34 @@ mod tests {
     #[test]
     fn a_dropped_permit_makes_room() {
         let breaker = Arc::new(CircuitBreaker::default());
-        let first = breaker.acquire(Resource::Connections, &LIMITS);
+        let first = breaker.acquire(Low, Resource::Connections, &LIMITS);
         assert!(first.is_some());
-        assert!(breaker.acquire(Resource::Connections, &LIMITS).is_none());
-        assert!(breaker.acquire(Resource::PendingRequests, &LIMITS).is_none());
+        assert!(breaker.acquire(Low, Resource::Connections, &LIMITS).is_none());
+        assert!(breaker.acquire(Low, Resource::PendingRequests, &LIMITS).is_none());
         drop(first);
-        assert!(breaker.acquire(Resource::Connections, &LIMITS).is_some());
+        assert!(breaker.acquire(Low, Resource::Connections, &LIMITS).is_some());
+    }
+
+    #[test]
+    fn a_priority_leaves_the_limits_of_the_other_alone() {
+        let breaker = Arc::new(CircuitBreaker::default());
+        let high = breaker.acquire(High, Resource::Connections, &LIMITS);
+        assert!(high.is_some());
+        assert!(breaker.acquire(High, Resource::Connections, &LIMITS).is_none());
+        let low = breaker.acquire(Low, Resource::Connections, &LIMITS);
+        assert!(low.is_some());
+        drop(low);
+        assert!(breaker.acquire(High, Resource::Connections, &LIMITS).is_none());
+        drop(high);
+        assert!(breaker.acquire(High, Resource::Connections, &LIMITS).is_some());
+    }
+
+    #[test]
+    fn requests_of_all_priorities_are_active() {
+        let breaker = Arc::new(CircuitBreaker::default());
+        let _requests =
+            [Low, High, High].map(|priority| breaker.acquire(priority, Resource::Requests, &LIMITS));
+        assert_eq!(breaker.active_requests(), 3);
     }
 
     #[test]
@@ -162,7 +214,9 @@ mod tests {
         for (requests, pending, expected) in [(0, 0, 3), (15, 0, 3), (15, 5, 4), (100, 0, 20)] {
             let breaker = Arc::new(CircuitBreaker::default());
             let take = |resource, count| -> Vec<_> {
-                (0..count).map(|_| breaker.acquire(resource, &limits)).collect()
+                (0..count)
+                    .map(|_| breaker.acquire(Low, resource, &limits))
+                    .collect()
             };
             let _requests = take(Resource::Requests, requests);
             let _pending = take(Resource::PendingRequests, pending);
@@ -180,7 +234,7 @@ mod tests {
         let breaker = Arc::new(CircuitBreaker::default());
         let taken: Vec<Permit> = std::thread::scope(|scope| {
             let worker = || -> Vec<_> {
-                let permits = (0..1000).filter_map(|_| breaker.acquire(Resource::Requests, &limits));
+                let permits = (0..1000).filter_map(|_| breaker.acquire(Low, Resource::Requests, &limits));
                 permits.collect()
             };
             let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
@@ -196,7 +250,7 @@ mod tests {
     fn gauges_say_which_limit_is_reached_and_what_is_left() {
         let breaker = Arc::new(CircuitBreaker::default());
         let value = |name: &str| {
-            let gauges = breaker.gauges(&LIMITS);
+            let gauges = breaker.gauges(Low, &LIMITS);
             gauges
                 .iter()
                 .find(|(gauge, _)| *gauge == name)
@@ -204,10 +258,12 @@ mod tests {
         };
         assert_eq!(value("cx_open"), Some(Unregistered::Gauge(None)));
         assert_eq!(value("remaining_rq"), Some(Unregistered::Gauge(Some(9))));
-        let _connection = breaker.acquire(Resource::Connections, &LIMITS);
+        let _connection = breaker.acquire(Low, Resource::Connections, &LIMITS);
         assert_eq!(value("cx_open"), Some(Unregistered::Gauge(Some(1))));
         assert_eq!(value("remaining_cx"), Some(Unregistered::Gauge(None)));
-        let _beyond = breaker.acquire_beyond(Resource::Connections);
+        let high = breaker.gauges(High, &LIMITS);
+        assert_eq!(high.first(), Some(&("cx_open", Unregistered::Gauge(None))));
+        let _beyond = breaker.acquire_beyond(Low, Resource::Connections);
         assert_eq!(value("cx_open"), Some(Unregistered::Gauge(Some(1))));
     }
 }

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use outrigger_model::address::Address;
-use outrigger_model::cluster::{self as model, Discovery, UpstreamTransport};
+use outrigger_model::cluster::{
+    self as model, CircuitBreaker as CircuitBreakerLimits, Discovery, RoutingPriority, UpstreamTransport,
+};
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::{Metadata, Struct};
 use outrigger_model::proxy_protocol::UpstreamHeader;
 use tokio::sync::watch;
 
-use super::circuit_breaker::CircuitBreaker;
+use super::circuit_breaker::{CircuitBreaker, Permit, Resource};
 use super::dns;
 use super::endpoint::{HealthFlag, Healths, Host, HostCounters, HostSet, HostState, Making, Previous};
 use super::health_check::HealthStats;
@@ -159,6 +161,19 @@ impl Cluster {
             Discovery::Eds { .. } | Discovery::OriginalDst => {}
         }
         cluster
+    }
+
+    /// The limits of a priority.
+    pub(crate) fn limits(&self, priority: RoutingPriority) -> &CircuitBreakerLimits {
+        match priority {
+            RoutingPriority::Default => &self.config.circuit_breaker,
+            RoutingPriority::High => &self.config.circuit_breaker_high,
+        }
+    }
+
+    /// Takes one unit unless the limits of its priority forbid it.
+    pub(crate) fn permit(&self, priority: RoutingPriority, resource: Resource) -> Option<Permit> {
+        self.breaker.acquire(priority, resource, self.limits(priority))
     }
 
     /// The hosts now.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use outrigger_model::cluster::RoutingPriority;
 use outrigger_model::proxy_protocol::{ProxyVersion, UpstreamHeader};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -26,7 +27,7 @@ use crate::tls::transport::Transport;
 /// ALPN protocols that replace the configured ones (`istio.alpn`).
 pub(crate) type AlpnOverride = Arc<[Vec<u8>]>;
 
-/// What a request wants of the TLS of its connection. A pool has connections of one such wish.
+/// What a request wants of its connection. A pool has connections of one such wish.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TlsWish {
     /// ALPN protocols in place of the context's.
@@ -37,6 +38,8 @@ pub(crate) struct TlsWish {
     pub(crate) client: Option<Arc<ProxiedClient>>,
     /// The connection comes from the client's address (listener filter `original_src`).
     pub(crate) source: Option<OriginalSource>,
+    /// Whose limits count.
+    pub(crate) priority: RoutingPriority,
 }
 
 /// A client that a PROXY header tells of. Source: Envoy `ProxyProtocolData`.
@@ -149,16 +152,14 @@ fn system_text(error: &io::Error) -> String {
 }
 
 /// Leave for one more connection to `host`; `None`: the cluster's or the host's limit is reached.
-pub(crate) fn leave(cluster: &Cluster, host: &Host) -> Option<Permit> {
-    let config = &cluster.config;
-    let host_is_full = config
+pub(crate) fn leave(cluster: &Cluster, host: &Host, priority: RoutingPriority) -> Option<Permit> {
+    let host_is_full = cluster
+        .limits(priority)
         .max_connections_per_host
         .is_some_and(|limit| host.counters.cx_active.load(Ordering::Relaxed) >= limit);
     let permit = match host_is_full {
         true => None,
-        false => cluster
-            .breaker
-            .acquire(Resource::Connections, &config.circuit_breaker),
+        false => cluster.permit(priority, Resource::Connections),
     };
     if permit.is_none() {
         cluster.stats.upstream_cx_overflow.inc();
@@ -176,7 +177,7 @@ pub(crate) async fn connect(
     wish: &TlsWish,
     fallback_alpn: Option<&'static [u8]>,
 ) -> Result<Connected, ConnectError> {
-    let permit = leave(cluster, host).ok_or(ConnectError::Overflow)?;
+    let permit = leave(cluster, host, wish.priority).ok_or(ConnectError::Overflow)?;
     connect_with(permit, cluster, host, wish, fallback_alpn).await
 }
 

@@ -1,6 +1,6 @@
 //! Upstream connections of one worker, kept for the next request.
 //!
-//! A pool is found by cluster object, host, transport, ALPN override and HTTP version. HTTP/1 connections carry one exchange at a time
+//! A pool is found by cluster object, host, transport, ALPN override, priority and HTTP version. HTTP/1 connections carry one exchange at a time
 //! and lie idle in between (last used, first taken); an HTTP/2 connection carries many. Nothing here is shared between workers.
 mod h1;
 mod h2;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use outrigger_model::cluster::RoutingPriority;
 
 use super::circuit_breaker::{Permit, Resource};
 use super::cluster::Cluster;
@@ -108,6 +109,7 @@ struct Key {
     client: Option<Arc<ProxiedClient>>,
     /// Where it comes from, when that is the client's address.
     source: Option<OriginalSource>,
+    priority: RoutingPriority,
     version: Version,
 }
 
@@ -128,13 +130,8 @@ struct Target {
 impl Target {
     /// Leave to wait for a connection. Source: Envoy `ConnPoolImplBase::newStreamImpl`.
     fn wait(&self) -> Result<Permit, ConnectError> {
-        let Cluster {
-            breaker,
-            config,
-            stats,
-            ..
-        } = &*self.cluster;
-        match breaker.acquire(Resource::PendingRequests, &config.circuit_breaker) {
+        let stats = &self.cluster.stats;
+        match self.cluster.permit(self.wish.priority, Resource::PendingRequests) {
             Some(permit) => {
                 stats.upstream_rq_pending_total.inc();
                 Ok(permit)
@@ -149,8 +146,13 @@ impl Target {
     /// Leave for one more connection, or if a pool `has_none` for its first: requests must not wait for what never comes.
     /// Source: Envoy `ConnPoolImplBase::tryCreateNewConnection`.
     fn leave(&self, has_none: bool) -> Option<Permit> {
-        let permit = connect::leave(&self.cluster, &self.host);
-        permit.or_else(|| has_none.then(|| self.cluster.breaker.acquire_beyond(Resource::Connections)))
+        let Self { cluster, host, wish } = self;
+        let beyond = || {
+            cluster
+                .breaker
+                .acquire_beyond(wish.priority, Resource::Connections)
+        };
+        connect::leave(cluster, host, wish.priority).or_else(|| has_none.then(beyond))
     }
 
     /// It fails active checks, and connections are to be closed then.
@@ -208,6 +210,7 @@ pub(crate) async fn acquire(
             .filter(|_| cluster.introduces_clients_to(host))
             .cloned(),
         source: wish.source,
+        priority: wish.priority,
         version,
     };
     let target = || Target {

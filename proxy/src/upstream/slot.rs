@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use outrigger_model::address::Address;
+use outrigger_model::cluster::RoutingPriority;
 use outrigger_model::endpoint::{Health, LoadAssignment};
 
 use super::cluster::Cluster;
@@ -229,12 +230,13 @@ impl Slot {
         if let Some(made) = self.made.get() {
             if let Some(cluster) = made {
                 let prefix = format!("cluster.{}.circuit_breakers.", self.stat_name);
-                let (breaker, config) = (&cluster.breaker, &cluster.config);
-                show(
-                    &format!("{prefix}default."),
-                    &breaker.gauges(&config.circuit_breaker),
-                );
-                show(&format!("{prefix}high."), &unlimited());
+                for (name, priority) in [
+                    ("default", RoutingPriority::Default),
+                    ("high", RoutingPriority::High),
+                ] {
+                    let gauges = cluster.breaker.gauges(priority, cluster.limits(priority));
+                    show(&format!("{prefix}{name}."), &gauges);
+                }
             }
             return;
         }

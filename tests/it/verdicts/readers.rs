@@ -8,6 +8,16 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "comparison.value",
     ),
     (
+        "Forward.priority",
+        "src/http/router.rs",
+        "forward.config.priority",
+    ),
+    (
+        "LocalityEndpoints.priority",
+        "src/upstream/endpoint/host_set.rs",
+        "host.priority==group.priority",
+    ),
+    (
         "Forward.subset_labels",
         "src/http/route_table/forward.rs",
         "&config.subset_labels",

@@ -12,7 +12,7 @@ use super::http::{DeprecatedProtos, HttpProtocol};
 use super::lb::{Balancing, Chosen, CommonBalancing};
 use super::{
     CircuitBreaker, Cluster, Discovery, Dns, HealthCheck, LbPolicy, OutlierDetection, Percent, RetryBudget,
-    SubsetPolicy, TcpKeepalive, TransportSocketMatch, UpstreamTransport, dns,
+    RoutingPriority, SubsetPolicy, TcpKeepalive, TransportSocketMatch, UpstreamTransport, dns,
 };
 use crate::address::{Names, ip_address};
 use crate::any::{TypedConfig, types};
@@ -148,7 +148,6 @@ impl Cluster {
             dns,
             circuit_breaker: breakers.default,
             circuit_breaker_high: breakers.high,
-            max_connections_per_host: breakers.max_connections_per_host,
             http: HttpProtocol::from_proto(at, typed_extension_protocol_options, deprecated)?,
             bind_source: bind_source(&at.field("upstream_bind_config"), upstream_bind_config)?,
             transport_socket_matches: matches(
@@ -235,6 +234,16 @@ fn discovery(
     })
 }
 
+impl RoutingPriority {
+    /// Converts that of a route or of limits.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        Ok(match at.enumeration(number)? {
+            core::RoutingPriority::Default => Self::Default,
+            core::RoutingPriority::High => Self::High,
+        })
+    }
+}
+
 impl CircuitBreaker {
     /// Source: circuit_breaker.proto.
     const DEFAULT: Self = Self {
@@ -242,6 +251,7 @@ impl CircuitBreaker {
         max_pending_requests: 1024,
         max_requests: 1024,
         max_retries: 3,
+        max_connections_per_host: None,
         retry_budget: None,
         max_connection_pools: None,
         tracks_remaining: false,
@@ -252,14 +262,13 @@ impl CircuitBreaker {
 struct Breakers {
     default: CircuitBreaker,
     high: CircuitBreaker,
-    max_connections_per_host: Option<u32>,
 }
 
 impl Breakers {
     fn from_proto(at: &FieldPath<'_>, proto: Option<pb::CircuitBreakers>) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => pb::CircuitBreakers {
             supported { thresholds }
-            partly { per_host_thresholds: "max_connections of the first, as in Envoy" }
+            partly { per_host_thresholds: "max_connections of the first of each priority, as in Envoy" }
         });
         let (mut default, mut high) = (None, None);
         for (index, proto) in thresholds.into_iter().enumerate() {
@@ -267,35 +276,35 @@ impl Breakers {
             let (priority, breaker) = Self::thresholds(&at, proto)?;
             // As in Envoy the first entry of a priority counts.
             match priority {
-                core::RoutingPriority::High => {
-                    at.problem(
-                        "limits for the priority HIGH have no effect here: the traffic issue builds them",
-                    );
-                    high.get_or_insert(breaker);
-                }
-                core::RoutingPriority::Default => {
-                    default.get_or_insert(breaker);
-                }
-            }
+                RoutingPriority::High => high.get_or_insert(breaker),
+                RoutingPriority::Default => default.get_or_insert(breaker),
+            };
         }
-        // Only `max_connections` may be set for a host. Source: circuit_breaker.proto, `per_host_thresholds`.
-        let host = per_host_thresholds.into_iter().next();
-        Ok(Self {
+        let mut breakers = Self {
             default: default.unwrap_or(CircuitBreaker::DEFAULT),
             high: high.unwrap_or(CircuitBreaker::DEFAULT),
-            max_connections_per_host: host.and_then(|host| host.max_connections.value()),
-        })
+        };
+        // Only `max_connections` may be set for a host. Source: circuit_breaker.proto, `per_host_thresholds`.
+        for (index, host) in per_host_thresholds.into_iter().enumerate().rev() {
+            let at = at.field("per_host_thresholds").index(index);
+            let breaker = match RoutingPriority::from_proto(&at.field("priority"), host.priority)? {
+                RoutingPriority::High => &mut breakers.high,
+                RoutingPriority::Default => &mut breakers.default,
+            };
+            breaker.max_connections_per_host = host.max_connections.value();
+        }
+        Ok(breakers)
     }
 
     fn thresholds(
         at: &FieldPath<'_>,
         proto: pb::circuit_breakers::Thresholds,
-    ) -> Result<(core::RoutingPriority, CircuitBreaker), Rejection> {
+    ) -> Result<(RoutingPriority, CircuitBreaker), Rejection> {
         verdicts!(at, proto => pb::circuit_breakers::Thresholds {
             supported {
                 max_connections, max_pending_requests, max_requests, max_retries, retry_budget, track_remaining,
+                priority,
             }
-            partly { priority: "DEFAULT; limits for HIGH are listed as without effect: the traffic issue builds them" }
             unsupported { max_connection_pools: "traffic" }
         });
         let default = CircuitBreaker::DEFAULT;
@@ -306,11 +315,15 @@ impl Breakers {
                 .unwrap_or(default.max_pending_requests),
             max_requests: max_requests.value().unwrap_or(default.max_requests),
             max_retries: max_retries.value().unwrap_or(default.max_retries),
+            max_connections_per_host: None,
             retry_budget: RetryBudget::from_proto(&at.field("retry_budget"), retry_budget)?,
             max_connection_pools: max_connection_pools.value(),
             tracks_remaining: track_remaining,
         };
-        Ok((at.field("priority").enumeration(priority)?, breaker))
+        Ok((
+            RoutingPriority::from_proto(&at.field("priority"), priority)?,
+            breaker,
+        ))
     }
 }
 

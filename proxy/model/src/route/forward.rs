@@ -13,6 +13,7 @@ use super::{
 };
 use crate::access_log::format;
 use crate::any::{TypedConfig, types};
+use crate::cluster::RoutingPriority;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::hcm::Upgrade;
 use crate::http_filter::cors::CorsPolicy;
@@ -37,10 +38,10 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, path_rewrite, host_rewrite_specifier, cors, upgrade_configs,
             rate_limits, include_vh_rate_limits, append_x_forwarded_host, hash_policy, request_mirror_policies,
             hedge_policy, internal_redirect_policy, internal_redirect_action, max_internal_redirects,
-            metadata_match,
+            metadata_match, priority,
         }
         unsupported {
-            flush_timeout: "traffic", retry_policy_typed_config: "traffic", priority: "traffic",
+            flush_timeout: "traffic", retry_policy_typed_config: "traffic",
             grpc_timeout_offset: "traffic",
         }
         never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
@@ -93,6 +94,7 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         max_grpc_timeout: max_grpc_timeout.filter(|_| !replaced),
         idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
         subset_labels,
+        priority: RoutingPriority::from_proto(&at.field("priority"), priority)?,
         retry_policy: retry_policy.transpose()?,
         hedge_policy: HedgePolicy::from_proto(&at.field("hedge_policy"), hedge_policy)?,
         prefix_rewrite: (!prefix_rewrite.is_empty()).then_some(prefix_rewrite),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, Version as HttpVersion};
-use outrigger_model::cluster::{TlsNames, UpstreamHttpVersion};
+use outrigger_model::cluster::{RoutingPriority, TlsNames, UpstreamHttpVersion};
 use outrigger_model::route::TunnelEnd;
 
 use crate::codec::body::ReplaySource;
@@ -102,8 +102,7 @@ impl Attempt<'_> {
             lease.give_back();
             return Err(AttemptError::BodyLost);
         };
-        let limits = &self.cluster.config.circuit_breaker;
-        let Some(permit) = self.cluster.breaker.acquire(Resource::Requests, limits) else {
+        let Some(permit) = self.cluster.permit(self.tls.priority, Resource::Requests) else {
             self.cluster.stats.upstream_rq_active_overflow.inc();
             lease.give_back();
             return Err(AttemptError::Overflow);
@@ -190,6 +189,7 @@ pub(super) fn tls_wish(cluster: &Cluster, alpn: Option<&AlpnOverride>, head: &Re
         host: names.and_then(|names| asked_host(names, head)),
         client: None,
         source: None,
+        priority: RoutingPriority::Default,
     }
 }
 

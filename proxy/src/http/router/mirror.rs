@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use outrigger_model::cluster::UpstreamHttpVersion;
+use outrigger_model::cluster::{RoutingPriority, UpstreamHttpVersion};
 use outrigger_model::fraction::Fraction;
 use outrigger_model::route::MirrorPolicy;
 use tokio::sync::Notify;
@@ -124,9 +124,9 @@ impl Copy {
             cluster.stats.upstream_cx_none_healthy.inc();
             return;
         };
-        let limits = &cluster.config.circuit_breaker;
+        // As Envoy, whatever the priority of the route.
         let permits = [Resource::Requests, Resource::PendingRequests]
-            .map(|resource| cluster.breaker.acquire(resource, limits));
+            .map(|resource| cluster.permit(RoutingPriority::Default, resource));
         let [Some(request), Some(pending)] = permits else {
             cluster.stats.upstream_rq_pending_overflow.inc();
             return;
