@@ -141,7 +141,7 @@ impl Control {
         if is_listener {
             removed
                 .iter()
-                .for_each(|name| self.remove(server, type_url, name));
+                .for_each(|name| self.remove(server, type_url, name, version));
         }
         let mut rejections = Vec::new();
         for resource in added {
@@ -162,7 +162,7 @@ impl Control {
         if !is_listener {
             removed
                 .iter()
-                .for_each(|name| self.remove(server, type_url, name));
+                .for_each(|name| self.remove(server, type_url, name, version));
         }
         let accepted = rejections.is_empty();
         self.answered(type_url, version);
@@ -198,6 +198,7 @@ impl Control {
             self.clusters.endpoints.keep_journal();
             self.listeners.store.keep_journal();
             self.listeners.routes.keep_journal();
+            self.listeners.extensions.keep_journal();
         }
     }
 
@@ -216,6 +217,13 @@ impl Control {
             LOAD_ASSIGNMENT_TYPE => record!(LOAD_ASSIGNMENT_TYPE, self.clusters.endpoints),
             LISTENER_TYPE => record!(LISTENER_TYPE, self.listeners.store),
             ROUTE_TABLE_TYPE => record!(ROUTE_TABLE_TYPE, self.listeners.routes),
+            EXTENSION_TYPE => {
+                let changes = self.listeners.extensions.take_journal();
+                let filters = &self.listeners.extensions;
+                self.history.record(EXTENSION_TYPE, version, changes, |name| {
+                    filters.bytes(name).is_some()
+                });
+            }
             // Nobody keeps what secrets were.
             _ => {}
         }
@@ -236,6 +244,7 @@ impl Control {
                 CLUSTER_TYPE => self.clusters.store.bytes(name),
                 LOAD_ASSIGNMENT_TYPE => self.clusters.endpoints.bytes(name),
                 LISTENER_TYPE => self.listeners.store.bytes(name),
+                EXTENSION_TYPE => self.listeners.extensions.bytes(name),
                 _ => self.listeners.routes.bytes(name),
             })
     }
@@ -297,13 +306,13 @@ impl Control {
         }
     }
 
-    fn remove(&mut self, server: &ConfigServer, type_url: &str, name: &str) {
+    fn remove(&mut self, server: &ConfigServer, type_url: &str, name: &str, version: &str) {
         match type_url {
             CLUSTER_TYPE => self.clusters.remove(name, &self.shared, &self.workers),
             LISTENER_TYPE => self.listeners.remove(name),
             SCOPE_TYPE => self.listeners.parts.remove_scope(server, name),
             VIRTUAL_HOST_TYPE => self.listeners.parts.remove_host(server, name),
-            EXTENSION_TYPE => self.listeners.extensions.remove(server, name),
+            EXTENSION_TYPE => self.listeners.extensions.remove(server, name, version),
             // Endpoints and routes live as long as what refers to them (Envoy: removal of EDS and RDS resources changes nothing).
             _ => {}
         }
@@ -334,6 +343,13 @@ impl Control {
         version: &str,
         bytes: &[u8],
     ) -> Result<(), String> {
+        if type_url == EXTENSION_TYPE {
+            let Some((server, name)) = self.listeners.extensions.wanted_as(name) else {
+                return Ok(());
+            };
+            let filters = &mut self.listeners.extensions;
+            return filters.take(&server, &name, version, bytes).map(drop);
+        }
         self.offer(&ConfigServer::Ads, type_url, name, version, bytes)
     }
 
@@ -365,6 +381,7 @@ impl Control {
                 stats.unreachable();
             }
         }
+        self.listeners.extensions.unreachable(server);
     }
 
     /// Puts in use what is ready. Called after every change and once a second (time limits). Listeners go in use only after the first
@@ -400,6 +417,7 @@ impl Control {
     /// Housekeeping, once a second.
     pub(crate) fn tick(&mut self) {
         self.read_secret_files();
+        self.listeners.extensions.expire();
         self.settle();
         self.wish();
         self.refresh_stats();

@@ -13,7 +13,7 @@ use crate::stats::{Counter, Gauge, Histogram, Registry};
 #[derive(Debug)]
 pub(super) struct DiscoveryStats {
     registry: Arc<Registry>,
-    prefix: &'static str,
+    prefix: String,
     update_attempt: Counter,
     update_success: Counter,
     update_rejected: Counter,
@@ -24,12 +24,13 @@ pub(super) struct DiscoveryStats {
 }
 
 impl DiscoveryStats {
-    /// Registers them; the subscription that begins with them is the first attempt, as in Envoy.
-    pub(super) fn new(registry: &Arc<Registry>, prefix: &'static str) -> Self {
+    /// Registers them; `prefix` ends before the last dot.
+    pub(super) fn new(registry: &Arc<Registry>, prefix: impl Into<String>) -> Self {
+        let prefix = prefix.into();
         let counter = |name: &str| registry.counter(format!("{prefix}.{name}"));
-        let stats = Self {
+        registry.set_text(format!("{prefix}.version_text"), "");
+        Self {
             registry: Arc::clone(registry),
-            prefix,
             update_attempt: counter("update_attempt"),
             update_success: counter("update_success"),
             update_rejected: counter("update_rejected"),
@@ -37,10 +38,13 @@ impl DiscoveryStats {
             update_duration: registry.histogram(format!("{prefix}.update_duration")),
             update_time: registry.gauge(format!("{prefix}.update_time")),
             version: registry.gauge(format!("{prefix}.version")),
-        };
-        registry.set_text(format!("{prefix}.version_text"), "");
-        stats.update_attempt.inc();
-        stats
+            prefix,
+        }
+    }
+
+    /// A subscription began; in Envoy that of a stream is the first attempt.
+    pub(super) fn attempted(&self) {
+        self.update_attempt.inc();
     }
 
     /// A response was applied whole; `since`: when it came.
@@ -84,9 +88,14 @@ pub(super) struct ControlStats {
 impl ControlStats {
     /// Registers them.
     pub(super) fn new(registry: &Arc<Registry>) -> Self {
+        let subscribed = |prefix: &str| {
+            let stats = DiscoveryStats::new(registry, prefix);
+            stats.attempted();
+            stats
+        };
         Self {
-            cds: DiscoveryStats::new(registry, "cluster_manager.cds"),
-            lds: DiscoveryStats::new(registry, "listener_manager.lds"),
+            cds: subscribed("cluster_manager.cds"),
+            lds: subscribed("listener_manager.lds"),
             active_clusters: registry.gauge("cluster_manager.active_clusters"),
             warming_clusters: registry.gauge("cluster_manager.warming_clusters"),
             listeners_active: registry.gauge("listener_manager.total_listeners_active"),

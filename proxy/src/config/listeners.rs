@@ -97,10 +97,10 @@ impl Active {
 
 impl Listeners {
     /// None yet.
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Arc<Registry>) -> Self {
         Self {
             parts: RouteParts::default(),
-            extensions: Extensions::default(),
+            extensions: Extensions::new(registry),
             replacements: 0,
             addresses: Addresses::default(),
             store: Store::new(Changes::new(registry, "listener_manager.listener")).packing(),

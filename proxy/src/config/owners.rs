@@ -149,7 +149,8 @@ impl Dispute {
     }
 }
 
-fn text_of(server: &ConfigServer) -> String {
+/// A server, for people.
+pub(super) fn text_of(server: &ConfigServer) -> String {
     match server {
         ConfigServer::Ads => "ads".to_owned(),
         ConfigServer::Grpc(server) => format!("grpc cluster {:?}", server.cluster),

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use outrigger_model::decode::{CLUSTER_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE};
+use outrigger_model::decode::{
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, ROUTE_TABLE_TYPE,
+};
 
 use super::control::Control;
 use super::snapshot::{Resources, Snapshot, SnapshotOptions};
@@ -26,7 +28,7 @@ pub(super) struct Restore {
     /// The last attempt to write failed.
     failed: Arc<AtomicBool>,
     /// Generations of what was written last, and when.
-    written: Option<([u64; 4], Instant)>,
+    written: Option<([u64; 5], Instant)>,
 }
 
 /// What there is to know about it.
@@ -61,11 +63,13 @@ pub(crate) struct SnapshotStatus {
     pub(crate) types: Vec<&'static str>,
 }
 
-const TYPES: [&str; 4] = [
+/// In the order in which they are applied: a filter is taken if a listener wants it.
+const TYPES: [&str; 5] = [
     CLUSTER_TYPE,
     LOAD_ASSIGNMENT_TYPE,
     LISTENER_TYPE,
     ROUTE_TABLE_TYPE,
+    EXTENSION_TYPE,
 ];
 
 impl Control {
@@ -168,6 +172,7 @@ impl Control {
         let is_empty = |type_url: &str| match type_url {
             LOAD_ASSIGNMENT_TYPE => self.clusters.endpoints.accepted.is_empty(),
             ROUTE_TABLE_TYPE => self.listeners.routes.accepted.is_empty(),
+            EXTENSION_TYPE => self.listeners.extensions.accepted().next().is_none(),
             _ => false,
         };
         if let Some(restore) = &mut self.restore
@@ -218,6 +223,7 @@ impl Control {
             self.clusters.endpoints.generation(),
             self.listeners.store.generation(),
             self.listeners.routes.generation(),
+            self.listeners.extensions.generation(),
         ];
         let Some(restore) = self.restore.as_mut().filter(|_| is_whole) else {
             return;
@@ -226,7 +232,7 @@ impl Control {
             return;
         }
         let failed = restore.failed.load(Ordering::Relaxed);
-        let is_due = |(written, at): &([u64; 4], Instant)| {
+        let is_due = |(written, at): &([u64; 5], Instant)| {
             (failed || *written != generations) && at.elapsed() >= WRITE_EVERY
         };
         if !restore.written.as_ref().is_none_or(is_due) {
@@ -256,6 +262,11 @@ impl Control {
             resources(LOAD_ASSIGNMENT_TYPE, &self.clusters.endpoints, |_| false),
             resources(LISTENER_TYPE, &self.listeners.store, super::listeners::holds_key),
             resources(ROUTE_TABLE_TYPE, &self.listeners.routes, |_| false),
+            Resources {
+                type_url: EXTENSION_TYPE.to_owned(),
+                version: String::new(),
+                resources: self.listeners.extensions.accepted().collect(),
+            },
         ]
     }
 }

@@ -1,6 +1,6 @@
 //! The last good configuration on disk, for a start without a control plane. Opt-in (`--config-snapshot`).
 //!
-//! Only what came over CDS, EDS, LDS and RDS is written: no secret, and no resource with a private key in it. The file is replaced as a
+//! Only what came over CDS, EDS, LDS, RDS and ECDS is written: no secret, and no resource with a private key in it. The file is replaced as a
 //! whole, readable by its owner only, and belongs to one node. One that is too old, damaged or of another node is named and not used.
 //! The control plane is told which clusters and listeners are in force from it and says what of them is gone: a delta server by
 //! `initial_resource_versions` (of a stream that begins anew if it has asked already), any other by what its whole set lacks. Endpoints

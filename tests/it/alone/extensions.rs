@@ -55,6 +55,7 @@ fn observe(kind: Kind) -> String {
     for (port, _, _) in PLACES {
         writeln!(seen, "{port} {}", answer(&alone, port)).expect("a string");
     }
+    writeln!(seen, "{}", counted(&alone, "")).expect("a string");
     give("good", &fault(402));
     until_answered(&alone, 10_000, 402);
     give("good", &fault(1));
@@ -62,6 +63,10 @@ fn observe(kind: Kind) -> String {
     std::thread::sleep(Duration::from_millis(1500));
     writeln!(seen, "10000 {}", answer(&alone, 10_000)).expect("a string");
     writeln!(seen, "{}", dumped(&alone, "good")).expect("a string");
+    writeln!(seen, "{}", counted(&alone, "good")).expect("a string");
+    give("good", "[");
+    std::thread::sleep(Duration::from_millis(1500));
+    writeln!(seen, "unreadable\n{}", counted(&alone, "good")).expect("a string");
     give("worse", &fault(403));
     until_answered(&alone, 10_002, 403);
     seen
@@ -96,6 +101,14 @@ fn dumped(alone: &Alone, name: &str) -> Value {
     // Of refusals Envoy shows nothing.
     filter.as_object_mut().expect("an object").remove("error_state");
     filter
+}
+
+/// What is counted of filters whose names begin so; times are left out. Whenever one of the files is replaced, Envoy reads all.
+fn counted(alone: &Alone, name: &str) -> String {
+    let target = format!("/stats?filter=^extension_config_discovery.http_filter.{name}");
+    let stats = alone.admin(&target).expect("stats").body;
+    let is_stable = |line: &&str| !line.contains("update_time:") && !line.contains("update_duration:");
+    stats.lines().filter(is_stable).collect::<Vec<_>>().join("\n")
 }
 
 fn fault(status: u16) -> String {
