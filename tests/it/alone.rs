@@ -26,6 +26,7 @@ mod local_ratelimit;
 mod matchers;
 mod messages;
 mod mirror;
+mod mongo;
 mod paths;
 mod priorities;
 mod proxy_protocol;

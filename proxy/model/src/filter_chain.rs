@@ -37,7 +37,7 @@ pub enum NetworkFilter {
     MetadataExchange(MetadataExchange),
     /// `istio.stats`.
     IstioStats(IstioStats),
-    /// MongoDB's counters, of which there are none yet.
+    /// MongoDB's counters.
     MongoProxy(Box<MongoProxy>),
 }
 

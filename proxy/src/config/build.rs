@@ -23,7 +23,8 @@ use crate::http::scoped_routes::{Routes, ScopeCell};
 use crate::listener::inspect::Inspector;
 use crate::listener::runtime::{Chain, Exchange, Listener, ListenerStats, Terminal};
 use crate::network_filter::metadata_exchange::ExchangeStats;
-use crate::network_filter::tcp_proxy::TcpProxy;
+use crate::network_filter::mongo_proxy::MongoProxy;
+use crate::network_filter::tcp_proxy::{Filters, TcpProxy};
 use crate::stats::Registry;
 use crate::telemetry::access_log::{AccessLogError, AccessLogger, LogSinks};
 use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
@@ -177,13 +178,19 @@ impl Builder<'_> {
                 local_peer: self.shared.local_peers.with_labels(&exchange.additional_labels),
                 stats: ExchangeStats::new(&self.shared.registry),
             }),
-            NetworkFilter::IstioStats(_) | NetworkFilter::MongoProxy(_) => None,
+            _ => None,
         });
         let istio_stats = config.filters.iter().filter_map(|filter| match filter {
             NetworkFilter::IstioStats(stats) => {
                 Some(IstioStats::new(stats, self.direction, &self.shared.istio))
             }
-            NetworkFilter::MetadataExchange(_) | NetworkFilter::MongoProxy(_) => None,
+            _ => None,
+        });
+        let mongo = config.filters.iter().filter_map(|filter| match filter {
+            NetworkFilter::MongoProxy(mongo) => {
+                Some(MongoProxy::new(mongo, &self.shared.registry, &self.shared.sinks))
+            }
+            _ => None,
         });
         let terminal = match &config.terminal {
             TerminalFilter::TcpProxy(tcp) => {
@@ -194,8 +201,11 @@ impl Builder<'_> {
                     registry,
                     ..
                 } = self.shared;
-                let istio_stats = istio_stats.collect();
-                let proxy = TcpProxy::new(tcp, clusters, access_log, istio_stats, local_peers, registry);
+                let filters = Filters {
+                    istio_stats: istio_stats.collect(),
+                    mongo: mongo.collect::<Result<_, _>>()?,
+                };
+                let proxy = TcpProxy::new(tcp, clusters, access_log, filters, local_peers, registry);
                 Terminal::Tcp(Box::new(proxy))
             }
             TerminalFilter::Http(http) => Terminal::Http(self.manager(http)?),

@@ -277,7 +277,9 @@ async fn run_filters(chain: &Chain, downstream: Rc<Downstream>, mut transport: T
                     }
                 },
             };
-            proxy.serve(downstream, transport, peer).await;
+            proxy
+                .serve(downstream, transport, peer, chain.drain.watch())
+                .await;
         }
     }
 }

@@ -13,8 +13,12 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// How a two-way copy ended.
 #[derive(Debug)]
 pub(crate) enum CopyEnd {
-    /// Both sides closed in order.
+    /// Both sides closed in order, the first stream's side first.
     Closed,
+    /// Both sides closed in order, the second stream's side first.
+    SecondClosed,
+    /// Who watches wants it to end.
+    Watched,
     /// Nothing moved for the idle limit.
     Idle,
     /// The first stream failed.
@@ -23,9 +27,32 @@ pub(crate) enum CopyEnd {
     Second(io::Error),
 }
 
+/// Sees bytes before they go on. Not to be called when there are none.
+pub(crate) trait Watch {
+    /// From the first stream to the second; they wait until then, if it says so.
+    fn forward(&self, bytes: &[u8]) -> Option<Instant>;
+    /// From the second to the first.
+    fn backward(&self, bytes: &[u8]) -> After;
+}
+
+/// What comes after bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next ones.
+    GoOn,
+    /// The end.
+    Close,
+}
+
 /// Copies until both directions are closed, one fails, or nothing moves for `idle`. A side that closes its half is passed on as
 /// a half-close, so that request/response protocols over shutdown(2) work. `meter` tells how far it is.
-pub(crate) async fn both_ways<A, B>(first: A, second: B, idle: Option<Duration>, meter: &Meter) -> CopyEnd
+pub(crate) async fn both_ways<A, B>(
+    first: A,
+    second: B,
+    idle: Option<Duration>,
+    meter: &Meter,
+    watches: &[&dyn Watch],
+) -> CopyEnd
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -34,9 +61,29 @@ where
     let (second_read, second_write) = tokio::io::split(second);
     meter.last.set(Instant::now());
     let moving = async {
-        let forward = one_way(first_read, second_write, &meter.forward, &meter.last);
-        let backward = one_way(second_read, first_write, &meter.backward, &meter.last);
+        let delay = async |bytes: &[u8]| {
+            for watch in watches {
+                if let Some(moment) = watch.forward(bytes) {
+                    time::reach(Some(moment)).await;
+                }
+            }
+            After::GoOn
+        };
+        let look = async |bytes: &[u8]| {
+            // Each sees them, also when one has had enough.
+            let ends = watches
+                .iter()
+                .filter(|watch| watch.backward(bytes) == After::Close);
+            if ends.count() > 0 {
+                After::Close
+            } else {
+                After::GoOn
+            }
+        };
+        let forward = one_way(first_read, second_write, &meter.forward, &meter.last, delay);
+        let backward = one_way(second_read, first_write, &meter.backward, &meter.last, look);
         tokio::pin!(forward, backward);
+        let mut in_order = CopyEnd::Closed;
         let (mut forward_done, mut backward_done) = (false, false);
         while !(forward_done && backward_done) {
             tokio::select! {
@@ -44,15 +91,22 @@ where
                     Ok(()) => forward_done = true,
                     Err(OneWayError::Read(error)) => return CopyEnd::First(error),
                     Err(OneWayError::Write(error)) => return CopyEnd::Second(error),
+                    Err(OneWayError::Watched) => return CopyEnd::Watched,
                 },
                 end = &mut backward, if !backward_done => match end {
-                    Ok(()) => backward_done = true,
+                    Ok(()) => {
+                        backward_done = true;
+                        if !forward_done {
+                            in_order = CopyEnd::SecondClosed;
+                        }
+                    }
                     Err(OneWayError::Read(error)) => return CopyEnd::Second(error),
                     Err(OneWayError::Write(error)) => return CopyEnd::First(error),
+                    Err(OneWayError::Watched) => return CopyEnd::Watched,
                 },
             }
         }
-        CopyEnd::Closed
+        in_order
     };
     match idle {
         None => moving.await,
@@ -95,6 +149,7 @@ impl Meter {
 enum OneWayError {
     Read(io::Error),
     Write(io::Error),
+    Watched,
 }
 
 async fn one_way<R, W>(
@@ -102,6 +157,7 @@ async fn one_way<R, W>(
     mut to: W,
     moved: &Cell<u64>,
     last: &Cell<Instant>,
+    watch: impl AsyncFn(&[u8]) -> After,
 ) -> Result<(), OneWayError>
 where
     R: AsyncRead + Unpin,
@@ -113,10 +169,14 @@ where
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
             return to.shutdown().await.map_err(OneWayError::Write);
         };
+        let after = watch(bytes).await;
         to.write_all(bytes).await.map_err(OneWayError::Write)?;
         to.flush().await.map_err(OneWayError::Write)?;
         moved.set(moved.get() + count as u64);
         last.set(Instant::now());
+        if after == After::Close {
+            return Err(OneWayError::Watched);
+        }
     }
 }
 
@@ -142,7 +202,7 @@ mod tests {
         let (mut client, downstream) = tokio::io::duplex(64);
         let (upstream, mut server) = tokio::io::duplex(64);
         let meter = Meter::new();
-        let copy = both_ways(downstream, upstream, None, &meter);
+        let copy = both_ways(downstream, upstream, None, &meter, &[]);
         let talk = async {
             client.write_all(b"question").await.expect("open");
             client.shutdown().await.expect("half-close");
@@ -168,7 +228,7 @@ mod tests {
         let (_client, downstream) = tokio::io::duplex(64);
         let (upstream, _server) = tokio::io::duplex(64);
         let (idle, meter) = (Some(Duration::from_secs(1)), Meter::new());
-        let end = both_ways(downstream, upstream, idle, &meter).await;
+        let end = both_ways(downstream, upstream, idle, &meter, &[]).await;
         assert!(matches!(end, CopyEnd::Idle));
     }
 }

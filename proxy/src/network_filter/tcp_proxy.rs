@@ -7,9 +7,11 @@ use outrigger_model::cluster::Percent;
 use outrigger_model::network_filter::tcp_proxy::{TcpProxy as Config, TcpShare};
 
 use super::metadata_exchange::{self, ExchangeStats};
+use super::mongo_proxy::{MongoProxy, Reading};
+use crate::drain::DrainWatch;
 use crate::http::downstream::Downstream;
 use crate::http::hash_policy::source_hash;
-use crate::net::copy::{self, CopyEnd, Meter};
+use crate::net::copy::{self, CopyEnd, Meter, Watch};
 use crate::stats::{Counter, Gauge, Registry};
 use crate::telemetry::access_log::{AccessLogger, Entry};
 use crate::telemetry::istio_stats::{IstioStats, TcpReport};
@@ -39,6 +41,16 @@ pub(crate) struct TcpProxy {
     exchange: ExchangeStats,
     local_peers: Arc<LocalPeers>,
     istio_stats: Vec<IstioStats>,
+    mongo: Vec<MongoProxy>,
+}
+
+/// What filters before this one do with its connections.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    /// Tell Istio's metrics.
+    pub(crate) istio_stats: Vec<IstioStats>,
+    /// Read along.
+    pub(crate) mongo: Vec<MongoProxy>,
 }
 
 /// `tcp.<stat_prefix>.*`. Source: Envoy docs, TCP proxy statistics.
@@ -91,7 +103,7 @@ impl TcpProxy {
         config: &Config,
         clusters: &ClusterTable,
         access_log: AccessLogger,
-        istio_stats: Vec<IstioStats>,
+        filters: Filters,
         local_peers: &Arc<LocalPeers>,
         registry: &Registry,
     ) -> Self {
@@ -112,7 +124,8 @@ impl TcpProxy {
             stats: TcpStats::new(registry, &config.stat_prefix),
             exchange: ExchangeStats::new(registry),
             local_peers: local_peers.clone(),
-            istio_stats,
+            istio_stats: filters.istio_stats,
+            mongo: filters.mongo,
         }
     }
 
@@ -122,6 +135,7 @@ impl TcpProxy {
         downstream: Rc<Downstream>,
         transport: Transport,
         peer: Option<Arc<Peer>>,
+        drain: DrainWatch,
     ) {
         self.stats.downstream_cx_total.inc();
         self.stats.downstream_cx_active.inc();
@@ -135,7 +149,10 @@ impl TcpProxy {
         let deadline = self.deadline();
         match time::until(deadline, self.connect(&downstream, &mut log.info)).await {
             Ok(Some((cluster, connected))) => {
-                self.copy(&cluster, transport, connected, deadline, &mut log)
+                let server = log.info.upstream.host;
+                let mongo = self.mongo.iter().map(|mongo| mongo.watch(server, drain.clone()));
+                let mongo: Vec<_> = mongo.collect();
+                self.copy(&cluster, transport, connected, deadline, &mut log, &mongo)
                     .await;
             }
             // As Envoy, which leaves the client's bytes unread: a close then is a reset.
@@ -238,6 +255,7 @@ impl TcpProxy {
         connected: Connected,
         deadline: Option<Instant>,
         log: &mut OnEnd<'_>,
+        mongo: &[Reading<'_>],
     ) {
         let Connected {
             transport: mut upstream,
@@ -263,8 +281,13 @@ impl TcpProxy {
                 }
             }
         }
-        let end = time::until(deadline, self.copy_and_report(transport, upstream, log)).await;
+        let watches: Vec<_> = mongo.iter().map(|reading| reading as &dyn Watch).collect();
+        let end = time::until(deadline, self.copy_and_report(transport, upstream, log, &watches)).await;
         drop(guard);
+        if let Ok(CopyEnd::SecondClosed | CopyEnd::First(_)) = end {
+            // In the first case Envoy waited for the client's end, after the server's.
+            mongo.iter().for_each(Reading::client_ended);
+        }
         let info = &mut log.info;
         let (received, sent) = (log.meter.forward_bytes(), log.meter.backward_bytes());
         self.stats.downstream_cx_rx_bytes_total.add(received);
@@ -273,7 +296,7 @@ impl TcpProxy {
         cluster.stats.upstream_cx_rx_bytes_total.add(sent);
         match end {
             Err(time::Elapsed) => self.too_old(info),
-            Ok(CopyEnd::Closed) => {}
+            Ok(CopyEnd::Closed | CopyEnd::SecondClosed | CopyEnd::Watched) => {}
             Ok(CopyEnd::Idle) => self.stats.idle_timeout.inc(),
             Ok(CopyEnd::First(error)) => {
                 tracing::debug!(%error, "downstream connection failed");
@@ -292,12 +315,14 @@ impl TcpProxy {
         downstream: Transport,
         upstream: Transport,
         log: &mut OnEnd<'_>,
+        watches: &[&dyn Watch],
     ) -> CopyEnd {
         let OnEnd {
             info, meter, reports, ..
         } = log;
         let interval = self.istio_stats.iter().find_map(|stats| stats.reporting_interval);
-        let mut copying = std::pin::pin!(copy::both_ways(downstream, upstream, self.idle_timeout, meter));
+        let copying = copy::both_ways(downstream, upstream, self.idle_timeout, meter, watches);
+        let mut copying = std::pin::pin!(copying);
         loop {
             match time::within(interval, copying.as_mut()).await {
                 Ok(end) => return end,

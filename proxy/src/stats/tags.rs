@@ -176,7 +176,7 @@ fn first_word(regex: &str) -> Option<String> {
     (ends && !word.is_empty()).then(|| word.to_owned())
 }
 
-/// Matches a name word by word: `$` is the value (cut with a dot beside it), `*` one word, `**` one or more words.
+/// Matches a name word by word: `$` is the value (cut with a dot beside it), `*` one word, `**` any words, at the end one at least.
 fn match_words(pattern: &str, full: &str) -> Option<Found> {
     let mut words = pattern.split('.').peekable();
     let mut value = None;
@@ -213,7 +213,7 @@ fn match_rest(rest: &[&str], full: &str, at: usize) -> bool {
             .zip(rest)
             .all(|(word, pattern)| *pattern == "*" || word == pattern)
     };
-    rest.is_empty() || words.len() > rest.len() && matches(&words[words.len() - rest.len()..])
+    rest.is_empty() || words.len() >= rest.len() && matches(&words[words.len() - rest.len()..])
 }
 
 fn cut_around(full: &str, start: usize, end: usize) -> Found {

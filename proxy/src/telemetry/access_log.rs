@@ -17,7 +17,7 @@ mod sink;
 pub(crate) use sink::LogSinks;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -85,6 +85,25 @@ impl AccessLogger {
                 local::append(&log.sink, |buffer| log.format.write(entry, buffer));
             }
         }
+    }
+}
+
+/// A file for lines that no format makes.
+#[derive(Debug, Clone)]
+pub(crate) struct LogFile(Arc<Sink>);
+
+impl LogFile {
+    /// Opens it unless it is open. Control thread: it may wait for the file system.
+    ///
+    /// # Errors
+    /// [`AccessLogError::Open`].
+    pub(crate) fn open(path: &Path, sinks: &LogSinks) -> Result<Self, AccessLogError> {
+        sinks.open(path).map(Self)
+    }
+
+    /// Lets `write` append a line, with its end. `write` must not log.
+    pub(crate) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        local::append(&self.0, write);
     }
 }
 

@@ -391,7 +391,7 @@ fn protocol(version: Version) -> Option<&'static str> {
 }
 
 /// `2026-11-21T03:57:27.841Z`, Envoy's default. Times before 1970 show as 1970.
-fn write_time(time: SystemTime, out: &mut Vec<u8>) {
+pub(crate) fn write_time(time: SystemTime, out: &mut Vec<u8>) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);

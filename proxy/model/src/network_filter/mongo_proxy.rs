@@ -1,42 +1,45 @@
-//! MongoDB proxy: passes bytes on; its counters come with the traffic issue.
-//! Source: envoy/extensions/filters/network/mongo_proxy/v3/mongo_proxy.proto.
+//! What is counted of MongoDB's clients. Source: envoy/extensions/filters/network/mongo_proxy/v3/mongo_proxy.proto.
+use std::path::PathBuf;
+
 use envoy_types::pb::envoy::extensions::filters::network::mongo_proxy::v3 as pb;
 
 use crate::field::{FieldPath, Rejection, verdicts};
 use crate::http_filter::fault::FaultDelay;
 use crate::scalar::Wrapped;
 
-/// Counts what a MongoDB client asks. Awaits the traffic issue.
+/// Counts what a MongoDB client asks. The bytes pass as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MongoProxy {
     /// Stats are `mongo.<stat_prefix>.`.
     pub stat_prefix: String,
+    /// A line a message goes there.
+    pub log_path: Option<PathBuf>,
     /// Before a request goes on.
     pub delay: Option<FaultDelay>,
-    /// Commands that have counters of their own.
+    /// Commands that have counters of their own; empty: `delete`, `insert` and `update`.
     pub commands: Vec<String>,
-    /// BSON nested deeper ends the connection; `None`: Envoy's default.
-    pub max_bson_depth: Option<u32>,
+    /// BSON nested deeper ends the counting; Envoy's default 100.
+    pub max_bson_depth: u32,
 }
+
+/// `max_bson_depth` when unset.
+const MAX_BSON_DEPTH: u32 = 100;
 
 impl MongoProxy {
     /// Converts the filter.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::MongoProxy) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::MongoProxy {
-            awaited "traffic" { stat_prefix, delay, commands, max_bson_depth }
-            unsupported { access_log: "traffic", emit_dynamic_metadata: "traffic" }
+            supported { stat_prefix, access_log, delay, commands, max_bson_depth }
+            unsupported { emit_dynamic_metadata: "telemetry" }
         });
-        let field = at.field("max_bson_depth");
-        let depth = max_bson_depth
-            .value()
-            .map(|depth| field.within(depth, 1..=u32::MAX));
+        let depth = max_bson_depth.value().unwrap_or(MAX_BSON_DEPTH);
         let delay = delay.map(|proto| FaultDelay::from_proto(&at.field("delay"), proto));
-        at.problem("passes bytes on and counts nothing here: the traffic issue builds it");
         Ok(Self {
             stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
+            log_path: (!access_log.is_empty()).then(|| access_log.into()),
             delay: delay.transpose()?,
             commands,
-            max_bson_depth: depth.transpose()?,
+            max_bson_depth: at.field("max_bson_depth").within(depth, 1..=u32::MAX)?,
         })
     }
 }
