@@ -1,26 +1,40 @@
-"""Redis, MariaDB and PostgreSQL with their own clients through two proxies as TCP, mutual TLS between them. MySQL's server speaks first."""
+"""Databases with their own clients through two proxies as TCP, mutual TLS between them. MySQL's server speaks first; `mongo_proxy` reads along."""
 
 import contextlib
 import shutil
+import socket
+import struct
 import subprocess
 import tempfile
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pymongo
 import scene
 from scene import succeeds
 
-PARTS = ["redis", "mariadb", "postgresql"]
+PARTS = ["redis", "mariadb", "postgresql", "mongodb"]
 TITLES = {
     "redis": "Redis 7, redis-cli and redis-benchmark, through two sidecars",
     "mariadb": "MariaDB, mysql, mysqldump and mysqlslap, through two sidecars",
     "postgresql": "PostgreSQL, psql and pgbench, through two sidecars",
+    "mongodb": "mongo-java-server (MongoDB's protocol), pymongo, through two sidecars with mongo_proxy",
 }
 HOST = "127.0.0.1"
+MONGO_PROXY = {
+    "name": "mongo",
+    "typed_config": {"@type": f"{scene.TYPES}.filters.network.mongo_proxy.v3.MongoProxy", "stat_prefix": "conformance", "commands": ["isMaster"]},
+}
 UPSTREAM, LISTENER = str(scene.UPSTREAM), str(scene.LISTENER)
 
 
-def run(part, _tools, program):
+def run(part, tools, program):
+    if part == "mongodb":
+        # The server's port is its own choice.
+        with mongodb(tools), scene.sidecars(program, upstream=27017, before=[MONGO_PROXY]):
+            return {name: bool(test()) for name, test in mongodb_tests().items()}
     server, tests = {"redis": (redis, redis_tests), "mariadb": (mariadb, mariadb_tests), "postgresql": (postgresql, postgresql_tests)}[part]
     with tempfile.TemporaryDirectory(prefix="outrigger-") as folder:
         folder = Path(folder)
@@ -141,4 +155,67 @@ def postgresql_tests(folder):
         "pgbench, prepared statements, new connections": lambda: succeeds(
             programs / "pgbench", *at, "-c", "10", "-t", "10", "-C", "-M", "prepared", "postgres", says=b"100/100"
         ),
+    }
+
+
+def mongodb(tools):
+    return scene.background("java", "-cp", f"{tools}/mongodb/*", "de.bwaldvogel.mongo.InMemoryMongoServer", port=27017)
+
+
+def mongodb_tests():
+    # Connects when it is first asked.
+    client = pymongo.MongoClient(HOST, scene.LISTENER, directConnection=True, serverSelectionTimeoutMS=10_000, connect=False)
+    things = client.shop.things
+
+    def counted(name):
+        text = urllib.request.urlopen(f"http://{HOST}:{scene.ADMIN}/stats?filter=^mongo").read().decode()
+        return next((int(line.split(": ")[1]) for line in text.splitlines() if line.startswith(f"mongo.conformance.{name}: ")), 0)
+
+    def old_client():
+        """OP_QUERY and OP_REPLY, as drivers of old speak, and the first question of today's."""
+        document = b"\x10ismaster\0" + struct.pack("<i", 1) + b"\0"
+        body = struct.pack("<i", 0) + b"admin.$cmd\0" + struct.pack("<ii", 0, -1) + struct.pack("<i", len(document) + 4) + document
+        before = {name: counted(name) for name in ("op_query", "op_reply", "cmd.isMaster.total", "decoding_error")}
+        with socket.create_connection((HOST, scene.LISTENER), 10) as connection:
+            connection.sendall(struct.pack("<iiii", 16 + len(body), 7, 0, 2004) + body)
+            _, _, response_to, operation = struct.unpack("<iiii", connection.recv(16, socket.MSG_WAITALL))
+        after = {name: counted(name) for name in before}
+        return (response_to, operation) == (7, 1) and [after[name] - before[name] for name in before] == [1, 1, 1, 0]
+
+    def new_client():
+        """What today's drivers speak after that is not understood, and passed on."""
+        before = counted("decoding_error")
+        with pymongo.MongoClient(HOST, scene.LISTENER, directConnection=True) as another:
+            return another.admin.command("ping")["ok"] == 1 and counted("decoding_error") > before
+
+    def fails(call, error):
+        try:
+            call()
+        except error:
+            return True
+        return False
+
+    def one(number):
+        things.insert_one({"_id": f"thread {number}"})
+        return things.find_one({"_id": f"thread {number}"}) is not None
+
+    def from_threads():
+        with ThreadPoolExecutor(20) as threads:
+            return all(threads.map(one, range(400)))
+
+    return {
+        # While no other client asks anything.
+        "OP_QUERY is counted": old_client,
+        "OP_MSG is passed on": new_client,
+        "ping": lambda: client.admin.command("ping")["ok"] == 1,
+        "5000 inserts": lambda: len(things.insert_many({"_id": number, "s": "x" * 100} for number in range(5000)).inserted_ids) == 5000,
+        "count": lambda: things.count_documents({}) == 5000,
+        "cursor": lambda: sum(1 for _ in things.find({}, batch_size=100)) == 5000,
+        "update": lambda: things.update_many({"_id": {"$lt": 100}}, {"$set": {"s": "y"}}).modified_count == 100,
+        "aggregate": lambda: next(things.aggregate([{"$group": {"_id": None, "sum": {"$sum": "$_id"}}}]))["sum"] == 12_497_500,
+        "8 MB and back": lambda: things.insert_one({"_id": "large", "b": b"z" * (8 << 20)}).acknowledged
+        and things.find_one({"_id": "large"})["b"] == b"z" * (8 << 20),
+        "an error": lambda: fails(lambda: things.insert_one({"_id": 1}), pymongo.errors.DuplicateKeyError),
+        "delete": lambda: things.delete_many({"_id": {"$lt": 1000}}).deleted_count == 1000,
+        "20 threads": from_threads,
     }

@@ -96,10 +96,11 @@ def address(port):
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def tcp(listener, upstream, admin, accepts=None, originates=None):
-    """Bytes from one port to another. `accepts`, `originates`: the chain filter's, or the cluster's, transport socket."""
+def tcp(listener, upstream, admin, accepts=None, originates=None, before=()):
+    """Bytes from one port to another. `accepts`, `originates`: the chain filter's, or the cluster's, transport socket. `before`: filters."""
     chain = {
         "filters": [
+            *before,
             {
                 "name": "tcp",
                 "typed_config": {
@@ -131,8 +132,8 @@ def tcp(listener, upstream, admin, accepts=None, originates=None):
 
 
 @contextlib.contextmanager
-def sidecars(program):
-    """Two proxies, mutual TLS between them, before the upstream: what a client's and a server's sidecar do with TCP."""
+def sidecars(program, upstream=UPSTREAM, before=()):
+    """Two proxies, mutual TLS between them, before the upstream: what a client's and a server's sidecar do with TCP. `before`: filters."""
     with tempfile.TemporaryDirectory() as folder:
         key, certificate = (Path(folder) / name for name in ("key.pem", "certificate.pem"))
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
@@ -152,8 +153,8 @@ def sidecars(program):
             "require_client_certificate": True,
         }
         originates = {"@type": f"{context}.UpstreamTlsContext", "common_tls_context": common, "sni": "workload"}
-        server = tcp(BETWEEN, UPSTREAM, ADMIN + 10, accepts={"name": "tls", "typed_config": accepts})
-        client = tcp(LISTENER, BETWEEN, ADMIN, originates={"name": "tls", "typed_config": originates})
+        server = tcp(BETWEEN, upstream, ADMIN + 10, accepts={"name": "tls", "typed_config": accepts}, before=before)
+        client = tcp(LISTENER, BETWEEN, ADMIN, originates={"name": "tls", "typed_config": originates}, before=before)
         with proxy(program, server, BETWEEN), proxy(program, client):
             yield
 
