@@ -336,7 +336,7 @@ impl Extensions {
         let stores = self.stores.iter();
         stores.flat_map(|(server, store)| {
             let accepted = store.accepted.iter();
-            accepted.map(|(name, accepted)| (full_name(server, name), accepted.bytes.clone()))
+            accepted.map(|(name, accepted)| (full_name(server, name), accepted.bytes.bytes()))
         })
     }
 

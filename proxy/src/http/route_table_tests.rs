@@ -31,6 +31,7 @@ fn route(name: &str, path: PathMatch) -> model::Route {
         decorator_operation: None,
         headers: model::HeaderMutations::default(),
         filter_settings: Vec::new(),
+        buffer_limits: model::BufferLimits::default(),
     }
 }
 
@@ -47,6 +48,7 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
         hedge_policy: None,
         filter_settings: Vec::new(),
         mirrors: Vec::new(),
+        buffer_limits: model::BufferLimits::default(),
         rate_limits: Vec::new(),
         cors: None,
     }
