@@ -15,6 +15,7 @@ mod grpc_stats;
 mod hash;
 mod header_mutation;
 mod headers;
+mod health_checks;
 mod hedges;
 mod http1;
 mod http10;

@@ -385,13 +385,13 @@ impl Control {
     }
 
     /// Puts in use what is ready. Called after every change and once a second (time limits). Listeners go in use only after the first
-    /// clusters have, so that no connection finds its cluster missing while the process starts (as Envoy's init manager).
+    /// clusters have, static ones too, so that no connection finds its cluster missing while the process starts (as Envoy's init manager).
     pub(crate) fn settle(&mut self) {
         self.clusters
             .publish_warm(&self.secrets, &self.shared, &self.workers);
         self.listeners.publish_routes(&self.shared);
         self.listeners.extensions.publish(&self.shared);
-        let clusters_ready = !self.dynamic.0 || (self.answered.0 && self.clusters.warming.is_empty());
+        let clusters_ready = (!self.dynamic.0 || self.answered.0) && self.clusters.warming.is_empty();
         if clusters_ready || self.initialized {
             self.listeners
                 .publish_warm(&mut self.secrets, &self.shared, &self.workers);

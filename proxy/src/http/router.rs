@@ -31,6 +31,7 @@ use super::stream::limits::Limit;
 use super::upgrade;
 use crate::codec::body::ReplaySource;
 use crate::codec::{Body, NameCase, RequestHead, Response, ResponseHead};
+use crate::telemetry::grpc;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::{Permit, Resource};
@@ -245,7 +246,7 @@ pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, hea
         }
         if timeouts.tells_grpc {
             head.headers
-                .insert(timeouts::GRPC_TIMEOUT, timeouts::grpc_value(expected));
+                .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(expected));
         }
     }
     if let Some(original) = stream.original_path.borrow().clone()

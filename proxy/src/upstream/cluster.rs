@@ -277,7 +277,7 @@ impl Cluster {
         self.put(hosts);
     }
 
-    /// Does what [`Self::trip`] left to be done. Called once a second too.
+    /// Does what [`Self::rebalance_soon`] left to be done. Called once a second too.
     pub(crate) fn catch_up(&self) {
         if self.is_stale.swap(false, Ordering::AcqRel) {
             self.rebalance();
@@ -289,10 +289,20 @@ impl Cluster {
         self.outlier.as_ref()
     }
 
-    /// How attempts go has an effect later: outlier detection, or a policy that looks at latency.
+    /// How attempts go has an effect later: outlier detection, active checks, or a policy that looks at latency.
     #[inline]
     pub(crate) fn learns(&self) -> bool {
-        self.outlier.is_some() || self.balancing.latency_decay().is_some()
+        self.outlier.is_some() || self.health_stats.is_some() || self.balancing.latency_decay().is_some()
+    }
+
+    /// A host asked in a response to have no more traffic until it passes its active checks; without any it counts for nothing.
+    /// Source: Envoy `HealthCheckHostMonitorImpl::setUnhealthy`.
+    pub(crate) fn asked_to_be_left_out(&self, host: &Host) {
+        let Some(stats) = &self.health_stats else { return };
+        stats.passive_failure();
+        if host.state.fail_at_once() {
+            self.rebalance_soon();
+        }
     }
 
     /// Tells outlier detection how an attempt to use `host` went. A branch if there is none.
@@ -321,9 +331,13 @@ impl Cluster {
 
     #[cold]
     fn trip(&self, detector: &Detector, host: &Host, reason: Reason) {
-        if !detector.trip(&self.hosts.load(), host, reason, Instant::now()) {
-            return;
+        if detector.trip(&self.hosts.load(), host, reason, Instant::now()) {
+            self.rebalance_soon();
         }
+    }
+
+    /// Shares the load anew, from a worker.
+    fn rebalance_soon(&self) {
         match self.changing.try_lock() {
             Ok(_alone) => self.rebalance_alone(),
             // A worker does not wait for the control thread: that one sees to it when it is through.

@@ -234,17 +234,12 @@ pub(crate) async fn connect_with(
     }
 }
 
-/// A connection that is not counted, at another port if one is given; the caller sets a time limit.
+/// A connection that is not counted; the caller sets a time limit.
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub(super) async fn dial(
-    cluster: &Cluster,
-    host: &Host,
-    port: Option<u16>,
-) -> Result<Transport, ConnectError> {
-    let address = SocketAddr::new(host.address.ip(), port.unwrap_or_else(|| host.address.port()));
-    let (transport, _, _) = establish(cluster, host, address, &TlsWish::default(), None).await?;
+pub(super) async fn dial(cluster: &Cluster, host: &Host) -> Result<Transport, ConnectError> {
+    let (transport, _, _) = establish(cluster, host, host.address, &TlsWish::default(), None).await?;
     Ok(transport)
 }
 

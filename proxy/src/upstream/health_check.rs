@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use outrigger_model::cluster::HealthCheck as Config;
 
+pub(crate) use self::probe::LEAVE_OUT;
 use self::probe::Probe;
 use super::cluster::Cluster;
 use super::endpoint::{HealthFlag, Host};
@@ -23,6 +24,7 @@ pub(crate) struct HealthStats {
     attempt: Counter,
     success: Counter,
     failure: Counter,
+    passive_failure: Counter,
     network_failure: Counter,
     healthy: Gauge,
     degraded: Gauge,
@@ -31,17 +33,23 @@ pub(crate) struct HealthStats {
 impl HealthStats {
     /// `counter` and `gauge` make stats by the last part of their names.
     pub(crate) fn new(counter: impl Fn(&str) -> Counter, gauge: impl Fn(&str) -> Gauge) -> Self {
-        // Always 0: there are no passive checks here, and no service names to compare.
-        counter("health_check.passive_failure");
+        // Always 0: there are no service names to compare.
         counter("health_check.verify_cluster");
         Self {
             attempt: counter("health_check.attempt"),
             success: counter("health_check.success"),
             failure: counter("health_check.failure"),
+            passive_failure: counter("health_check.passive_failure"),
             network_failure: counter("health_check.network_failure"),
             healthy: gauge("health_check.healthy"),
             degraded: gauge("health_check.degraded"),
         }
+    }
+
+    /// A host said of itself that it fails.
+    pub(crate) fn passive_failure(&self) {
+        self.failure.inc();
+        self.passive_failure.inc();
     }
 
     /// Shows how many hosts pass.
@@ -58,7 +66,9 @@ enum Finding {
     Well { degraded: bool },
     /// A bad answer: enough at once.
     Ill,
-    /// No answer, or one that is to count as none.
+    /// A bad answer that may be another the next time.
+    Retriable,
+    /// No answer.
     Lost,
     /// No answer in time.
     TimedOut,
@@ -100,6 +110,9 @@ impl Session {
             is_edge: false,
             is_well: matches!(finding, Finding::Well { .. }),
         };
+        if state.take_failed_at_once() {
+            (self.successes, self.is_first) = (0, false);
+        }
         if let Finding::Well { degraded } = finding {
             self.failures = 0;
             if is_failed {
@@ -107,6 +120,7 @@ impl Session {
                 // The very first success is enough: starting is faster.
                 if self.is_first || self.successes >= config.healthy_threshold {
                     state.set(HealthFlag::FailedActiveCheck, false);
+                    state.set(HealthFlag::ExcludedByImmediateFailure, false);
                     state.became_healthy(now);
                     step.changed = true;
                 } else {
@@ -126,7 +140,8 @@ impl Session {
                 }
             }
         }
-        state.set(HealthFlag::ActiveCheckTimeout, finding == Finding::TimedOut);
+        let is_late = finding == Finding::TimedOut && state.has(HealthFlag::FailedActiveCheck);
+        state.set(HealthFlag::ActiveCheckTimeout, is_late);
         step.changed |= state.set(HealthFlag::PendingActiveCheck, false);
         self.is_first = false;
         state.set_checked();
@@ -137,8 +152,8 @@ impl Session {
 /// Time until the next check. `has_traffic`: the cluster has had a connection.
 fn wait(config: &Config, step: Step, has_traffic: bool) -> Duration {
     let base = match (has_traffic, step.is_well, step.is_edge) {
-        (false, true, _) => config.no_traffic_healthy_interval,
-        (false, false, _) => config.no_traffic_interval,
+        (false, true, false) => config.no_traffic_healthy_interval,
+        (false, _, _) => config.no_traffic_interval,
         (true, true, true) => config.healthy_edge_interval,
         (true, true, false) => config.interval,
         (true, false, true) => config.unhealthy_edge_interval,
@@ -198,29 +213,51 @@ async fn check(cluster: Weak<Cluster>, host: Arc<Host>) {
             return;
         };
         stats.attempt.inc();
-        let finding = probe.ask(&now, &host, config).await;
+        let mut finding = probe.ask(&now, &host, config).await;
+        let mut now = Some(now);
+        // A connection that is lost meanwhile counts too, and does not put off the next question for ever.
+        loop {
+            let Some(cluster_now) = now.or_else(|| in_use(&cluster)) else {
+                return;
+            };
+            let wait = session.settle(&cluster_now, &host, finding);
+            now = None;
+            drop(cluster_now);
+            tokio::select! {
+                () = time::sleep(wait) => break,
+                () = probe.lost() => finding = Finding::Lost,
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Does what follows from a finding, and says when to ask again.
+    fn settle(&mut self, cluster: &Cluster, host: &Host, finding: Finding) -> Duration {
+        let (Some(config), Some(stats)) = (cluster.config.health_checks.first(), cluster.health_stats())
+        else {
+            return Duration::MAX;
+        };
         match finding {
             Finding::Well { .. } => stats.success.inc(),
-            Finding::Ill => stats.failure.inc(),
+            Finding::Ill | Finding::Retriable => stats.failure.inc(),
             Finding::Lost | Finding::TimedOut => {
                 stats.failure.inc();
                 stats.network_failure.inc();
             }
         }
-        let step = session.judge(&host, config, finding, Instant::now());
+        let step = self.judge(host, config, finding, Instant::now());
         if step.changed {
-            tracing::debug!(cluster = %now.name, host = %host.address, ?finding, "health changed");
-            now.rebalance();
+            tracing::debug!(cluster = %cluster.name, host = %host.address, ?finding, "health changed");
+            cluster.rebalance();
         }
         if step.is_well {
-            now.passed_check(&host);
+            cluster.passed_check(host);
         }
-        if now.hosts().all.iter().all(|host| !host.state.is_unchecked()) {
-            now.set_checked();
+        if cluster.hosts().all.iter().all(|host| !host.state.is_unchecked()) {
+            cluster.set_checked();
         }
-        let wait = wait(config, step, now.has_had_connection());
-        drop(now);
-        time::sleep(wait).await;
+        wait(config, step, cluster.has_had_connection())
     }
 }
 

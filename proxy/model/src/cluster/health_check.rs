@@ -26,8 +26,6 @@ pub struct HealthCheck {
     pub unhealthy_threshold: u32,
     /// Successes until an unhealthy host is healthy.
     pub healthy_threshold: u32,
-    /// Asked at this port instead of the host's.
-    pub alt_port: Option<u16>,
     /// One connection for many checks.
     pub reuses_connection: bool,
     /// While the cluster has had no connection.
@@ -86,9 +84,10 @@ impl HealthCheck {
         verdicts!(at, proto => core::HealthCheck {
             supported {
                 timeout, interval, initial_jitter, interval_jitter, interval_jitter_percent, unhealthy_threshold,
-                healthy_threshold, alt_port, reuse_connection, no_traffic_interval, no_traffic_healthy_interval,
+                healthy_threshold, reuse_connection, no_traffic_interval, no_traffic_healthy_interval,
                 unhealthy_interval, unhealthy_edge_interval, healthy_edge_interval, health_checker,
             }
+            inert { alt_port: "no code of Envoy reads it: health_check_config of an endpoint has the port" }
             unsupported {
                 event_log_path: "traffic", event_logger: "traffic", event_service: "traffic",
                 always_log_health_check_failures: "traffic", always_log_health_check_success: "traffic",
@@ -105,7 +104,6 @@ impl HealthCheck {
         let interval = required("interval", positive("interval", interval)?)?;
         let unhealthy_interval = positive("unhealthy_interval", unhealthy_interval)?.unwrap_or(interval);
         let no_traffic = positive("no_traffic_interval", no_traffic_interval)?.unwrap_or(NO_TRAFFIC_INTERVAL);
-        let alt_port_at = at.field("alt_port");
         Ok(Self {
             timeout: required("timeout", positive("timeout", timeout)?)?,
             interval,
@@ -114,7 +112,6 @@ impl HealthCheck {
             interval_jitter_percent,
             unhealthy_threshold: threshold("unhealthy_threshold", unhealthy_threshold.value())?,
             healthy_threshold: threshold("healthy_threshold", healthy_threshold.value())?,
-            alt_port: alt_port.value().map(|port| alt_port_at.port(port)).transpose()?,
             reuses_connection: reuse_connection.value().unwrap_or(true),
             no_traffic_interval: no_traffic,
             no_traffic_healthy_interval: positive(

@@ -15,6 +15,7 @@ use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::Host;
+use crate::upstream::health_check::LEAVE_OUT;
 use crate::upstream::outlier::{self, Outcome};
 
 impl Exchange<'_> {
@@ -30,7 +31,11 @@ impl Exchange<'_> {
     }
 
     pub(super) fn tell_answer(&self, host: &Host, attempted: &Attempted) {
-        let status = self.status_of(&attempted.response.head);
+        let head = &attempted.response.head;
+        if head.headers.contains_key(LEAVE_OUT) {
+            self.cluster.asked_to_be_left_out(host);
+        }
+        let status = self.status_of(head);
         let is_failure = status >= 500 || status == 429;
         self.cluster.answered(host, attempted.service_time, is_failure);
         self.cluster.outcome(host, Outcome::Status(status));

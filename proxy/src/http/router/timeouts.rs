@@ -2,13 +2,10 @@
 //! gRPC over HTTP/2, `Timeout`.
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
 use outrigger_model::route::{Forward, RetryPolicy};
 
 use crate::codec::RequestHead;
-
-/// `grpc-timeout`.
-pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+use crate::telemetry::grpc::GRPC_TIMEOUT;
 
 /// The limits of one request; `None`: no limit.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,17 +84,6 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// The value of `grpc-timeout`: milliseconds, or the smallest larger unit in which it has 8 digits at most.
-pub(super) fn grpc_value(timeout: Duration) -> HeaderValue {
-    const MOST: u128 = 99_999_999;
-    let millis = timeout.as_millis();
-    let units = [(1, 'm'), (1000, 'S'), (60_000, 'M')];
-    let fits = units.into_iter().find(|(size, _)| millis / size <= MOST);
-    let (size, unit) = fits.unwrap_or((3_600_000, 'H'));
-    let text = format!("{}{unit}", (millis / size).min(MOST));
-    HeaderValue::try_from(text).expect("digits and a letter")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,17 +103,6 @@ mod tests {
         check("", None);
         check("5s", None);
         check("-5S", None);
-    }
-
-    #[test]
-    fn grpc_timeouts_are_written_in_milliseconds_while_they_fit() {
-        let check = |millis: u64, expected: &str| {
-            assert_eq!(grpc_value(Duration::from_millis(millis)), expected);
-        };
-        check(700, "700m");
-        check(99_999_999, "99999999m");
-        check(100_000_000, "100000S");
-        check(100_000_000_000, "1666666M");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) enum HealthFlag {
 
 /// Beside the flags: a host that has not been checked yet.
 const UNCHECKED: u32 = 1 << 31;
+/// Beside the flags: it failed by its own word since the last check.
+const FAILED_AT_ONCE: u32 = 1 << 30;
 
 /// What is known of a host, shared by all workers; changed by few, read when hosts are grouped.
 #[derive(Debug)]
@@ -115,6 +117,18 @@ impl HostState {
             false => self.flags.fetch_and(!(flag as u32), Ordering::Relaxed),
         };
         (before & flag as u32 != 0) != value
+    }
+
+    /// By its own word it fails its active checks and is not counted; true: that changed something.
+    pub(crate) fn fail_at_once(&self) -> bool {
+        let flags = HealthFlag::FailedActiveCheck as u32 | HealthFlag::ExcludedByImmediateFailure as u32;
+        let before = self.flags.fetch_or(flags | FAILED_AT_ONCE, Ordering::Relaxed);
+        before & flags != flags
+    }
+
+    /// [`Self::fail_at_once`] was called since this was asked last.
+    pub(crate) fn take_failed_at_once(&self) -> bool {
+        self.flags.fetch_and(!FAILED_AT_ONCE, Ordering::Relaxed) & FAILED_AT_ONCE != 0
     }
 
     /// It waits for its first active check.

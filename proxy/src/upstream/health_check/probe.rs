@@ -1,4 +1,5 @@
 //! One question to one host: HTTP, gRPC, or bytes. Connections are not counted as the cluster's.
+use std::future::pending;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -6,23 +7,25 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use outrigger_model::cluster::{HealthCheck as Config, HealthChecker};
+use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Finding;
 use crate::codec::h1::client::ClientOptions;
-use crate::codec::{Body, Http2Settings, RequestHead, Response, h1, h2};
-use crate::telemetry::grpc::GRPC_STATUS;
+use crate::codec::{Body, Http2Settings, RequestHead, Response, SendError, h1, h2};
+use crate::telemetry::grpc;
 use crate::time;
+use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connect;
-use crate::upstream::endpoint::Host;
+use crate::upstream::endpoint::{HealthFlag, Host};
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static("Envoy/HC");
 const DEGRADED: &str = "x-envoy-degraded";
+/// Of a response: this host is to have no more requests.
+pub(crate) const LEAVE_OUT: &str = "x-envoy-immediate-health-check-fail";
 const GRPC_PATH: PathAndQuery = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-/// `HealthCheckResponse { status: SERVING }`. Source: grpc/health/v1/health.proto.
-const SERVING: &[u8] = &[0x08, 0x01];
-/// Bytes of a TCP answer that are looked at.
+/// Bytes of a TCP answer that are looked at, and of a gRPC one.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 const HTTP2: Http2Settings = Http2Settings {
     max_concurrent_streams: 1,
@@ -31,6 +34,22 @@ const HTTP2: Http2Settings = Http2Settings {
     max_header_list_bytes: 60 * 1024,
     allows_connect: false,
 };
+
+/// `HealthCheckRequest`. Source: grpc/health/v1/health.proto.
+#[derive(prost::Message)]
+struct Question {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `HealthCheckResponse`.
+#[derive(prost::Message)]
+struct Answer {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+const SERVING: i32 = 1;
 
 /// Asks; keeps the connection where that is wanted.
 #[derive(Debug, Default)]
@@ -42,6 +61,7 @@ pub(super) struct Probe {
 enum Link {
     H1(h1::client::Client),
     H2(h2::client::Client),
+    Tcp(Transport),
 }
 
 /// Nothing came, or nothing that can be read.
@@ -55,10 +75,27 @@ impl Probe {
             Ok(Err(Nothing)) => Finding::Lost,
             Err(time::Elapsed) => Finding::TimedOut,
         };
-        if !config.reuses_connection || !matches!(finding, Finding::Well { .. }) {
+        // A connection that a bad answer came on is as good as before, and so is one with a stream that was reset.
+        let is_over = match finding {
+            Finding::TimedOut => true,
+            Finding::Lost => !matches!(self.link, Some(Link::H2(_))),
+            Finding::Well { .. } | Finding::Ill | Finding::Retriable => false,
+        };
+        if is_over || !config.reuses_connection {
             self.link = None;
         }
         finding
+    }
+
+    /// Ends when a TCP connection that is kept for the next question is closed. For HTTP, where another is made then, never.
+    /// Source: Envoy `TcpActiveHealthCheckSession::onEvent`.
+    pub(super) async fn lost(&mut self) {
+        let Some(Link::Tcp(transport)) = &mut self.link else {
+            return pending().await;
+        };
+        let mut unasked = [0; 1024];
+        while !matches!(transport.read(&mut unasked).await, Ok(0) | Err(_)) {}
+        self.link = None;
     }
 
     async fn ask_once(
@@ -68,7 +105,7 @@ impl Probe {
         config: &Config,
     ) -> Result<Finding, Nothing> {
         match &config.checker {
-            HealthChecker::Tcp { send, receive } => tcp(cluster, host, config, send, receive).await,
+            HealthChecker::Tcp { send, receive } => self.tcp(cluster, host, send, receive).await,
             HealthChecker::Http {
                 host: authority,
                 path,
@@ -82,16 +119,17 @@ impl Probe {
                     path: path.parse().map_err(|_| Nothing)?,
                     ..head(cluster, authority)?
                 };
-                self.connect(cluster, host, config, *is_http2).await?;
-                let mut response = self.send(head, Body::empty()).await?;
-                let degraded = response.head.headers.contains_key(DEGRADED);
+                let mut response = self.send(cluster, host, *is_http2, head, Bytes::new()).await?;
+                let head = &response.head;
+                let degraded = head.headers.contains_key(DEGRADED);
+                let finding = judge(head.status, expected_statuses, retriable_statuses, degraded);
+                let is_left_out =
+                    head.headers.contains_key(LEAVE_OUT) && !matches!(finding, Finding::Well { .. });
                 read(&mut response.body).await?;
-                Ok(judge(
-                    response.head.status,
-                    expected_statuses,
-                    retriable_statuses,
-                    degraded,
-                ))
+                if is_left_out {
+                    host.state.set(HealthFlag::ExcludedByImmediateFailure, true);
+                }
+                Ok(finding)
             }
             HealthChecker::Grpc { service, authority } => {
                 let mut head = RequestHead {
@@ -99,23 +137,24 @@ impl Probe {
                     path: GRPC_PATH,
                     ..head(cluster, authority)?
                 };
-                let grpc = HeaderValue::from_static("application/grpc");
-                head.headers.insert(header::CONTENT_TYPE, grpc);
+                let kind = HeaderValue::from_static("application/grpc");
+                head.headers.insert(header::CONTENT_TYPE, kind);
                 head.headers
                     .insert(header::TE, HeaderValue::from_static("trailers"));
-                self.connect(cluster, host, config, true).await?;
-                let mut response = self.send(head, Body::full(grpc_question(service))).await?;
-                let degraded = response.head.headers.contains_key(DEGRADED);
+                head.headers
+                    .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(config.timeout));
+                let mut response = self
+                    .send(cluster, host, true, head, grpc_question(service))
+                    .await?;
                 let (answer, trailers) = read(&mut response.body).await?;
                 let status = trailers
                     .as_ref()
                     .unwrap_or(&response.head.headers)
-                    .get(GRPC_STATUS);
+                    .get(grpc::GRPC_STATUS);
                 let is_ok =
                     response.head.status == StatusCode::OK && status.is_some_and(|status| status == "0");
-                let is_serving = answer.get(5..) == Some(SERVING);
-                Ok(if is_ok && is_serving {
-                    Finding::Well { degraded }
+                Ok(if is_ok && is_serving(&answer) {
+                    Finding::Well { degraded: false }
                 } else {
                     Finding::Ill
                 })
@@ -123,25 +162,22 @@ impl Probe {
         }
     }
 
-    /// A connection that can take a request.
+    /// Makes a connection unless there is one that can take a request; true: there was one.
     async fn connect(
         &mut self,
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
-        config: &Config,
         is_http2: bool,
-    ) -> Result<(), Nothing> {
+    ) -> Result<bool, Nothing> {
         let is_ready = match &self.link {
             Some(Link::H1(client)) => client.is_ready(),
             Some(Link::H2(_)) => true,
-            None => false,
+            Some(Link::Tcp(_)) | None => false,
         };
         if is_ready {
-            return Ok(());
+            return Ok(true);
         }
-        let transport = connect::dial(cluster, host, config.alt_port)
-            .await
-            .map_err(|_| Nothing)?;
+        let transport = connect::dial(cluster, host).await.map_err(|_| Nothing)?;
         self.link = Some(match is_http2 {
             true => Link::H2(
                 h2::client::handshake(transport, HTTP2, || {})
@@ -154,16 +190,69 @@ impl Probe {
                     .map_err(|_| Nothing)?,
             ),
         });
-        Ok(())
+        Ok(false)
     }
 
-    async fn send(&mut self, head: RequestHead, body: Body) -> Result<Response, Nothing> {
-        let response = match self.link.as_mut() {
+    /// A kept connection may have ended since the last question: then on another one.
+    async fn send(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        is_http2: bool,
+        head: RequestHead,
+        body: Bytes,
+    ) -> Result<Response, Nothing> {
+        let was_kept = self.connect(cluster, host, is_http2).await?;
+        let sent = self.send_once(head.clone(), body.clone()).await;
+        let Err(SendError::NotSent(_)) = &sent else {
+            return sent.map_err(|_| Nothing);
+        };
+        self.link = None;
+        if !was_kept {
+            return Err(Nothing);
+        }
+        self.connect(cluster, host, is_http2).await?;
+        self.send_once(head, body).await.map_err(|_| Nothing)
+    }
+
+    async fn send_once(&mut self, head: RequestHead, body: Bytes) -> Result<Response, SendError> {
+        let body = match body.is_empty() {
+            true => Body::empty(),
+            false => Body::full(body),
+        };
+        match self.link.as_mut() {
             Some(Link::H1(client)) => client.send(head, body, None).await,
             Some(Link::H2(client)) => client.send(head, body, None).await,
-            None => return Err(Nothing),
+            Some(Link::Tcp(_)) | None => Err(SendError::NotSent("no connection".into())),
+        }
+    }
+
+    async fn tcp(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        send: &[u8],
+        receive: &[Vec<u8>],
+    ) -> Result<Finding, Nothing> {
+        // Out of its place while in use: a question that is given up leaves none.
+        let mut transport = match self.link.take() {
+            Some(Link::Tcp(transport)) => transport,
+            _ => connect::dial(cluster, host).await.map_err(|_| Nothing)?,
         };
-        response.map_err(|_| Nothing)
+        transport.write_all(send).await.map_err(|_| Nothing)?;
+        let mut answer = Vec::new();
+        while !has_all(&answer, receive) {
+            let mut buffer = [0; 4096];
+            let count = transport.read(&mut buffer).await.map_err(|_| Nothing)?;
+            if count == 0 || answer.len() > MAX_ANSWER_BYTES {
+                return Err(Nothing);
+            }
+            answer.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        }
+        if !receive.is_empty() {
+            self.link = Some(Link::Tcp(transport));
+        }
+        Ok(Finding::Well { degraded: false })
     }
 }
 
@@ -191,7 +280,7 @@ fn judge(status: StatusCode, expected: &[Range<u16>], retriable: &[Range<u16>], 
     if is_in(expected) {
         Finding::Well { degraded }
     } else if is_in(retriable) {
-        Finding::Lost
+        Finding::Retriable
     } else {
         Finding::Ill
     }
@@ -202,7 +291,7 @@ async fn read(body: &mut Body) -> Result<(Vec<u8>, Option<HeaderMap>), Nothing> 
     let (mut data, mut trailers) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
         match frame.map_err(|_| Nothing)?.into_data() {
-            Ok(bytes) if data.len() < 1024 => data.extend_from_slice(&bytes),
+            Ok(bytes) if data.len() < MAX_ANSWER_BYTES => data.extend_from_slice(&bytes),
             Ok(_) => {}
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
@@ -210,44 +299,21 @@ async fn read(body: &mut Body) -> Result<(Vec<u8>, Option<HeaderMap>), Nothing> 
     Ok((data, trailers))
 }
 
-/// `HealthCheckRequest { service }` as a gRPC message.
+/// One message, in front of it that it is not compressed, and its length.
 fn grpc_question(service: &str) -> Bytes {
-    let mut message = Vec::with_capacity(service.len() + 16);
-    if !service.is_empty() {
-        message.push(0x0a);
-        let mut length = service.len();
-        while length >= 0x80 {
-            message.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
-        }
-        message.push(length as u8);
-        message.extend_from_slice(service.as_bytes());
-    }
+    let service = service.to_owned();
+    let message = Question { service }.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0][..], &length.to_be_bytes(), &message].concat().into()
 }
 
-async fn tcp(
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    config: &Config,
-    send: &[u8],
-    receive: &[Vec<u8>],
-) -> Result<Finding, Nothing> {
-    let mut transport = connect::dial(cluster, host, config.alt_port)
-        .await
-        .map_err(|_| Nothing)?;
-    transport.write_all(send).await.map_err(|_| Nothing)?;
-    let mut answer = Vec::new();
-    while !has_all(&answer, receive) {
-        let mut buffer = [0; 4096];
-        let count = transport.read(&mut buffer).await.map_err(|_| Nothing)?;
-        if count == 0 || answer.len() > MAX_ANSWER_BYTES {
-            return Err(Nothing);
-        }
-        answer.extend_from_slice(buffer.get(..count).unwrap_or_default());
-    }
-    Ok(Finding::Well { degraded: false })
+/// One message, whole and not compressed, that says so.
+pub(super) fn is_serving(answer: &[u8]) -> bool {
+    let Some((&[0, length @ ..], message)) = answer.split_first_chunk::<5>() else {
+        return false;
+    };
+    let is_whole = u32::from_be_bytes(length) as usize == message.len();
+    is_whole && Answer::decode(message).is_ok_and(|answer| answer.status == SERVING)
 }
 
 /// Each block is somewhere after the one before it. Source: Envoy docs, L3/L4 health checking.

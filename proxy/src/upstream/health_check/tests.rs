@@ -19,7 +19,6 @@ fn config() -> Config {
         interval_jitter_percent: 0,
         unhealthy_threshold: 3,
         healthy_threshold: 2,
-        alt_port: None,
         reuses_connection: true,
         no_traffic_interval: seconds(60),
         no_traffic_healthy_interval: seconds(70),
@@ -59,7 +58,7 @@ fn host() -> Host {
 const WELL: Finding = Finding::Well { degraded: false };
 const DEGRADED: Finding = Finding::Well { degraded: true };
 use Availability::{Degraded, Healthy, Unhealthy};
-use Finding::{Ill, Lost, TimedOut};
+use Finding::{Ill, Lost, Retriable, TimedOut};
 
 /// Availability after each finding, and seconds until the next check with traffic.
 fn check(findings: &[(Finding, Availability, u64)]) {
@@ -101,6 +100,12 @@ fn lost_answers_are_counted_and_a_bad_one_is_enough() {
         (TimedOut, Unhealthy, 20),
     ]);
     check(&[(WELL, Healthy, 10), (Ill, Unhealthy, 20)]);
+    check(&[
+        (WELL, Healthy, 10),
+        (Retriable, Healthy, 3),
+        (Lost, Healthy, 3),
+        (Retriable, Unhealthy, 20),
+    ]);
 }
 
 #[test]
@@ -115,17 +120,18 @@ fn an_answer_may_say_that_the_host_is_degraded() {
 #[test]
 fn without_traffic_checks_are_rare_and_jitter_only_adds() {
     let mut config = config();
-    let step = |is_well| Step {
+    let step = |is_well, is_edge| Step {
         changed: false,
-        is_edge: true,
+        is_edge,
         is_well,
     };
-    assert_eq!(wait(&config, step(false), false), Duration::from_secs(60));
-    assert_eq!(wait(&config, step(true), false), Duration::from_secs(70));
+    assert_eq!(wait(&config, step(false, true), false), Duration::from_secs(60));
+    assert_eq!(wait(&config, step(true, true), false), Duration::from_secs(60));
+    assert_eq!(wait(&config, step(true, false), false), Duration::from_secs(70));
     config.interval_jitter_percent = 50;
     config.interval_jitter = Duration::from_secs(1);
     for _ in 0..100 {
-        let wait = wait(&config, step(true), true);
+        let wait = wait(&config, step(true, true), true);
         assert!((2.0..=4.0).contains(&wait.as_secs_f64()), "{wait:?}");
     }
 }
@@ -137,6 +143,25 @@ fn a_late_answer_is_told_apart_in_the_flags() {
     assert_eq!(host.health_flags(), "/failed_active_hc/active_hc_timeout");
     session.judge(&host, &config, Lost, Instant::now());
     assert_eq!(host.health_flags(), "/failed_active_hc");
+    session.judge(&host, &config, WELL, Instant::now());
+    session.judge(&host, &config, WELL, Instant::now());
+    session.judge(&host, &config, TimedOut, Instant::now());
+    assert_eq!(host.health_flags(), "healthy");
+}
+
+#[test]
+fn a_host_that_failed_by_its_own_word_has_to_pass_as_often_as_any() {
+    let (host, config, mut session) = (host(), config(), Session::new());
+    let judge = |session: &mut Session| session.judge(&host, &config, WELL, Instant::now());
+    judge(&mut session);
+    assert!(host.state.fail_at_once() && !host.state.fail_at_once());
+    assert_eq!(
+        host.health_flags(),
+        "/failed_active_hc/excluded_via_immediate_hc_fail"
+    );
+    assert!(judge(&mut session).is_edge && host.is_excluded());
+    assert!(judge(&mut session).changed);
+    assert_eq!(host.health_flags(), "healthy");
 }
 
 #[test]
@@ -144,4 +169,24 @@ fn blocks_come_in_their_order() {
     let blocks = [b"ab".to_vec(), b"c".to_vec()];
     assert!(probe::has_all(b"xabxc", &blocks) && probe::has_all(b"", &[]));
     assert!(!probe::has_all(b"cab", &blocks) && !probe::has_all(b"a", &blocks));
+}
+
+#[test]
+fn a_grpc_answer_is_one_whole_message_that_says_serving() {
+    for answer in [&[0, 0, 0, 0, 2, 8, 1][..], &[0, 0, 0, 0, 4, 8, 1, 16, 7]] {
+        assert!(probe::is_serving(answer), "{answer:?}");
+    }
+    let others = [
+        &[][..],
+        &[0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 2, 8, 2],
+        &[0, 0, 0, 0, 2, 8],
+        &[0, 0, 0, 0, 1, 8],
+        &[1, 0, 0, 0, 2, 8, 1],
+        &[0, 0, 0, 0, 2, 8, 1, 0, 0, 0, 0, 2, 8, 1],
+        &[0, 255, 255, 255, 255, 8, 1],
+    ];
+    for answer in others {
+        assert!(!probe::is_serving(answer), "{answer:?}");
+    }
 }
