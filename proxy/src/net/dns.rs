@@ -136,14 +136,9 @@ async fn ask_all(
 async fn ask(server: SocketAddr, name: &str, kind: Kind) -> Result<Resolved, ResolveError> {
     let io = |source| ResolveError::Io { server, source };
     let malformed = |source| ResolveError::Malformed { server, source };
-    let question = Question {
-        id: fastrand::u16(..),
-        name,
-        kind,
-    };
-    let encoded = question
-        .encode()
-        .ok_or_else(|| ResolveError::BadName(name.to_owned()))?;
+    let bad_name = || ResolveError::BadName(name.to_owned());
+    let question = Question::new(fastrand::u16(..), name, kind).ok_or_else(bad_name)?;
+    let encoded = question.encode().ok_or_else(bad_name)?;
     let local: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,6 +1,15 @@
-//! DNS messages as far as a stub needs them. Source: RFC 1035 §4, RFC 3596.
+//! The one question that a stub asks, and what it wants of the answer. What a message is made of is the crate `domain`'s.
+//!
+//! Source: RFC 1035 §4, RFC 3596, RFC 6891.
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
+
+use domain::base::iana::{Class, Rcode, Rtype};
+use domain::base::message::ShortMessage;
+use domain::base::wire::ParseError;
+use domain::base::{Message, MessageBuilder, Name};
+use domain::rdata::{A, Aaaa};
 
 use super::{Kind, Resolved};
 
@@ -13,6 +22,18 @@ pub(crate) enum MalformedAnswer {
     /// Another question's.
     #[error("the answer is to another question")]
     NotOurs,
+}
+
+impl From<ParseError> for MalformedAnswer {
+    fn from(_: ParseError) -> Self {
+        Self::Cut
+    }
+}
+
+impl From<ShortMessage> for MalformedAnswer {
+    fn from(_: ShortMessage) -> Self {
+        Self::Cut
+    }
 }
 
 /// What a server says.
@@ -28,163 +49,80 @@ pub(super) enum Answer {
 
 /// A question for the addresses of one name.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
-    pub(super) id: u16,
-    pub(super) name: &'a str,
-    pub(super) kind: Kind,
+pub(super) struct Question {
+    id: u16,
+    name: Name<Vec<u8>>,
+    kind: Rtype,
 }
 
-const RECURSION_DESIRED: u16 = 0x0100;
-const RESPONSE: u16 = 0x8000;
-const TRUNCATED: u16 = 0x0200;
-const CODE: u16 = 0x000f;
-const NO_SUCH_NAME: u16 = 3;
-const INTERNET: u16 = 1;
-const MAX_NAME_BYTES: usize = 253;
-const MAX_LABEL_BYTES: usize = 63;
-
-impl Kind {
-    fn number(self) -> u16 {
-        match self {
-            Self::V4 => 1,
-            Self::V6 => 28,
-        }
-    }
-}
-
-impl Question<'_> {
+impl Question {
     /// `None`: the name cannot be asked for.
+    pub(super) fn new(id: u16, name: &str, kind: Kind) -> Option<Self> {
+        let name = Name::<Vec<u8>>::from_str(name)
+            .ok()
+            .filter(|name| !name.is_root())?;
+        let kind = match kind {
+            Kind::V4 => Rtype::A,
+            Kind::V6 => Rtype::AAAA,
+        };
+        Some(Self { id, name, kind })
+    }
+
+    /// The message. `None`: it does not fit, which a name's length does not allow.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(64);
-        for word in [self.id, RECURSION_DESIRED, 1, 0, 0, 0] {
-            bytes.extend_from_slice(&word.to_be_bytes());
-        }
-        let name = self.name.trim_end_matches('.');
-        if name.is_empty() || name.len() > MAX_NAME_BYTES {
-            return None;
-        }
-        for label in name.split('.') {
-            if label.is_empty() || label.len() > MAX_LABEL_BYTES {
-                return None;
-            }
-            bytes.push(u8::try_from(label.len()).ok()?);
-            bytes.extend_from_slice(label.as_bytes());
-        }
-        bytes.push(0);
-        bytes.extend_from_slice(&self.kind.number().to_be_bytes());
-        bytes.extend_from_slice(&INTERNET.to_be_bytes());
-        Some(bytes)
+        let mut message = MessageBuilder::new_vec();
+        message.header_mut().set_id(self.id);
+        message.header_mut().set_rd(true);
+        let mut message = message.question();
+        message.push((&self.name, self.kind)).ok()?;
+        Some(message.finish())
     }
 
     /// Reads what a server sent. Records of the wanted kind count whatever their name is: a server follows aliases itself.
     pub(super) fn read(&self, bytes: &[u8]) -> Result<Answer, MalformedAnswer> {
-        let mut reader = Reader { bytes, at: 0 };
-        let [id, flags, questions, answers, _, _] = reader.words()?;
-        if id != self.id || flags & RESPONSE == 0 || questions != 1 {
+        let message = Message::from_octets(bytes)?;
+        let header = message.header();
+        if header.id() != self.id || !header.qr() || message.header_counts().qdcount() != 1 {
             return Err(MalformedAnswer::NotOurs);
         }
-        let name = reader.name()?;
-        let [kind, class] = reader.words()?;
-        let is_ours = name.eq_ignore_ascii_case(self.name.trim_end_matches('.'));
-        if !is_ours || kind != self.kind.number() || class != INTERNET {
+        let question = message.sole_question()?;
+        let is_ours =
+            question.qname() == &self.name && question.qtype() == self.kind && question.qclass() == Class::IN;
+        if !is_ours {
             return Err(MalformedAnswer::NotOurs);
         }
-        if flags & TRUNCATED != 0 {
+        if header.tc() {
             return Ok(Answer::Truncated);
         }
-        match flags & CODE {
-            0 => {}
-            NO_SUCH_NAME => return Ok(Answer::Whole(Resolved::default())),
-            code => return Ok(Answer::Refused(u8::try_from(code).unwrap_or(u8::MAX))),
+        match header.rcode() {
+            Rcode::NOERROR => self.addresses(&message).map(Answer::Whole),
+            Rcode::NXDOMAIN => Ok(Answer::Whole(Resolved::default())),
+            code => Ok(Answer::Refused(code.to_int())),
         }
+    }
+
+    fn addresses(&self, message: &Message<&[u8]>) -> Result<Resolved, MalformedAnswer> {
         let mut resolved = Resolved::default();
-        let mut ttl = None;
-        for _ in 0..answers {
-            reader.name()?;
-            let [kind, class, ttl_high, ttl_low, length] = reader.words()?;
-            let data = reader.take(usize::from(length))?;
-            if class != INTERNET {
+        let mut ttl: Option<u32> = None;
+        for record in message.answer()? {
+            let record = record?;
+            if record.class() != Class::IN {
                 continue;
             }
-            let seconds = (u32::from(ttl_high) << 16) | u32::from(ttl_low);
             // Aliases on the way count too: after them another name may be meant.
-            ttl = Some(ttl.unwrap_or(u32::MAX).min(seconds));
-            if kind == self.kind.number()
-                && let Some(address) = address(self.kind, data)
-            {
-                resolved.addresses.push(address);
-            }
+            let seconds = record.ttl().as_secs();
+            ttl = Some(ttl.map_or(seconds, |shortest| shortest.min(seconds)));
+            let address = match self.kind {
+                Rtype::A => record
+                    .to_record::<A>()?
+                    .map(|record| IpAddr::from(record.data().addr())),
+                _ => record
+                    .to_record::<Aaaa>()?
+                    .map(|record| IpAddr::from(record.data().addr())),
+            };
+            resolved.addresses.extend(address);
         }
         resolved.ttl = Duration::from_secs(ttl.unwrap_or(0).into());
-        Ok(Answer::Whole(resolved))
-    }
-}
-
-fn address(kind: Kind, data: &[u8]) -> Option<IpAddr> {
-    match kind {
-        Kind::V4 => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
-        Kind::V6 => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], MalformedAnswer> {
-        let end = self.at.checked_add(count).ok_or(MalformedAnswer::Cut)?;
-        let taken = self.bytes.get(self.at..end).ok_or(MalformedAnswer::Cut)?;
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, MalformedAnswer> {
-        self.take(1)?.first().copied().ok_or(MalformedAnswer::Cut)
-    }
-
-    fn words<const COUNT: usize>(&mut self) -> Result<[u16; COUNT], MalformedAnswer> {
-        let mut words = [0; COUNT];
-        for word in &mut words {
-            *word = u16::from_be_bytes([self.byte()?, self.byte()?]);
-        }
-        Ok(words)
-    }
-
-    /// A name; pointers only lead backwards, so it ends.
-    fn name(&mut self) -> Result<String, MalformedAnswer> {
-        let mut name = String::new();
-        let mut after = None;
-        let mut limit = self.at;
-        loop {
-            let length = self.byte()?;
-            match length {
-                0 => break,
-                0xc0.. => {
-                    let target = usize::from(length & 0x3f) << 8 | usize::from(self.byte()?);
-                    if target >= limit {
-                        return Err(MalformedAnswer::Cut);
-                    }
-                    after.get_or_insert(self.at);
-                    (self.at, limit) = (target, target);
-                }
-                0x40.. => return Err(MalformedAnswer::Cut),
-                _ => {
-                    let label = self.take(usize::from(length))?;
-                    if !name.is_empty() {
-                        name.push('.');
-                    }
-                    name.extend(label.iter().map(|byte| char::from(*byte)));
-                    if name.len() > 2 * MAX_NAME_BYTES {
-                        return Err(MalformedAnswer::Cut);
-                    }
-                }
-            }
-        }
-        if let Some(after) = after {
-            self.at = after;
-        }
-        Ok(name)
+        Ok(resolved)
     }
 }

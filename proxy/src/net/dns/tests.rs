@@ -3,14 +3,13 @@ use super::*;
 
 const NAME: &str = "www.example.com";
 
+fn question() -> Question {
+    Question::new(7, NAME, Kind::V4).expect("a name")
+}
+
 /// Header and question of an answer with these flags and this many records.
 fn begin(flags: u16, records: u16) -> Vec<u8> {
-    let question = Question {
-        id: 7,
-        name: NAME,
-        kind: Kind::V4,
-    };
-    let mut bytes = question.encode().expect("a name");
+    let mut bytes = question().encode().expect("a name");
     bytes[2..4].copy_from_slice(&flags.to_be_bytes());
     bytes[6..8].copy_from_slice(&records.to_be_bytes());
     bytes
@@ -28,12 +27,7 @@ fn record(kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Result<Answer, MalformedAnswer> {
-    let question = Question {
-        id: 7,
-        name: NAME,
-        kind: Kind::V4,
-    };
-    question.read(bytes)
+    question().read(bytes)
 }
 
 #[test]
@@ -92,12 +86,8 @@ fn answers_to_other_questions_and_damaged_ones_are_refused() {
 #[test]
 fn names_that_cannot_be_asked_for_are_refused() {
     let encodes = |name: &str| {
-        let question = Question {
-            id: 1,
-            name,
-            kind: Kind::V6,
-        };
-        question.encode().is_some()
+        let question = Question::new(1, name, Kind::V6);
+        question.is_some_and(|question| question.encode().is_some())
     };
     assert!(encodes("a.b.") && encodes("a"));
     assert!(!encodes("") && !encodes("a..b") && !encodes(&"a".repeat(64)) && !encodes(&"a.".repeat(130)));
