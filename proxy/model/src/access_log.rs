@@ -251,6 +251,8 @@ pub enum Command {
         key: String,
         max_bytes: Option<usize>,
     },
+    /// The body of a local reply, in the formats of such bodies.
+    LocalReplyBody,
     /// A command of Envoy that the telemetry issue builds; `-` until then.
     Awaited(String),
 }

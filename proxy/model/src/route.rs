@@ -1,4 +1,5 @@
 //! Route tables. Source: envoy/config/route/v3/{route,route_components}.proto; what Istio sets: contract §1.6.
+mod body_format;
 mod forward;
 mod from_proto;
 mod headers;
@@ -6,6 +7,7 @@ mod internal_redirect;
 mod policy;
 mod rewrite;
 
+pub use body_format::BodyFormat;
 pub(crate) use headers::{addition as header_addition, additions as header_additions, header_name};
 
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::cluster::{ClusterName, RoutingPriority};
 use crate::fraction::Fraction;
 use crate::hcm::Upgrade;
 use crate::http_filter::cors::CorsPolicy;
+use crate::http_filter::header_mutation::HeaderStep;
 use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::{HeaderMatcher, StringMatcher};
@@ -102,9 +105,9 @@ pub struct Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BufferLimits {
     /// Goes first, that of the route and that of the virtual host.
-    pub request_body: Option<u64>,
+    pub(crate) request_body: Option<u64>,
     /// The older field.
-    pub per_request: Option<u32>,
+    pub(crate) per_request: Option<u32>,
 }
 
 impl BufferLimits {
@@ -186,6 +189,8 @@ pub enum RouteAction {
         status: u16,
         /// Body, within `max_direct_response_body_bytes`.
         body: Vec<u8>,
+        /// What the body is made of; `None`: it goes as it is.
+        format: Option<Box<BodyFormat>>,
     },
 }
 
@@ -251,6 +256,12 @@ pub struct Forward {
     pub grpc_timeout_header_max: Option<Duration>,
     /// For gRPC requests `grpc-timeout` takes the place of `timeout`, up to this; zero: without bound. Deprecated, and what Istio sends.
     pub max_grpc_timeout: Option<Duration>,
+    /// `max_stream_duration` is there: gRPC servers are told how long a stream may last.
+    pub tells_stream_duration: bool,
+    /// Taken from a request's `grpc-timeout` where that takes the place of `max_stream_duration`.
+    pub grpc_timeout_header_offset: Option<Duration>,
+    /// Taken from a request's `grpc-timeout` where that takes the place of `timeout`, if something is left then.
+    pub grpc_timeout_offset: Option<Duration>,
     /// Without data in either direction for this long the stream ends; zero: never, `None`: the connection manager's limit.
     pub idle_timeout: Option<Duration>,
     /// Labels that its hosts have to have, for clusters with subsets; empty: any host will do. Weighted clusters have them each.
@@ -382,6 +393,8 @@ pub struct MirrorPolicy {
     pub keeps_host: bool,
     /// Replaces `:authority`; empty: it stays.
     pub host: String,
+    /// Changes of the copy's headers, in order.
+    pub header_steps: Vec<HeaderStep>,
 }
 
 /// Target of a route.

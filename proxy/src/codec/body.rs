@@ -7,6 +7,7 @@ mod copied;
 mod made;
 mod pace;
 mod replay;
+mod transformed;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -25,6 +26,8 @@ use made::Made;
 use pace::Pace;
 use replay::Replay;
 pub(crate) use replay::ReplaySource;
+pub(crate) use transformed::Transform;
+use transformed::Transformed;
 
 use super::h2::UNEXPECTED_UNDERSCORE;
 use super::head::clean_trailers;
@@ -58,6 +61,7 @@ enum Source {
     Paced(Box<Pace>),
     Made(Made),
     Copied(Copied),
+    Transformed(Box<Transformed>),
 }
 
 /// What is held against the trailers of a request.
@@ -264,6 +268,14 @@ impl Body {
         Self::new(Source::Paced(Box::new(Pace::new(self, bytes_per_second))))
     }
 
+    /// What `transform` makes of it; of an empty body nothing is made.
+    pub(crate) fn transformed(self, transform: Box<dyn Transform>) -> Self {
+        if self.is_empty() {
+            return self;
+        }
+        Self::new(Source::Transformed(Box::new(Transformed::new(self, transform))))
+    }
+
     /// Reads all of it, if it has at most so many bytes.
     pub(crate) async fn gather(mut self, max_bytes: usize) -> Gathered {
         let mut chunks = VecDeque::new();
@@ -332,6 +344,7 @@ impl Body {
             Source::Paced(pace) => pace.poll(cx),
             Source::Made(made) => made.poll(cx),
             Source::Copied(copied) => copied.poll(cx),
+            Source::Transformed(transformed) => transformed.poll(cx),
         }
     }
 }
@@ -473,6 +486,7 @@ impl http_body::Body for Body {
             Source::Empty | Source::Full(None) => true,
             Source::Incoming(incoming) => self.finished || incoming.ended,
             Source::Paced(pace) => self.finished || pace.is_end_stream(),
+            Source::Transformed(transformed) => self.finished || transformed.is_whole(),
             Source::Full(Some(_))
             | Source::H1(..)
             | Source::H2(..)
@@ -494,7 +508,8 @@ impl http_body::Body for Body {
             | Source::Tunnel(_)
             | Source::Paced(_)
             | Source::Made(_)
-            | Source::Copied(_) => SizeHint::default(),
+            | Source::Copied(_)
+            | Source::Transformed(_) => SizeHint::default(),
         }
     }
 }
@@ -511,6 +526,7 @@ impl Drop for Body {
             Source::H2(stream, _) => stream.is_end_stream(),
             Source::Incoming(incoming) => incoming.ended,
             Source::Paced(pace) => pace.is_end_stream(),
+            Source::Transformed(transformed) => transformed.is_whole(),
             Source::Full(Some(_))
             | Source::Replay(_)
             | Source::Tunnel(_)

@@ -34,7 +34,7 @@ pub(super) use self::stateful_session::SessionHost;
 use super::local_reply::LocalReply;
 use super::route_table::Route;
 use super::stream::Stream;
-use crate::codec::{RequestHead, ResponseHead};
+use crate::codec::{Body, RequestHead, ResponseHead};
 use crate::stats::{Counter, Gauge, Registry};
 use crate::telemetry::peer::{LocalPeers, Peer};
 use crate::upstream::cluster::Cluster;
@@ -94,8 +94,9 @@ pub(super) struct Decoding<'a> {
 
 /// A response on its way down.
 struct Encoding<'a> {
-    stream: &'a Stream,
+    stream: &'a Rc<Stream>,
     head: &'a mut ResponseHead,
+    body: &'a mut Body,
     state: &'a mut FilterState,
     /// The route's settings for this filter.
     config: Option<&'a RouteConfig>,
@@ -267,9 +268,10 @@ impl FilterChain {
         }
         Ok(Self {
             placed: chain.into(),
-            reads_bodies: configs
-                .iter()
-                .any(|config| matches!(config.filter, HttpFilter::Buffer(_) | HttpFilter::HealthCheck(_))),
+            reads_bodies: configs.iter().any(|config| {
+                use HttpFilter::{Buffer, HeaderMutation, HealthCheck};
+                matches!(config.filter, Buffer(_) | HealthCheck(_) | HeaderMutation(_))
+            }),
         })
     }
 
@@ -314,8 +316,8 @@ impl FilterChain {
     /// The response passes them, the last first.
     pub(super) fn encode(
         &self,
-        stream: &Stream,
-        head: &mut ResponseHead,
+        stream: &Rc<Stream>,
+        (head, body): (&mut ResponseHead, &mut Body),
         state: &mut FilterState,
         settings: &Settings,
     ) {
@@ -323,6 +325,7 @@ impl FilterChain {
             filter.encode(&mut Encoding {
                 stream,
                 head,
+                body,
                 state,
                 config,
                 place,

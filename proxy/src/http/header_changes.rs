@@ -124,6 +124,31 @@ impl Step {
     }
 }
 
+/// Makes changes of a request, one after the other.
+pub(super) fn change_request(steps: &[Step], head: &mut RequestHead, info: &StreamInfo) {
+    for step in steps {
+        let value = step.value(
+            |name| head.headers.contains_key(name),
+            || Entry {
+                info,
+                request: Some(view(head)),
+                response_headers: None,
+                trailers: None,
+            },
+        );
+        step.apply(value, &mut head.headers);
+    }
+}
+
+/// Compiles steps; those that would change nothing are left out.
+///
+/// # Errors
+/// A regular expression does not compile.
+pub(super) fn steps(configs: &[HeaderStep]) -> Result<Box<[Step]>, regex::Error> {
+    let steps = configs.iter().filter_map(|step| Step::new(step).transpose());
+    steps.collect()
+}
+
 /// Values that are made and not yet put in.
 type Made<'a> = SmallVec<[(&'a Addition, HeaderValue); 4]>;
 

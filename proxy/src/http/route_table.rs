@@ -140,7 +140,45 @@ pub(crate) enum Action {
         status: StatusCode,
         /// The body.
         body: Bytes,
+        /// What it is made of; `None`: it goes as it is.
+        format: Option<Box<BodyFormat>>,
     },
+}
+
+/// What the body of an answer is made of.
+#[derive(Debug)]
+pub(crate) struct BodyFormat {
+    text: LineFormat,
+    /// Of the body.
+    pub(super) content_type: HeaderValue,
+    omits_empty: bool,
+}
+
+impl BodyFormat {
+    fn new(config: &model::BodyFormat) -> Self {
+        let plain = HeaderValue::from_static("text/plain");
+        Self {
+            text: LineFormat::new(&config.text),
+            content_type: match config.content_type.as_str() {
+                "" => plain,
+                name => HeaderValue::from_str(name).unwrap_or(plain),
+            },
+            omits_empty: config.omits_empty,
+        }
+    }
+
+    /// The body, of which `body` is what it would be.
+    pub(super) fn body(&self, body: &[u8], head: &RequestHead, info: &StreamInfo) -> Bytes {
+        let entry = Entry {
+            info,
+            request: Some(view(head)),
+            response_headers: None,
+            trailers: None,
+        };
+        let mut made = Vec::new();
+        self.text.write_body(&entry, body, self.omits_empty, &mut made);
+        made.into()
+    }
 }
 
 /// `rate_limits` of a route and its virtual host.
@@ -182,7 +220,7 @@ impl RouteTable {
             .mirrors
             .iter()
             .map(|mirror| Mirror::new(mirror, clusters))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let table_level = Level::new(&config.filter_settings, None, registry)?;
         let mut table = Self {
             domains: Hosts::new(config.ignore_port_in_host_matching),
@@ -204,7 +242,10 @@ impl RouteTable {
                 host_limits: Arc::new(RouteLimits::new(&host.rate_limits)?),
                 mirrors: match host.mirrors.as_slice() {
                     [] => table_mirrors.clone(),
-                    own => own.iter().map(|mirror| Mirror::new(mirror, clusters)).collect(),
+                    own => {
+                        let own = own.iter().map(|mirror| Mirror::new(mirror, clusters));
+                        own.collect::<Result<_, _>>()?
+                    }
                 },
                 clusters,
                 registry,
@@ -273,12 +314,13 @@ impl Route {
                 Retries::new(forward.retry_policy.as_ref().or(host.retry_policy.as_ref()))?,
             ),
             model::RouteAction::Redirect(redirect) => (Action::Redirect(redirect.clone()), None),
-            model::RouteAction::DirectResponse { status, body } => {
+            model::RouteAction::DirectResponse { status, body, format } => {
                 let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::OK);
                 (
                     Action::Direct {
                         status,
                         body: body.clone().into(),
+                        format: format.as_deref().map(|format| Box::new(BodyFormat::new(format))),
                     },
                     None,
                 )

@@ -27,6 +27,7 @@ fn route(name: &str, path: PathMatch) -> model::Route {
         action: RouteAction::DirectResponse {
             status: 200,
             body: Vec::new(),
+            format: None,
         },
         decorator_operation: None,
         headers: model::HeaderMutations::default(),
@@ -195,6 +196,9 @@ fn forward() -> model::Forward {
         max_stream_duration: None,
         grpc_timeout_header_max: None,
         max_grpc_timeout: None,
+        tells_stream_duration: false,
+        grpc_timeout_header_offset: None,
+        grpc_timeout_offset: None,
         idle_timeout: None,
         subset_labels: Default::default(),
         priority: Default::default(),

@@ -215,15 +215,28 @@ pub(super) async fn forward(
     outcome
 }
 
-/// Sets the longest duration of a stream, which counts what filters do too.
-pub(super) fn limit_duration(stream: &Stream, route: &Route, forward: &Forward, head: &RequestHead) {
+/// Sets the longest duration of a stream, which counts what filters do too. True: it is over.
+pub(super) fn limit_duration(
+    stream: &Stream,
+    route: &Route,
+    forward: &Forward,
+    head: &mut RequestHead,
+) -> bool {
     let timeouts = Timeouts::new(
         &forward.config,
         route.retry.as_ref().map(|retries| &retries.policy),
         head,
         route.hedges,
     );
+    if let Some(limit) = timeouts.duration.filter(|_| timeouts.tells_grpc_duration) {
+        head.headers
+            .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(limit));
+    }
+    if timeouts.is_over {
+        return true;
+    }
     stream.limits.set_duration(timeouts.duration);
+    false
 }
 
 /// The last changes to a request head, the same for all attempts, and the limit of the response.

@@ -26,7 +26,7 @@ use super::head;
 use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::redirect;
-use super::route_table::Action;
+use super::route_table::{Action, BodyFormat};
 use super::router::internal_redirect::{Journey, NextPass};
 use super::router::{self, Guards};
 use super::upgrade::Upgraded;
@@ -114,11 +114,18 @@ pub(super) async fn run(
         (Err(reply), _) => Err(reply),
         (Ok(()), None) => Err(stream.no_route()),
         (Ok(()), Some(route)) => match &route.action {
-            Action::Direct { status, body } => Ok(stream.direct_response(*status, body)),
+            Action::Direct { status, body, format } => {
+                Ok(stream.direct_response(*status, body, format.as_deref()))
+            }
             Action::Redirect(redirect) => {
                 let request = stream.request();
                 let made = route.redirect_path(request, &stream.info.borrow());
                 Err(redirect::reply(redirect, made.as_deref(), request))
+            }
+            Action::Forward(_) if chosen.is_over && chosen.cluster.is_some() => {
+                // As in Envoy, whose attempt ends as it begins.
+                stream.info.borrow_mut().attempt_count = 1;
+                Err(stream.limit_reached(Limit::Duration))
             }
             Action::Forward(forward) => {
                 let target = (chosen.target(), chosen.cluster.as_ref());
@@ -153,7 +160,7 @@ pub(super) async fn run(
         }
         Err(reply) => stream.local_reply(&reply),
     };
-    stream.encode(&mut response.head, &mut state, &chosen, is_past_filters);
+    stream.encode(&mut response, &mut state, &chosen, is_past_filters);
     if let Some(rate) = state.response_bytes_per_second {
         response.body = response.body.paced(rate);
     }
@@ -231,9 +238,16 @@ impl Stream {
         self.request.get()
     }
 
-    fn direct_response(&self, status: StatusCode, body: &Bytes) -> router::Forwarded {
-        self.info.borrow_mut().response_code_details = Some("direct_response".into());
+    fn direct_response(
+        &self,
+        status: StatusCode,
+        body: &Bytes,
+        format: Option<&BodyFormat>,
+    ) -> router::Forwarded {
         let request = self.request();
+        let made = format.map(|format| format.body(body, request, &self.info.borrow()));
+        let body = made.as_ref().unwrap_or(body);
+        self.info.borrow_mut().response_code_details = Some("direct_response".into());
         if request.is_grpc() {
             let text = String::from_utf8_lossy(body).into_owned();
             let mut reply = LocalReply::new(status, None, "direct_response", text);
@@ -247,7 +261,11 @@ impl Stream {
         headers.extend(redirect::location(status, None, request));
         if !body.is_empty() {
             headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            let content_type = match format {
+                Some(format) => format.content_type.clone(),
+                None => HeaderValue::from_static("text/plain"),
+            };
+            headers.insert(http::header::CONTENT_TYPE, content_type);
         }
         let body = Body::full(body.clone());
         router::Forwarded {
@@ -272,12 +290,13 @@ impl Stream {
 
     /// The response head on its way down. What a filter answers has no header of the route.
     fn encode(
-        &self,
-        head: &mut ResponseHead,
+        self: &Rc<Self>,
+        response: &mut Response,
         state: &mut FilterState,
         chosen: &Chosen,
         is_past_filters: bool,
     ) {
+        let Response { head, body } = response;
         if is_past_filters {
             let mut info = self.info.borrow_mut();
             info.response_code = Some(head.status);
@@ -287,7 +306,7 @@ impl Stream {
         }
         let nothing = Settings::default();
         let settings = chosen.settings().unwrap_or(&nothing);
-        self.manager.filters.encode(self, head, state, settings);
+        self.manager.filters.encode(self, (head, body), state, settings);
         head::outbound(&self.manager, head, chosen.decorator.as_ref());
         let mut info = self.info.borrow_mut();
         info.response_code = Some(head.status);

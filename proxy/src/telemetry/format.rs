@@ -108,14 +108,17 @@ impl LineFormat {
     /// Appends the value of a header: what is not there is nothing in it. Source: Envoy `HeaderParser`, whose formatters omit what
     /// is empty.
     pub(crate) fn write_value(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        self.0.iter().for_each(|part| part.write_or(entry, true, out));
+    }
+}
+
+impl LineFormat {
+    /// Appends the body of a local reply, of which `body` is what it would be without a format.
+    pub(crate) fn write_body(&self, entry: &Entry<'_>, body: &[u8], omits_empty: bool, out: &mut Vec<u8>) {
         for part in &self.0 {
-            let start = out.len();
-            part.write(entry, b"", out);
-            // No command but that of the flags has this for a value.
-            let is_missing = matches!(part, Part::Command(command) if *command != Command::ResponseFlags)
-                && out.get(start..) == Some(b"-");
-            if is_missing {
-                out.truncate(start);
+            match part {
+                Part::Command(Command::LocalReplyBody) => out.extend_from_slice(body),
+                part => part.write_or(entry, omits_empty, out),
             }
         }
     }
@@ -145,6 +148,21 @@ impl Part {
             } => Part::Trailer(HeaderRule::new(name, alternative.as_deref(), *max_bytes)),
             Command::Hostname => Part::Literal(hostname().into_bytes().into()),
             other => Part::Command(other.clone()),
+        }
+    }
+
+    /// What is not there is nothing, or `-`.
+    fn write_or(&self, entry: &Entry<'_>, omits_empty: bool, out: &mut Vec<u8>) {
+        if !omits_empty {
+            return self.write(entry, b"-", out);
+        }
+        let start = out.len();
+        self.write(entry, b"", out);
+        // No command but that of the flags has this for a value.
+        let is_missing = matches!(self, Part::Command(command) if *command != Command::ResponseFlags)
+            && out.get(start..) == Some(b"-");
+        if is_missing {
+            out.truncate(start);
         }
     }
 
@@ -231,7 +249,7 @@ fn named<'a>(headers: &'a HeaderMap, key: &HeaderKey) -> Option<&'a [u8]> {
 fn write_command(command: &Command, info: &StreamInfo, out: &mut Vec<u8>) {
     let (connection, upstream) = (&info.connection, &info.upstream);
     match command {
-        Command::Awaited(_) => text(None, out),
+        Command::Awaited(_) | Command::LocalReplyBody => text(None, out),
         Command::StartTime => write_time(info.start_time, out),
         Command::Protocol => text(info.protocol.and_then(protocol), out),
         Command::ResponseCode => number(info.response_code.map_or(0, |code| u64::from(code.as_u16())), out),

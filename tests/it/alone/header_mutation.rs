@@ -1,6 +1,12 @@
 //! Headers and query parameters that a filter changes.
 
-use e2e::beside::{Case, Manager, check, configuration, for_route, get};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use e2e::alone::Alone;
+use e2e::beside::{Case, FRONT, Manager, check, check_with, cluster, configuration, for_route, get};
+use e2e::netns::Namespace;
 
 const NAME: &str = "envoy.filters.http.header_mutation";
 const FILTER: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
@@ -103,4 +109,114 @@ fn headers_and_queries_change_as_in_envoy() {
         )
     };
     check(&configuration(&[manager(false), manager(true)], &[]), CASES);
+}
+
+/// Answers with the trailers that it gets, in its body and as its trailers, or without any for requests without.
+const TRAILERS: u16 = 9002;
+
+#[test]
+fn trailers_change_as_in_envoy() {
+    let steps = |of: &str| {
+        let steps = [
+            "{ remove: x-gone }".to_owned(),
+            "{ remove_on_match: { key_matcher: { prefix: x-old } } }".to_owned(),
+            add("x-new", of, "APPEND_IF_EXISTS_OR_ADD"),
+            add("x-new", "%REQ(x-case)%", "APPEND_IF_EXISTS_OR_ADD"),
+            add("x-there", of, "OVERWRITE_IF_EXISTS"),
+            add("x-first", of, "ADD_IF_ABSENT"),
+            add("x-seen", "%TRAILER(x-there)%", "OVERWRITE_IF_EXISTS_OR_ADD"),
+        ];
+        steps.join(", ")
+    };
+    let both = |of: &str| {
+        format!(
+            "mutations: {{ request_trailers_mutations: [{0}], response_trailers_mutations: [{0}] }}",
+            steps(of)
+        )
+    };
+    let per_route = for_route(NAME, &format!("{FILTER}PerRoute"), &both("route"));
+    let routes = format!(
+        "{{ match: {{ prefix: /route }}, {per_route} route: {{ cluster: trailers }} }}, {{ match: {{ prefix: / }}, route: {{ cluster: trailers }} }}"
+    );
+    let manager = Manager {
+        settings: "http_protocol_options: { enable_trailers: true }, ".into(),
+        ..Manager::with_routes(&routes)
+    };
+    let options =
+        "typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {
+       \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions,
+       explicit_http_config: { http_protocol_options: { enable_trailers: true } } } }, ";
+    let upstream = cluster("trailers", &[TRAILERS]).replacen("{ ", &format!("{{ {options}"), 1);
+    check_with(
+        &configuration(&[manager.filter(NAME, FILTER, &both("own"))], &[upstream]),
+        |namespace, _| with_trailers(namespace),
+        |alone| {
+            let sent = [
+                "",
+                "x-gone: 1\r\nx-old-1: a\r\nx-there: t\r\n",
+                "x-first: mine\r\n",
+                "x-new: n\r\n",
+            ];
+            let paths = ["/", "/route"].into_iter();
+            let asked = paths.flat_map(|path| sent.map(|trailers| ask_with_trailers(alone, path, trailers)));
+            asked.collect()
+        },
+    );
+}
+
+fn with_trailers(namespace: &Namespace) {
+    let listener = namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, TRAILERS)).expect("a free port"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let got = until_end(&mut stream);
+            let mut trailers: Vec<&str> = match got.split_once("\r\n0\r\n") {
+                Some((_, trailers)) => trailers.lines().filter(|line| !line.is_empty()).collect(),
+                None => Vec::new(),
+            };
+            trailers.sort_unstable();
+            let told = format!("{trailers:?}");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{told}\r\n0\r\n{}\r\n",
+                told.len(),
+                match trailers.is_empty() {
+                    true => String::new(),
+                    false => "x-gone: 1\r\nx-old-1: a\r\nx-there: u\r\nx-kept: 1\r\n".to_owned(),
+                }
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+}
+
+/// A request or response in chunks.
+fn until_end(stream: &mut TcpStream) -> String {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let mut got = String::new();
+    let mut byte = [0];
+    let is_whole = |got: &str| match got.split_once("\r\n0\r\n") {
+        Some((_, rest)) => rest == "\r\n" || rest.ends_with("\r\n\r\n"),
+        None => false,
+    };
+    while !is_whole(&got) && matches!(stream.read(&mut byte), Ok(1)) {
+        got.push(char::from(byte[0]));
+    }
+    got
+}
+
+/// The body and the trailers of the answer.
+fn ask_with_trailers(alone: &Alone, path: &str, trailers: &str) -> String {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FRONT));
+    let mut stream = alone
+        .namespace
+        .run(|| TcpStream::connect(address).expect("the proxy listens"));
+    let wire = format!(
+        "POST {path} HTTP/1.1\r\nhost: a\r\nx-case: c\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n{trailers}\r\n"
+    );
+    stream.write_all(wire.as_bytes()).expect("the proxy reads");
+    let got = until_end(&mut stream);
+    let body = got.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let (body, trailers) = body.split_once("\r\n0\r\n").unwrap_or((body, ""));
+    let mut trailers: Vec<&str> = trailers.lines().collect();
+    trailers.sort_unstable();
+    format!("{path} {body:?} {trailers:?}")
 }

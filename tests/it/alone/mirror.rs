@@ -21,6 +21,14 @@ const ROUTES: &str = "
     request_headers_to_add: [{ header: { key: x-added, value: \"1\" } }] },
   { match: { prefix: /main-dead }, route: { cluster: dead, request_mirror_policies: [{ cluster: shadow }] } },
   { match: { prefix: /direct }, direct_response: { status: 200 } },
+  { name: changed, match: { prefix: /changed }, request_headers_to_add: [{ header: { key: x-added, value: \"1\" } }], route: { cluster: echo,
+    request_mirror_policies: [{ cluster: shadow, host_rewrite_literal: copy.example, request_headers_mutations: [
+      { append: { header: { key: x-m, value: \"1\" } } }, { append: { header: { key: x-m, value: \"%REQ(x-a)%\" } } },
+      { append: { header: { key: x-a, value: new }, append_action: OVERWRITE_IF_EXISTS } }, { remove: x-b },
+      { append: { header: { key: x-seen, value: \"%REQ(:PATH)% %REQ(:AUTHORITY)% %ROUTE_NAME% %REQ(x-envoy-internal)%\" } } },
+      { remove: x-forwarded-for }, { remove: x-envoy-internal }] }] } },
+  { match: { prefix: /bare }, route: { cluster: echo, request_mirror_policies: [{ cluster: shadow, request_headers_mutations: [
+      { remove_on_match: { key_matcher: { prefix: x-a } } }, { remove_on_match: { key_matcher: { prefix: x-envoy } } }] }] } },
   { match: { prefix: / }, route: { cluster: echo } }";
 
 const CASES: &[Case] = &[
@@ -43,6 +51,11 @@ const CASES: &[Case] = &[
     get("/rewritten/x", &[]),
     get("/main-dead", &[]),
     get("/direct", &[]),
+    get("/changed?q", &[("x-a", "old"), ("x-b", "b")]),
+    get("/changed", &[]),
+    get("/bare", &[("x-a", "old"), ("x-b", "b")])
+        .method("POST")
+        .body("b"),
     // The virtual host's, for routes that have none.
     get("/anything", &[]),
 ];

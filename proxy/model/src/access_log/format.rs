@@ -139,11 +139,29 @@ const AWAITED: [&str; 78] = [
     "UPSTREAM_WIRE_BYTES_SENT",
 ];
 
+/// As [`parse`], for a body that a local reply has: `%LOCAL_REPLY_BODY%` is what it would be.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_body(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, Rejection> {
+    parse_with(at, text, |command| {
+        (command == "LOCAL_REPLY_BODY").then_some(Command::LocalReplyBody)
+    })
+}
+
 /// Splits a format string. A command of Envoy, or a way to use one, that does not exist here yet is listed.
 ///
 /// # Errors
 /// A `%` without its partner, a command that Envoy does not have, or parameters that it does not take.
 pub(crate) fn parse(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, Rejection> {
+    parse_with(at, text, |_| None)
+}
+
+fn parse_with(
+    at: &FieldPath<'_>,
+    text: &str,
+    more: impl Fn(&str) -> Option<Command>,
+) -> Result<Vec<FormatPart>, Rejection> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = text;
@@ -160,7 +178,10 @@ pub(crate) fn parse(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, R
         if !literal.is_empty() {
             parts.push(FormatPart::Literal(std::mem::take(&mut literal)));
         }
-        parts.push(FormatPart::Command(parse_command(at, command)?));
+        parts.push(FormatPart::Command(match more(command) {
+            Some(command) => command,
+            None => parse_command(at, command)?,
+        }));
         rest = after;
     }
     literal.push_str(rest);

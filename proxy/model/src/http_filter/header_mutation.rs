@@ -28,6 +28,10 @@ pub struct Mutations {
     pub query_mutations: Vec<QueryStep>,
     /// Of the response.
     pub response_mutations: Vec<HeaderStep>,
+    /// Of the request's trailers, if it has some.
+    pub request_trailers_mutations: Vec<HeaderStep>,
+    /// Of the response's trailers, if it has some.
+    pub response_trailers_mutations: Vec<HeaderStep>,
 }
 
 /// One change of headers.
@@ -80,8 +84,10 @@ impl Mutations {
 
     fn from_proto(at: &FieldPath<'_>, proto: pb::Mutations) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::Mutations {
-            supported { request_mutations, query_parameter_mutations, response_mutations }
-            unsupported { response_trailers_mutations: "traffic", request_trailers_mutations: "traffic" }
+            supported {
+                request_mutations, query_parameter_mutations, response_mutations, response_trailers_mutations,
+                request_trailers_mutations,
+            }
         });
         let query = query_parameter_mutations.into_iter().enumerate();
         let query = query.map(|(index, proto)| {
@@ -91,12 +97,24 @@ impl Mutations {
             request_mutations: HeaderStep::list(at.field("request_mutations"), request_mutations)?,
             query_mutations: query.collect::<Result<_, _>>()?,
             response_mutations: HeaderStep::list(at.field("response_mutations"), response_mutations)?,
+            request_trailers_mutations: HeaderStep::list(
+                at.field("request_trailers_mutations"),
+                request_trailers_mutations,
+            )?,
+            response_trailers_mutations: HeaderStep::list(
+                at.field("response_trailers_mutations"),
+                response_trailers_mutations,
+            )?,
         })
     }
 }
 
 impl HeaderStep {
-    fn list(at: FieldPath<'_>, protos: Vec<rules::HeaderMutation>) -> Result<Vec<Self>, Rejection> {
+    /// Converts a list of them.
+    pub(crate) fn list(
+        at: FieldPath<'_>,
+        protos: Vec<rules::HeaderMutation>,
+    ) -> Result<Vec<Self>, Rejection> {
         let mut steps = Vec::with_capacity(protos.len());
         for (index, proto) in protos.into_iter().enumerate() {
             steps.extend(Self::from_proto(&at.index(index), proto)?);

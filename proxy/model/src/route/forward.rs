@@ -38,11 +38,10 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             idle_timeout, retry_policy, prefix_rewrite, regex_rewrite, path_rewrite, host_rewrite_specifier, cors, upgrade_configs,
             rate_limits, include_vh_rate_limits, append_x_forwarded_host, hash_policy, request_mirror_policies,
             hedge_policy, internal_redirect_policy, internal_redirect_action, max_internal_redirects,
-            metadata_match, priority,
+            metadata_match, priority, grpc_timeout_offset,
         }
         unsupported {
             flush_timeout: "traffic", retry_policy_typed_config: "traffic",
-            grpc_timeout_offset: "traffic",
         }
         never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
         refused {
@@ -92,6 +91,9 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         max_stream_duration: duration.max.and_then(not_zero),
         grpc_timeout_header_max: duration.grpc_timeout_header_max,
         max_grpc_timeout: max_grpc_timeout.filter(|_| !replaced),
+        tells_stream_duration: replaced,
+        grpc_timeout_header_offset: duration.grpc_timeout_header_offset,
+        grpc_timeout_offset: at.field("grpc_timeout_offset").duration(grpc_timeout_offset)?,
         idle_timeout: at.field("idle_timeout").duration(idle_timeout)?,
         subset_labels,
         priority: RoutingPriority::from_proto(&at.field("priority"), priority)?,
@@ -209,6 +211,7 @@ fn host_rewrite(
 struct MaxStreamDuration {
     max: Option<Duration>,
     grpc_timeout_header_max: Option<Duration>,
+    grpc_timeout_header_offset: Option<Duration>,
 }
 
 impl MaxStreamDuration {
@@ -220,14 +223,16 @@ impl MaxStreamDuration {
             return Ok(Self::default());
         };
         verdicts!(at, proto => route_action::MaxStreamDuration {
-            supported { max_stream_duration, grpc_timeout_header_max }
-            unsupported { grpc_timeout_header_offset: "traffic" }
+            supported { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }
         });
         Ok(Self {
             max: at.field("max_stream_duration").duration(max_stream_duration)?,
             grpc_timeout_header_max: at
                 .field("grpc_timeout_header_max")
                 .duration(grpc_timeout_header_max)?,
+            grpc_timeout_header_offset: at
+                .field("grpc_timeout_header_offset")
+                .duration(grpc_timeout_header_offset)?,
         })
     }
 }

@@ -7,8 +7,8 @@ use envoy_types::pb::envoy::config::route::v3::{
 
 use super::headers;
 use super::{
-    BufferLimits, CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy,
-    Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
+    BodyFormat, BufferLimits, CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect,
+    RetryPolicy, Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
 };
 use crate::bootstrap::{ConfigServer, ConfigSource};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -438,8 +438,7 @@ fn direct_response(
     body_bytes: u32,
 ) -> Result<RouteAction, Rejection> {
     verdicts!(at, proto => pb::DirectResponseAction {
-        supported { status, body }
-        unsupported { body_format: "traffic" }
+        supported { status, body, body_format }
     });
     let status = at.field("status").status(status, 200..=599)?;
     let field = at.field("body");
@@ -454,5 +453,10 @@ fn direct_response(
             body.len()
         )));
     }
-    Ok(RouteAction::DirectResponse { status, body })
+    let format = body_format.map(|proto| BodyFormat::from_proto(&at.field("body_format"), proto));
+    Ok(RouteAction::DirectResponse {
+        status,
+        body,
+        format: format.transpose()?.flatten().map(Box::new),
+    })
 }

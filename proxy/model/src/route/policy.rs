@@ -4,6 +4,7 @@ use envoy_types::pb::envoy::config::route::v3::{self as pb, route_action};
 use super::{HashKey, HashPolicy, MirrorPolicy, RegexRewrite};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::fraction::Fraction;
+use crate::http_filter::header_mutation::HeaderStep;
 
 impl MirrorPolicy {
     /// Converts the policies of a route, virtual host or table.
@@ -21,8 +22,9 @@ impl MirrorPolicy {
         verdicts!(at, proto => route_action::RequestMirrorPolicy {
             supported {
                 cluster, cluster_header, runtime_fraction, disable_shadow_host_suffix_append, host_rewrite_literal,
+                request_headers_mutations,
             }
-            unsupported { trace_sampled: "telemetry", request_headers_mutations: "traffic" }
+            unsupported { trace_sampled: "telemetry" }
         });
         match (cluster.is_empty(), cluster_header.is_empty()) {
             (true, true) => return Err(at.reject("has neither cluster nor cluster_header")),
@@ -36,6 +38,7 @@ impl MirrorPolicy {
             share: share.unwrap_or(Fraction::ALL),
             keeps_host: disable_shadow_host_suffix_append,
             host: host_rewrite_literal,
+            header_steps: HeaderStep::list(at.field("request_headers_mutations"), request_headers_mutations)?,
         })
     }
 }

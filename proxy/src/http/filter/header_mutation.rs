@@ -2,26 +2,28 @@
 //! Source: envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto; Envoy `HeaderMutation`, `HeaderMutations`,
 //! `QueryParamsMulti`.
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderName;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName};
 use outrigger_model::http_filter::header_mutation as model;
 use outrigger_model::route::AppendAction;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::settings::RouteConfig;
 use super::{Decode, Decoding, Encoding, Filter};
-use crate::codec::RequestHead;
-use crate::http::header_changes::Step;
-use crate::http::stream::view;
+use crate::codec::body::Transform;
+use crate::codec::{Body, RequestHead};
+use crate::http::header_changes::{Step, change_request, steps};
+use crate::http::stream::{Stream, view};
 use crate::telemetry::format::{Entry, LineFormat};
 use crate::telemetry::stream_info::StreamInfo;
 
 /// The filter at its place.
 #[derive(Debug)]
 pub(super) struct HeaderMutationFilter {
-    own: Mutations,
+    own: Arc<Mutations>,
     most_specific_last: bool,
 }
 
@@ -31,6 +33,8 @@ pub(super) struct Mutations {
     request: Box<[Step]>,
     query: Box<[QueryStep]>,
     response: Box<[Step]>,
+    request_trailers: Box<[Step]>,
+    response_trailers: Box<[Step]>,
 }
 
 #[derive(Debug)]
@@ -47,10 +51,6 @@ impl Mutations {
     /// # Errors
     /// A regular expression does not compile.
     pub(super) fn new(config: &model::Mutations) -> Result<Self, regex::Error> {
-        let steps = |steps: &[model::HeaderStep]| {
-            let steps = steps.iter().filter_map(|step| Step::new(step).transpose());
-            steps.collect::<Result<_, _>>()
-        };
         let query = config.query_mutations.iter().map(|step| match step {
             model::QueryStep::Remove(name) => QueryStep::Remove(name.clone()),
             model::QueryStep::Add { key, value, action } => QueryStep::Add {
@@ -61,24 +61,15 @@ impl Mutations {
         });
         Ok(Self {
             request: steps(&config.request_mutations)?,
+            request_trailers: steps(&config.request_trailers_mutations)?,
+            response_trailers: steps(&config.response_trailers_mutations)?,
             query: query.collect(),
             response: steps(&config.response_mutations)?,
         })
     }
 
     fn change_request(&self, head: &mut RequestHead, info: &StreamInfo) {
-        for step in &self.request {
-            let value = step.value(
-                |name| head.headers.contains_key(name),
-                || Entry {
-                    info,
-                    request: Some(view(head)),
-                    response_headers: None,
-                    trailers: None,
-                },
-            );
-            step.apply(value, &mut head.headers);
-        }
+        change_request(&self.request, head, info);
         if !self.query.is_empty()
             && let Some(path) = self.changed_query(head, info)
         {
@@ -165,13 +156,13 @@ impl HeaderMutationFilter {
     /// A regular expression does not compile.
     pub(super) fn new(config: &model::HeaderMutation) -> Result<Self, regex::Error> {
         Ok(Self {
-            own: Mutations::new(&config.mutations)?,
+            own: Arc::new(Mutations::new(&config.mutations)?),
             most_specific_last: config.most_specific_last,
         })
     }
 
     /// Those of the filter, then those of the route's levels.
-    fn all<'m>(&'m self, config: Option<&'m RouteConfig>, mut change: impl FnMut(&Mutations)) {
+    fn all<'m>(&'m self, config: Option<&'m RouteConfig>, mut change: impl FnMut(&Arc<Mutations>)) {
         change(&self.own);
         let levels: &[Arc<Mutations>] = match config {
             Some(RouteConfig::HeaderMutation(levels)) => levels,
@@ -184,15 +175,92 @@ impl HeaderMutationFilter {
     }
 }
 
+/// Whose trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trailers {
+    Request,
+    Response,
+}
+
+impl Mutations {
+    fn of_trailers(&self, whose: Trailers) -> &[Step] {
+        match whose {
+            Trailers::Request => &self.request_trailers,
+            Trailers::Response => &self.response_trailers,
+        }
+    }
+}
+
+/// Changes of trailers that are still to come.
+#[derive(Debug)]
+struct TrailerChange {
+    stream: Rc<Stream>,
+    levels: Vec<Arc<Mutations>>,
+    whose: Trailers,
+}
+
+impl Transform for TrailerChange {
+    fn trailers(&mut self, trailers: &mut HeaderMap) {
+        let info = self.stream.info.borrow();
+        let request = self.stream.request_if_any();
+        let steps = self.levels.iter().flat_map(|level| level.of_trailers(self.whose));
+        for step in steps {
+            let has = |name: &HeaderName| trailers.contains_key(name);
+            let value = step.value(has, || Entry {
+                info: &info,
+                request: request.map(view),
+                response_headers: None,
+                // As in Envoy, `%TRAILER%` is of responses.
+                trailers: (self.whose == Trailers::Response).then_some(&*trailers),
+            });
+            step.apply(value, trailers);
+        }
+    }
+}
+
+impl HeaderMutationFilter {
+    /// `None`: none change.
+    fn trailers(
+        &self,
+        stream: &Rc<Stream>,
+        config: Option<&RouteConfig>,
+        whose: Trailers,
+    ) -> Option<TrailerChange> {
+        let mut levels = Vec::new();
+        self.all(config, |mutations| {
+            if !mutations.of_trailers(whose).is_empty() {
+                levels.push(mutations.clone());
+            }
+        });
+        (!levels.is_empty()).then(|| TrailerChange {
+            stream: stream.clone(),
+            levels,
+            whose,
+        })
+    }
+}
+
 impl Filter for HeaderMutationFilter {
     fn decode(&self, request: &mut Decoding<'_>) -> Decode {
         let info = request.stream.info.borrow();
         let head = &mut *request.head;
         self.all(request.config, |mutations| mutations.change_request(head, &info));
+        drop(info);
+        if let Some(change) = self.trailers(request.stream, request.config, Trailers::Request)
+            && let Some(body) = request.stream.body.take()
+        {
+            let body = body.transformed(Box::new(change));
+            request.stream.body.replace(Some(Box::new(body)));
+        }
         Decode::Continue
     }
 
     fn encode(&self, response: &mut Encoding<'_>) {
+        let trailers = self.trailers(response.stream, response.config, Trailers::Response);
+        if let Some(change) = trailers {
+            let body = std::mem::replace(response.body, Body::empty());
+            *response.body = body.transformed(Box::new(change));
+        }
         let info = response.stream.info.borrow();
         let request = response.stream.request_if_any();
         let head = &mut *response.head;

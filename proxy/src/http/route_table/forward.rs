@@ -124,7 +124,7 @@ impl Forward {
             }
         };
         let own = config.mirrors.iter().map(|mirror| Mirror::new(mirror, clusters));
-        let own: Arc<[Mirror]> = own.collect();
+        let own: Arc<[Mirror]> = own.collect::<Result<_, _>>()?;
         Ok(Self {
             targets,
             choice,

@@ -14,14 +14,16 @@ use outrigger_model::fraction::Fraction;
 use outrigger_model::route::MirrorPolicy;
 use tokio::sync::Notify;
 
-use super::Guards;
 use super::attempt::tls_wish;
+use super::{EXPECTED_TIMEOUT, Guards};
 use crate::codec::body::{BodyError, BodyObserver, CopyWriter};
 use crate::codec::{Body, RequestHead};
 use crate::http::filter::draws;
+use crate::http::header_changes::{self, Step};
 use crate::http::route_table::{ClusterRef, Forward};
 use crate::http::stream::Stream;
 use crate::net::local_address::local_address;
+use crate::telemetry::stream_info::StreamInfo;
 use crate::time;
 use crate::upstream::circuit_breaker::Resource;
 use crate::upstream::cluster::Cluster;
@@ -40,28 +42,41 @@ pub(in crate::http) struct Mirror {
     share: Fraction,
     keeps_host: bool,
     host: Option<HeaderValue>,
+    steps: Box<[Step]>,
 }
 
 impl Mirror {
-    pub(in crate::http) fn new(config: &MirrorPolicy, clusters: &Arc<ClusterTable>) -> Self {
-        Self {
+    /// # Errors
+    /// A regular expression does not compile.
+    pub(in crate::http) fn new(
+        config: &MirrorPolicy,
+        clusters: &Arc<ClusterTable>,
+    ) -> Result<Self, regex::Error> {
+        Ok(Self {
             cluster: ClusterRef::new(&config.cluster, &config.cluster_header, clusters),
             share: config.share,
             keeps_host: config.keeps_host,
             host: Some(config.host.as_str())
                 .filter(|host| !host.is_empty())
                 .and_then(|host| HeaderValue::from_str(host).ok()),
-        }
+            steps: header_changes::steps(&config.header_steps)?,
+        })
     }
 
     /// The head of the copy, and who gets it; `None`: this request is not copied.
-    fn copy(&self, head: &RequestHead, random: &mut fastrand::Rng) -> Option<Copy> {
+    fn copy(&self, head: &RequestHead, info: &StreamInfo, random: &mut fastrand::Rng) -> Option<Copy> {
         if !draws(self.share, random) {
             return None;
         }
         let (_, cluster) = self.cluster.find(head)?;
         let cluster = cluster?;
         let mut head = head.clone();
+        let expected = head.headers.get(EXPECTED_TIMEOUT).cloned();
+        header_changes::change_request(&self.steps, &mut head, info);
+        // What its own route makes cannot be taken out.
+        if let Some(expected) = expected {
+            head.headers.insert(EXPECTED_TIMEOUT, expected);
+        }
         if let Some(host) = &self.host {
             head.authority = host.clone();
         } else if !self.keeps_host {
@@ -164,10 +179,11 @@ pub(super) fn copies(stream: &Rc<Stream>, forward: &Forward, body: Body) -> Body
         return body;
     }
     let mut random = stream.random.borrow_mut();
+    let info = stream.info.borrow();
     let copies = forward
         .mirrors
         .iter()
-        .filter_map(|mirror| mirror.copy(stream.request(), &mut random));
+        .filter_map(|mirror| mirror.copy(stream.request(), &info, &mut random));
     let copies: Vec<Copy> = copies.collect();
     let timeout = forward.config.timeout;
     if copies.is_empty() {

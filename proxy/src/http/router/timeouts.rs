@@ -18,6 +18,10 @@ pub(super) struct Timeouts {
     pub(super) per_try: Option<Duration>,
     /// The upstream's `grpc-timeout` says what is expected.
     pub(super) tells_grpc: bool,
+    /// `duration` is what a gRPC server is told.
+    pub(super) tells_grpc_duration: bool,
+    /// The client's deadline leaves no time: the stream is at its end.
+    pub(super) is_over: bool,
     /// An attempt goes on when its time has passed.
     hedges: bool,
 }
@@ -37,18 +41,21 @@ impl Timeouts {
         let deadline = config.max_grpc_timeout.filter(|_| head.is_grpc());
         let response = match deadline {
             None => config.timeout,
-            Some(bound) => at_most(asked().unwrap_or_default(), bound),
+            Some(bound) => at_most(
+                shortened(asked().unwrap_or_default(), config.grpc_timeout_offset),
+                bound,
+            ),
         };
-        let replacement = |bound| asked().map(|asked| at_most(asked, bound));
-        let duration = match config.grpc_timeout_header_max.and_then(replacement) {
-            Some(limit) => limit,
-            None => config.max_stream_duration,
-        };
+        let replacement = |bound| Some(deadline_of(asked()?, bound, config.grpc_timeout_header_offset));
+        let replaced = config.grpc_timeout_header_max.and_then(replacement);
+        let duration = replaced.or(config.max_stream_duration);
         Self {
             response,
             duration,
             per_try: retry.and_then(|policy| policy.per_try_timeout),
             tells_grpc: deadline.is_some(),
+            tells_grpc_duration: config.tells_stream_duration && head.is_grpc(),
+            is_over: replaced.is_some_and(|limit| limit.is_zero()),
             hedges,
         }
     }
@@ -58,6 +65,21 @@ impl Timeouts {
         let limits = self.per_try.filter(|_| !self.hedges).into_iter();
         limits.chain(self.response).min()
     }
+}
+
+/// As Envoy, what would leave nothing is not taken away.
+fn shortened(limit: Duration, offset: Option<Duration>) -> Duration {
+    match offset {
+        Some(offset) if offset < limit => limit - offset,
+        _ => limit,
+    }
+}
+
+/// What a client's deadline leaves a stream; zero: nothing. A bound of zero is none. Source: Envoy
+/// `ActiveStream::refreshDurationTimeout`.
+fn deadline_of(asked: Duration, bound: Duration, offset: Option<Duration>) -> Duration {
+    let limit = if bound.is_zero() { asked } else { asked.min(bound) };
+    limit.saturating_sub(offset.unwrap_or_default())
 }
 
 /// Zero, on either side, is no limit.
@@ -103,6 +125,25 @@ mod tests {
         check("", None);
         check("5s", None);
         check("-5S", None);
+    }
+
+    #[test]
+    fn offsets_shorten_deadlines() {
+        let millis = Duration::from_millis;
+        let check = |asked, bound, offset: Option<u64>, expected: [u64; 2]| {
+            let offset = offset.map(millis);
+            let found = [
+                shortened(millis(asked), offset),
+                deadline_of(millis(asked), millis(bound), offset),
+            ];
+            assert_eq!(found, expected.map(millis), "{asked} of {bound} less {offset:?}");
+        };
+        check(2000, 10_000, Some(500), [1500, 1500]);
+        check(2000, 1000, Some(500), [1500, 500]);
+        check(500, 1000, Some(500), [500, 0]);
+        check(400, 0, Some(500), [400, 0]);
+        check(400, 0, None, [400, 400]);
+        check(0, 1000, None, [0, 0]);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) struct Chosen {
     target: Option<usize>,
     cluster_name: Option<Arc<str>>,
     pub(super) cluster: Option<Arc<Cluster>>,
+    /// Its deadline is past before it goes.
+    pub(super) is_over: bool,
 }
 
 impl Chosen {
@@ -174,7 +176,7 @@ impl Stream {
         if let Some(limit) = forward.config.idle_timeout {
             self.limits.set_idle(limit);
         }
-        router::limit_duration(self, route, forward, head);
+        chosen.is_over = router::limit_duration(self, route, forward, head);
         let target = chosen.target.and_then(|index| forward.targets.get(index));
         if let Some((name, cluster)) = target.and_then(|target| target.cluster.find(head)) {
             info.upstream_cluster_raw = Some(name.clone());
