@@ -15,6 +15,7 @@ mod listeners;
 mod names;
 mod owners;
 pub(crate) mod problems;
+mod proxy_config;
 mod recipe;
 pub(crate) mod restore;
 mod scopes;

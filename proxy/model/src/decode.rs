@@ -17,6 +17,7 @@ use crate::http_filter::discovered::FilterResource;
 use crate::istio;
 use crate::listener::Listener;
 use crate::nds::NameTable;
+use crate::proxy_config::ProxyConfig;
 use crate::route::{RouteTableConfig, VirtualHost};
 use crate::scoped_routes::Scope;
 use crate::secret::Secret;
@@ -39,6 +40,9 @@ pub const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_so
 pub const EXTENSION_TYPE: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 /// Istio's names for the DNS proxy.
 pub const NAME_TABLE_TYPE: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
+
+/// What istiod changes of the proxy's own configuration (PCDS).
+pub const PROXY_CONFIG_TYPE: &str = "type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig";
 
 /// What every conversion looks like: a path to blame, a protobuf message, the model value.
 type Convert<M, T> = fn(&FieldPath<'_>, M) -> Result<T, Rejection>;
@@ -140,6 +144,19 @@ pub fn name_table(bytes: &[u8]) -> Result<Converted<NameTable>, Rejection> {
     )
 }
 
+/// Changes of the proxy's own configuration.
+///
+/// # Errors
+/// As [`listener`].
+pub fn proxy_config(bytes: &[u8]) -> Result<Converted<ProxyConfig>, Rejection> {
+    let context = Context::new("proxy config", "");
+    let proto: istio::ProxyConfig = any::decode(&context.root(), "proxy config", bytes)?;
+    // What is not known here is not encoded again.
+    let has_more = proto.encoded_len() != bytes.len();
+    let value = ProxyConfig::from_proto(&context.root(), proto, has_more)?;
+    Ok(context.finish(value))
+}
+
 /// The bootstrap.
 ///
 /// # Errors
@@ -170,6 +187,7 @@ pub fn judge(type_url: &str, bytes: &[u8]) -> Option<Result<Vec<Problem>, Reject
         SECRET_TYPE => secret(bytes).map(problems),
         EXTENSION_TYPE => http_filter(bytes).map(problems),
         NAME_TABLE_TYPE => name_table(bytes).map(problems),
+        PROXY_CONFIG_TYPE => proxy_config(bytes).map(problems),
         _ => return None,
     })
 }

@@ -235,6 +235,13 @@ pub(crate) struct MetricConfig {
     pub(crate) drop: bool,
 }
 
+/// `istio.mesh.v1alpha1.ProxyConfig`, as far as istiod sends it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ProxyConfig {
+    #[prost(string, repeated, tag = "34")]
+    pub(crate) ca_certificates_pem: Vec<String>,
+}
+
 /// `istio.networking.nds.v1.NameTable`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct NameTable {

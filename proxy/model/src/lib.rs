@@ -32,6 +32,7 @@ pub mod nds;
 pub mod network_filter;
 pub mod node;
 pub mod peer;
+pub mod proxy_config;
 pub mod proxy_protocol;
 pub mod rbac;
 pub mod route;

@@ -21,12 +21,27 @@ pub struct Node {
 impl Node {
     /// Istio redirects the application's DNS questions to its proxy (`ISTIO_META_DNS_CAPTURE`). Source: contract §2.7.
     pub fn captures_dns(&self) -> bool {
-        match self.metadata.get("DNS_CAPTURE") {
-            Some(Value::String(text)) => matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"),
+        self.has_flag("DNS_CAPTURE")
+    }
+
+    /// Changes of the proxy's own configuration are to come from the control plane (`ISTIO_META_PROXY_CONFIG_XDS_AGENT`); the agent's own
+    /// word for it is the environment's `PROXY_CONFIG_XDS_AGENT`. Source: contract §1.1.
+    pub fn asks_proxy_config(&self) -> bool {
+        self.has_flag("PROXY_CONFIG_XDS_AGENT")
+    }
+
+    fn has_flag(&self, name: &str) -> bool {
+        match self.metadata.get(name) {
+            Some(Value::String(text)) => is_true(text),
             Some(Value::Bool(value)) => *value,
             _ => false,
         }
     }
+}
+
+/// As the environment of a Go program says yes (`strconv.ParseBool`).
+pub fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 /// Region, zone and sub-zone; empty strings when unknown.

@@ -24,6 +24,7 @@ use crate::endpoint::LoadAssignment;
 use crate::field::{Problem, Rejection};
 use crate::listener::Listener;
 use crate::nds::NameTable;
+use crate::proxy_config::ProxyConfig;
 use crate::route::RouteTableConfig;
 use crate::scoped_routes::Scope;
 use crate::secret::Secret;
@@ -38,6 +39,7 @@ enum Model {
     LoadAssignment(LoadAssignment),
     Secret(Box<Secret>),
     NameTable(NameTable),
+    ProxyConfig(ProxyConfig),
     Bootstrap(Box<Bootstrap>),
     Awaited(Box<policy::Awaited>),
 }
@@ -70,6 +72,9 @@ fn convert(type_url: &str, bytes: &[u8]) -> Result<(Model, Vec<Problem>), Reject
         }
         decode::NAME_TABLE_TYPE => {
             decode::name_table(bytes).map(|c| (Model::NameTable(c.value), c.problems))?
+        }
+        decode::PROXY_CONFIG_TYPE => {
+            decode::proxy_config(bytes).map(|c| (Model::ProxyConfig(c.value), c.problems))?
         }
         BOOTSTRAP_TYPE => {
             let proto = pb::Bootstrap::decode(bytes).unwrap_or_default();

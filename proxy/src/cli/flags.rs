@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use outrigger_model::node::is_true;
 
 use super::demo::{self, Demo};
 use super::validate::{self, Validate};
@@ -169,6 +170,7 @@ fn options(matches: &ArgMatches, remarks: &mut Vec<String>) -> Result<Options, T
         streams: StreamOptions {
             token_file: matches.get_one::<PathBuf>("ads-token-file").cloned(),
             keeps_last_set: matches.get_flag("keep-last-set"),
+            asks_proxy_config: std::env::var("PROXY_CONFIG_XDS_AGENT").is_ok_and(|text| is_true(&text)),
         },
         file_flush_interval: Duration::from_millis(
             // A timer of 0 never lets go of its thread.
@@ -425,6 +427,7 @@ mod tests {
         let told = StreamOptions {
             token_file: Some(PathBuf::from("/t")),
             keeps_last_set: true,
+            asks_proxy_config: false,
         };
         check("-c a.yaml --ads-token-file /t --keep-last-set", streams, told);
     }

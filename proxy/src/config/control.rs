@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use outrigger_model::bootstrap::{Bootstrap, ConfigServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE,
-    SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, PROXY_CONFIG_TYPE,
+    ROUTE_TABLE_TYPE, SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 use outrigger_model::nds::NameTable;
 use outrigger_model::secret::Secret;
@@ -21,11 +21,12 @@ use super::counters::{ControlStats, DiscoveryStats};
 use super::history::{Difference, History, Limits, Summary, UnknownVersion};
 use super::listeners::Listeners;
 use super::names::{self, Names};
+use super::proxy_config;
 use super::restore::Restore;
 use super::secret_updates::Documents;
 use super::secrets::{Secrets, Wanted};
 use super::store::Store;
-use super::wishes::Wishes;
+use super::wishes::{ByServer, Wishes};
 use crate::pace;
 use crate::upstream::upkeep;
 use crate::worker::WorkerHandle;
@@ -42,6 +43,7 @@ pub(crate) struct Control {
     pub(super) secrets: Secrets,
     pub(super) secret_documents: Documents,
     pub(super) names: Names,
+    pub(super) proxy_config: proxy_config::Received,
     stats: ControlStats,
     connections: Connections,
     pub(super) bootstrap: Bytes,
@@ -85,6 +87,7 @@ impl Control {
             secrets: Secrets::default(),
             secret_documents: Documents::default(),
             names: Names::default(),
+            proxy_config: proxy_config::Received::default(),
             stats,
             connections,
             bootstrap: encoded,
@@ -101,6 +104,9 @@ impl Control {
         };
         if bootstrap.ads.is_some() && bootstrap.node.captures_dns() {
             control.wishes.set(NAME_TABLE_TYPE, names::wanted());
+        }
+        if bootstrap.ads.is_some() && bootstrap.node.asks_proxy_config() {
+            control.ask_proxy_config();
         }
         for secret in &bootstrap.secrets {
             control
@@ -183,6 +189,11 @@ impl Control {
     /// The names that istiod would have the DNS proxy answer, once they have come.
     pub(crate) fn name_table(&self) -> Option<Arc<NameTable>> {
         self.names.table()
+    }
+
+    /// Wants something that no resource leads to.
+    pub(super) fn wish_for(&mut self, type_url: &'static str, wanted: ByServer) {
+        self.wishes.set(type_url, wanted);
     }
 
     /// What is wanted now.
@@ -301,6 +312,7 @@ impl Control {
             VIRTUAL_HOST_TYPE => self.listeners.parts.offer_host(server, name, version, bytes),
             EXTENSION_TYPE => self.listeners.extensions.offer(server, name, version, bytes),
             NAME_TABLE_TYPE => self.names.offer(version, bytes),
+            PROXY_CONFIG_TYPE => self.offer_proxy_config(version, bytes),
             // Nobody asked for it: ignored, as xds-client does with whole responses.
             _ => Ok(()),
         }

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use outrigger_model::decode::{
-    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE,
-    SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, PROXY_CONFIG_TYPE,
+    ROUTE_TABLE_TYPE, SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 
 use super::control::Control;
@@ -48,6 +48,7 @@ impl Control {
         list(LISTENER_TYPE, &self.listeners.store, &mut listed);
         list(ROUTE_TABLE_TYPE, &self.listeners.routes, &mut listed);
         list(NAME_TABLE_TYPE, &self.names.store, &mut listed);
+        list(PROXY_CONFIG_TYPE, &self.proxy_config.store, &mut listed);
         for store in self.listeners.parts.scopes.values() {
             list(SCOPE_TYPE, store, &mut listed);
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use outrigger_model::bootstrap::ConfigServer;
-use outrigger_model::secret::{Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
+use outrigger_model::secret::{DataSource, Secret, SecretKind, SecretRef, TlsCertificate, ValidationContext};
 use outrigger_model::tls::{CertificateSource, CommonTls, DownstreamTls};
 
 pub(super) use self::context::{Wanted, holds_key, want, want_each};
@@ -19,6 +19,7 @@ pub(super) use self::watch::Watch;
 use self::context::{is_alike, names, shared_part, written};
 use self::files::{Loaded, OnDisk};
 use super::clusters::waited;
+use super::proxy_config::ROOTS;
 use crate::listener::runtime::ServerTlsCell;
 use crate::time::Instant;
 use crate::tls::verify::combine;
@@ -34,6 +35,8 @@ pub(super) struct Secrets {
     on_disk: Vec<OnDisk>,
     servers: Vec<Server>,
     clients: Vec<Client>,
+    /// PEM roots that are trusted wherever those of [`ROOTS`] are; empty: none.
+    extra_roots: Vec<u8>,
 }
 
 /// The cell of a listener's TLS and what it is made of; gone when nobody holds the cell.
@@ -167,6 +170,25 @@ impl Secrets {
             Loaded::Validation(context) => drop(self.validations.insert(key.clone(), context)),
         }
         self.rebuild(is_used);
+    }
+
+    /// These PEM roots are trusted besides those of [`ROOTS`], in place of the ones before; empty: none.
+    pub(super) fn trust_besides(&mut self, roots: Vec<u8>) {
+        self.extra_roots = roots;
+        self.rebuild(|common| names(common).any(|secret| secret.name == ROOTS));
+    }
+
+    /// The secret with what is trusted besides.
+    fn with_extra_roots(&self, name: &str, secret: &ValidationContext) -> ValidationContext {
+        let mut secret = secret.clone();
+        if name == ROOTS
+            && let Some(DataSource::Inline(roots)) = &mut secret.trusted_ca
+            && !self.extra_roots.is_empty()
+        {
+            roots.push(b'\n');
+            roots.extend_from_slice(&self.extra_roots);
+        }
+        secret
     }
 
     /// Reads again what changed on disk, or could not be used so far; what can be used now is in force. Says what there is to say.
@@ -355,10 +377,8 @@ impl Secrets {
             None => context,
             Some(secret) => {
                 let dynamic = self.validations.get(&SecretKey::of(secret));
-                combine(
-                    &context,
-                    dynamic.ok_or_else(|| Incomplete::Missing(secret.name.clone()))?,
-                )
+                let dynamic = dynamic.ok_or_else(|| Incomplete::Missing(secret.name.clone()))?;
+                combine(&context, &self.with_extra_roots(&secret.name, dynamic))
             }
         };
         let name = validation

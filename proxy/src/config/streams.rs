@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use outrigger_model::bootstrap::{AdsConfig, AdsMode, ConfigServer, GrpcServer};
 use outrigger_model::decode::{
-    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, ROUTE_TABLE_TYPE,
-    SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
+    CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOAD_ASSIGNMENT_TYPE, NAME_TABLE_TYPE, PROXY_CONFIG_TYPE,
+    ROUTE_TABLE_TYPE, SCOPE_TYPE, SECRET_TYPE, VIRTUAL_HOST_TYPE,
 };
 use outrigger_model::document::{read_response, request_to_json, response_from_json};
 use xds_client::{
@@ -22,6 +22,7 @@ use xds_client::{
 
 use super::control::Control;
 use super::names;
+use super::proxy_config;
 use crate::stats::{Gauge, Registry};
 use crate::worker;
 
@@ -49,6 +50,8 @@ pub(crate) struct StreamOptions {
     pub(crate) token_file: Option<PathBuf>,
     /// A state-of-the-world answer without any cluster or listener takes none away.
     pub(crate) keeps_last_set: bool,
+    /// The environment's `PROXY_CONFIG_XDS_AGENT`: the proxy's own configuration is asked for.
+    pub(crate) asks_proxy_config: bool,
 }
 
 /// All clients; control thread only.
@@ -72,7 +75,7 @@ struct Own {
 }
 
 impl Streams {
-    /// Opens whatever is wanted now.
+    /// Opens whatever is wanted now. What comes back is the ADS stream's, for who has something to report on it.
     pub(crate) fn start(
         control: &Rc<RefCell<Control>>,
         node: Node,
@@ -80,7 +83,7 @@ impl Streams {
         transport_of: TransportOf,
         options: StreamOptions,
         registry: &Registry,
-    ) {
+    ) -> Option<Handle> {
         let streams = Rc::new(Self {
             control: Rc::downgrade(control),
             node,
@@ -91,6 +94,9 @@ impl Streams {
             revision: Cell::new(None),
             connected: registry.gauge("control_plane.connected_state"),
         });
+        if ads.is_some() && streams.options.asks_proxy_config {
+            control.borrow_mut().ask_proxy_config();
+        }
         match ads {
             Some(ads) => {
                 let mut first = Subscriptions::default();
@@ -99,6 +105,7 @@ impl Streams {
             }
             None => streams.update(None),
         }
+        let ads = streams.ads.borrow().clone();
         worker::spawn(async move {
             for elapsed in 1_u64.. {
                 tokio::time::sleep(UPKEEP).await;
@@ -108,6 +115,7 @@ impl Streams {
                 streams.update(None);
             }
         });
+        ads
     }
 
     fn open_ads(self: &Rc<Self>, config: &AdsConfig, subscriptions: Subscriptions) {
@@ -390,6 +398,9 @@ impl Handler for ServerHandler {
     fn resource_name(&self, any: &Any) -> Option<String> {
         if any.type_url == NAME_TABLE_TYPE {
             return Some(names::NAME.to_owned());
+        }
+        if any.type_url == PROXY_CONFIG_TYPE {
+            return Some(proxy_config::NAME.to_owned());
         }
         first_string_field(any)
     }

@@ -5,6 +5,7 @@ mod addresses;
 mod extensions;
 mod order;
 mod owners;
+mod proxy_config;
 mod snapshot;
 mod waiting;
 
@@ -53,6 +54,10 @@ static BOOTSTRAP: LazyLock<(Bootstrap, Vec<u8>)> = LazyLock::new(|| {
 /// One that takes clusters and listeners from ADS.
 fn control() -> Control {
     let (bootstrap, encoded) = BOOTSTRAP.clone();
+    control_of(bootstrap, encoded)
+}
+
+fn control_of(bootstrap: Bootstrap, encoded: Vec<u8>) -> Control {
     let registry = Registry::new(TagRules::new(&[], true).unwrap());
     let shared = Arc::new(Shared {
         sinks: LogSinks::new(&registry).unwrap(),

@@ -69,6 +69,10 @@ fn seeds(descriptors: &Descriptors) -> Vec<Seed> {
         (decode::LOAD_ASSIGNMENT_TYPE, include_str!("seeds/endpoints.json")),
         (decode::SECRET_TYPE, include_str!("seeds/secrets.json")),
         (decode::NAME_TABLE_TYPE, include_str!("seeds/names.json")),
+        (
+            decode::PROXY_CONFIG_TYPE,
+            include_str!("seeds/proxy_configs.json"),
+        ),
         (BOOTSTRAP_TYPE, include_str!("seeds/bootstraps.json")),
         (AWAITED_TYPE, include_str!("seeds/policies.json")),
     ];

@@ -34,7 +34,7 @@ pub(super) struct Verdict {
 }
 
 /// The Rust names of Istio's messages.
-const ISTIO: [(&str, &str); 14] = [
+const ISTIO: [(&str, &str); 15] = [
     (
         "istio::MetadataExchange",
         "envoy.tcp.metadataexchange.config.MetadataExchange",
@@ -63,6 +63,7 @@ const ISTIO: [(&str, &str); 14] = [
     ("istio::StatsConfig", "stats.PluginConfig"),
     ("istio::MetricConfig", "stats.MetricConfig"),
     ("istio::NameTable", "istio.networking.nds.v1.NameTable"),
+    ("istio::ProxyConfig", "istio.mesh.v1alpha1.ProxyConfig"),
     ("istio::NameInfo", "istio.networking.nds.v1.NameTable.NameInfo"),
     (
         "Discovery",

@@ -280,3 +280,38 @@ fn a_pipe_is_not_waited_for() {
     let error = Loaded::load("s", &kind).unwrap_err().to_string();
     assert_eq!(error, "secret `s`: read /dev/zero: not a regular file");
 }
+
+#[test]
+fn roots_of_the_control_plane_are_trusted_besides_those_of_the_mesh_and_nowhere_else() {
+    let server = ConfigServer::Ads;
+    let mut secrets = Secrets::default();
+    let common = |name: &str| {
+        let validation = ValidationSource {
+            context: ValidationContext::default(),
+            sds: Some(reference(name, Some(&server))),
+        };
+        let certificate = CertificateSource::Sds(reference("own", Some(&server)));
+        listener(certificate, Some(validation)).common
+    };
+    let (mesh, extra) = (issue(1).0, issue(2).0);
+    let roots = |name: &str| Secret {
+        name: name.to_owned(),
+        kind: SecretKind::Validation(ValidationContext {
+            trusted_ca: Some(inline(&mesh)),
+            ..ValidationContext::default()
+        }),
+    };
+    let trusted =
+        |secrets: &Secrets, name: &str| match secrets.validation(&common(name)).unwrap().1.trusted_ca {
+            Some(DataSource::Inline(pem)) => String::from_utf8(pem).unwrap(),
+            other => panic!("{other:?}"),
+        };
+    secrets.trust_besides(extra.clone().into_bytes());
+    for name in [ROOTS, "other"] {
+        secrets.set(Some(&server), &roots(name)).unwrap();
+    }
+    assert!(trusted(&secrets, ROOTS).contains(&mesh) && trusted(&secrets, ROOTS).contains(&extra));
+    assert_eq!(trusted(&secrets, "other"), mesh);
+    secrets.trust_besides(Vec::new());
+    assert_eq!(trusted(&secrets, ROOTS), mesh, "taken back");
+}
