@@ -12,7 +12,7 @@ SHELL := bash
 # Modules of tests/it that need root and network namespaces. `check` leaves them out, `e2e` runs exactly them.
 NETNS := alone:: bill:: bookinfo:: kernel:: traffic::
 # Modules that need no root, but the release binaries that `build` makes.
-RELEASE := demo:: smoke::
+RELEASE := agent:: demo:: smoke::
 
 # In CI the lock file is law; at a desk a changed Cargo.toml may update it.
 LOCKED := $(if $(CI),--locked)

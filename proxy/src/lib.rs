@@ -29,6 +29,8 @@ pub(crate) mod listener;
 
 pub(crate) mod config;
 
+pub(crate) mod agent;
+
 pub(crate) mod admin;
 
 pub(crate) mod server;

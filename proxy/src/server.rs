@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use outrigger_model::document::DocumentError;
 use outrigger_model::field::Rejection;
+use outrigger_model::readiness::ReadinessProbe;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::bootstrap::Loaded;
@@ -25,6 +26,7 @@ use self::state::ServerState;
 use self::workers::Workers;
 use crate::admin;
 use crate::admin::options::{Mode, Options};
+use crate::agent;
 use crate::config::build::Shared;
 use crate::config::control::Control;
 use crate::config::streams::Streams;
@@ -134,6 +136,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let admin_address = bootstrap.admin;
     let stream_options = options.streams.clone();
     let address_path = options.admin_address_path.clone();
+    let probe = ReadinessProbe::of_node(&bootstrap.node);
     let (ads, transports) = (bootstrap.ads.clone(), bootstrap::Transports::of(&bootstrap));
     let control = Control::new(bootstrap, Bytes::from(encoded), shared.clone(), workers.handles())
         .map_err(|reason| ServerError::Static { file, reason })?;
@@ -160,7 +163,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     }
     let clusters = shared.clusters.clone();
     let transport_of = Box::new(move |cluster: &str| transports.get(cluster, &clusters));
-    Streams::start(
+    let ads_stream = Streams::start(
         &control,
         node,
         ads.as_ref(),
@@ -168,6 +171,9 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         stream_options,
         &registry,
     );
+    if let Some(stream) = ads_stream {
+        tell_health(probe, stream, &control);
+    }
     worker::spawn(housekeeping(control, registry.clone()));
     tracing::info!(concurrency = workers.count(), "started");
     until_stopped(&state, &shared.sinks).await?;
@@ -183,6 +189,29 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         tracing::warn!("access logs could not all be written in time");
     }
     Ok(())
+}
+
+/// The control plane is told whether the application is ready, if the node says how to ask it.
+fn tell_health(
+    probe: Result<Option<ReadinessProbe>, Rejection>,
+    stream: xds_client::Handle,
+    control: &Rc<RefCell<Control>>,
+) {
+    let control = control.clone();
+    match probe {
+        Ok(None) => {}
+        Ok(Some(probe)) => worker::spawn(agent::watch(
+            probe,
+            move || control.borrow().is_initialized(),
+            // The task never ends while the process lives.
+            move |report| {
+                let _ = stream.report(report);
+            },
+        )),
+        Err(rejection) => {
+            tracing::error!(%rejection, "the application is not asked whether it is ready, and nobody is told")
+        }
+    }
 }
 
 /// Writes where the admin interface is, for whoever started the process with port 0. As in Envoy not a reason to stop.

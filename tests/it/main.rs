@@ -4,6 +4,7 @@
 //! leaves them out by name, as it does those that run a release binary (`RELEASE`); `make test` runs exactly those, so nothing
 //! falls between the two.
 
+mod agent;
 mod alone;
 mod bill;
 mod bookinfo;

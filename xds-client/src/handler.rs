@@ -58,7 +58,16 @@ pub struct Report {
     /// Sent only after the first request of this type.
     pub after: String,
     /// What is wrong, if something is: the request's error detail.
-    pub error: Option<String>,
+    pub error: Option<ReportedError>,
+}
+
+/// What is wrong with what the owner reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedError {
+    /// Whatever the control plane understands by it; not necessarily a code of gRPC (istiod's agents say 500).
+    pub code: i32,
+    /// For people; what is too long is cut.
+    pub message: String,
 }
 
 /// What happens to the connection, for stats and readiness.

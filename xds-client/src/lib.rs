@@ -105,7 +105,9 @@ pub use connect::{Connect, Connecting, Connection, Plain};
 pub use counters::Counters;
 pub use envoy_types::pb::envoy::config::core::v3::Node;
 pub use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-pub use handler::{ConnectionEvent, Handler, Rejection, Report, Resource, Update, first_string_field};
+pub use handler::{
+    ConnectionEvent, Handler, Rejection, Report, ReportedError, Resource, Update, first_string_field,
+};
 pub use protocol::{FileSource, Method, Protocol, ReadFile, Rest, RestCodec};
 pub use response::{Any, DeltaResource, DeltaResponse, Name, SotwResponse};
 pub use session::Session;

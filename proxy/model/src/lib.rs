@@ -35,6 +35,7 @@ pub mod peer;
 pub mod proxy_config;
 pub mod proxy_protocol;
 pub mod rbac;
+pub mod readiness;
 pub mod route;
 mod scalar;
 pub mod scoped_routes;

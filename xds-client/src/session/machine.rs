@@ -9,10 +9,10 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::google::rpc::Status;
 
-use super::error_detail;
 use super::intake::Outcome;
 use super::names::Named;
 use super::pacing::Answers;
+use super::shortened;
 use super::ttl::Expiries;
 use crate::subscriptions::{Interest, WILDCARD};
 use crate::{Counters, Handler, Rejection, Report, Subscriptions, Update};
@@ -153,11 +153,10 @@ impl<T: PerType> Machine<T> {
         let said = self.reports.get_mut(due)?;
         said.pending = false;
         let Report { type_url, error, .. } = &said.report;
-        let detail = error.as_ref().map(|reason| {
-            error_detail(&[Rejection {
-                resource: String::new(),
-                reason: reason.clone(),
-            }])
+        let detail = error.as_ref().map(|error| Status {
+            code: error.code,
+            message: shortened(&error.message).to_owned(),
+            details: Vec::new(),
         });
         Some(T::report(type_url.clone(), detail))
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use envoy_types::pb::google::protobuf::Duration;
 
 use super::*;
-use crate::{Any, Rejection, Update};
+use crate::{Any, Rejection, ReportedError, Update};
 
 const CDS: &str = "cds";
 const EDS: &str = "eds";
@@ -472,7 +472,10 @@ fn health(error: Option<&str>) -> Report {
     Report {
         type_url: "health".into(),
         after: "lds".into(),
-        error: error.map(str::to_owned),
+        error: error.map(|message| ReportedError {
+            code: 500,
+            message: message.to_owned(),
+        }),
     }
 }
 
