@@ -15,6 +15,8 @@ mod upgrade;
 
 use std::time::Duration;
 
+use crate::time::Instant;
+
 pub(crate) use outrigger_model::cluster::NameCase;
 
 pub(crate) use body::Body;
@@ -53,6 +55,12 @@ pub(crate) trait StreamHandler: 'static {
     /// The client left inside of a request head.
     fn gave_up(&self) {}
 
+    /// The connection is as old as it may be.
+    fn is_old(&self) {}
+
+    /// The connection has had as many requests as it may.
+    fn is_spent(&self) {}
+
     /// An HTTP/2 stream is reset for what its head has; `details` are `%RESPONSE_CODE_DETAILS%`.
     fn reset(&self, _details: &'static str) {}
 }
@@ -86,8 +94,44 @@ pub(crate) struct ServerOptions {
     pub(crate) drain_timeout: Duration,
     /// A drain closes HTTP/1 connections that wait for a request at once.
     pub(crate) drain_closes_idle: bool,
+    /// How long one connection lasts.
+    pub(crate) life: Life,
     /// HTTP/2.
     pub(crate) http2: Http2Settings,
+}
+
+/// What ends a connection besides its client, a drain and idleness. Of each connection a copy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// From then on it drains.
+    pub(crate) old_at: Option<Instant>,
+    /// One of HTTP/1 waits for its next response then, and closes with it.
+    pub(crate) http1_waits_for_response: bool,
+    /// It drains with this request; 0: no limit.
+    pub(crate) requests: u32,
+    /// A client may still be sending when its connection closes, and a reset would take the response from it: it is read for so long.
+    /// Source: Envoy `delayed_close_timeout`.
+    pub(crate) linger: Option<Duration>,
+}
+
+impl Life {
+    /// Nothing ends it.
+    pub(crate) const ENDLESS: Self = Self {
+        old_at: None,
+        http1_waits_for_response: false,
+        requests: 0,
+        linger: Some(Duration::from_secs(1)),
+    };
+
+    /// It has had as many requests as it may.
+    pub(crate) fn is_spent(&self, served: u32) -> bool {
+        self.requests > 0 && served >= self.requests
+    }
+
+    /// It is as old as it may be.
+    pub(crate) fn is_old(&self) -> bool {
+        self.old_at.is_some_and(|at| Instant::now() >= at)
+    }
 }
 
 /// HTTP/2 settings of either side.

@@ -3,6 +3,8 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use outrigger_model::cluster::Jittered;
+
 pub(crate) use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Time on the clock that Envoy takes for the expiry of sessions: since the machine began. Zero where the system does not say.
@@ -15,6 +17,15 @@ pub(crate) fn since_boot() -> Duration {
 fn uptime() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/uptime").ok()?;
     Duration::try_from_secs_f64(text.split(' ').next()?.parse().ok()?).ok()
+}
+
+/// A duration of its range.
+pub(crate) fn drawn(range: Jittered) -> Duration {
+    let share = f64::from(range.added_at_most.0) / 10_000.0;
+    match share > 0.0 {
+        true => range.shortest.mul_f64(1.0 + share * fastrand::f64()),
+        false => range.shortest,
+    }
 }
 
 /// A limit was reached.

@@ -5,6 +5,7 @@ mod buffer_limits;
 mod clusters;
 mod config_files;
 mod connect;
+mod connection_life;
 mod cors;
 mod direct_responses;
 mod dump;

@@ -95,6 +95,15 @@ pub struct Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u32);
 
+/// A time that differs a little from case to case, so that what begins together does not end together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jittered {
+    /// Without what is added.
+    pub shortest: Duration,
+    /// Of it, up to this share is added at random.
+    pub added_at_most: Percent,
+}
+
 /// How endpoints are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Discovery {
@@ -377,7 +386,11 @@ pub struct HttpProtocol {
     /// A pooled connection without requests closes after this; Envoy's default 1 h, `None`: never.
     pub idle_timeout: Option<Duration>,
     /// A connection is closed (drained) at this age.
-    pub max_connection_duration: Option<Duration>,
+    pub max_connection_duration: Option<Jittered>,
+    /// A request ends this long after it was sent on a connection, whatever came by then; `None`: no limit.
+    pub exchange_duration: Option<Duration>,
+    /// What the head of a response may have.
+    pub response_head: ResponseHeadLimits,
     /// A connection serves at most this many requests; 0: no limit.
     pub max_requests_per_connection: u32,
     /// HTTP/1 settings.
@@ -386,6 +399,15 @@ pub struct HttpProtocol {
     pub http2: Http2Options,
     /// What the TLS of a connection takes from the request that it is made for.
     pub tls_names: Option<Box<TlsNames>>,
+}
+
+/// Limits of a response head. Source: protocol.proto `HttpProtocolOptions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseHeadLimits {
+    /// Of names and values together; `None`: what the version's codec takes.
+    pub most_bytes: Option<u32>,
+    /// Envoy's default 100.
+    pub most_headers: u32,
 }
 
 /// A name that a request brings to the TLS of its connection: its authority without the port. Source: protocol.proto

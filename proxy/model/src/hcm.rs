@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::bootstrap::ConfigSource;
-use crate::cluster::{Http1Options, Http2Options};
+use crate::cluster::{Http1Options, Http2Options, Jittered};
 use crate::http_filter::PlacedFilter;
 use crate::http_filter::router::Router;
 use crate::route::RouteTableConfig;
@@ -64,7 +64,17 @@ pub struct HttpConnectionManager {
     /// The request head must arrive within this; `None`: no limit.
     pub request_headers_timeout: Option<Duration>,
     /// Time between GOAWAY/`connection: close` and close; Envoy's default 5 s.
-    pub drain_timeout: Duration,
+    pub drain_timeout: Jittered,
+    /// A connection of this age drains; `None`: it may get as old as it likes.
+    pub connection_age: Option<Jittered>,
+    /// HTTP/1 connections of that age wait for their next response, and close with it.
+    pub http1_waits_for_response: bool,
+    /// A connection drains with this request; 0: no limit.
+    pub requests_per_connection: u32,
+    /// A stream ends after this, where its route does not say otherwise; `None`: no limit.
+    pub stream_duration: Option<Duration>,
+    /// A client that was told of the end has so long to close its side; Envoy's default 1 s, `None`: it is not waited for.
+    pub close_delay: Option<Duration>,
     /// Largest request head, KiB; Envoy's default 60.
     pub max_request_headers_kb: u32,
     /// Largest number of request headers; Envoy's default 100.

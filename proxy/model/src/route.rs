@@ -250,7 +250,7 @@ pub struct Forward {
     /// From the end of the request to the end of the response, retries included; Envoy's default 15 s, `None`: no limit (`0s`, or
     /// `max_stream_duration` is there, which takes its place).
     pub timeout: Option<Duration>,
-    /// For the whole stream; `None`: no limit.
+    /// For the whole stream; zero: no limit, `None`: the connection manager's.
     pub max_stream_duration: Option<Duration>,
     /// A request's `grpc-timeout` takes the place of `max_stream_duration`, up to this; zero: without bound.
     pub grpc_timeout_header_max: Option<Duration>,

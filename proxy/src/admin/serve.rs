@@ -106,6 +106,7 @@ const OPTIONS: ServerOptions = ServerOptions {
     idle_timeout: Some(IDLE_TIMEOUT),
     drain_timeout: LAST_ANSWERS,
     drain_closes_idle: true,
+    life: crate::codec::Life::ENDLESS,
     // Never spoken here.
     http2: Http2Settings {
         max_concurrent_streams: 1,

@@ -1,6 +1,9 @@
 //! Request and response heads, the same for every HTTP version.
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use outrigger_model::cluster::ResponseHeadLimits;
+
+use super::SendError;
 
 /// A request head. `authority` is what counts; a Host header that came stays in `headers` only to keep its place in the order.
 #[derive(Debug, Clone)]
@@ -151,6 +154,26 @@ fn keep_only_trailers(headers: &mut HeaderMap) {
         headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
     } else {
         headers.remove(http::header::TE);
+    }
+}
+
+/// Refuses a response head beyond its limits. Source: Envoy 1.40, `ConnectionImpl::checkMaxHeadersSize`.
+pub(super) fn check_response(limits: &ResponseHeadLimits, headers: &HeaderMap) -> Result<(), SendError> {
+    let is_beyond = |count: usize, most: u32| count > usize::try_from(most).unwrap_or(usize::MAX);
+    if is_beyond(headers.len(), limits.most_headers) {
+        return Err(SendError::Protocol("the response has too many headers".into()));
+    }
+    let Some(most) = limits.most_bytes else {
+        return Ok(());
+    };
+    let lengths = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    match is_beyond(lengths.sum(), most) {
+        true => Err(SendError::Protocol(
+            "the headers of the response are too long".into(),
+        )),
+        false => Ok(()),
     }
 }
 

@@ -108,6 +108,7 @@ mod tests {
             idle_timeout: None,
             drain_timeout: std::time::Duration::ZERO,
             drain_closes_idle: false,
+            life: crate::codec::Life::ENDLESS,
             http1_underscores: Underscores::Allow,
             http2_underscores: Underscores::Allow,
             http2: HTTP2,
@@ -117,7 +118,7 @@ mod tests {
         crate::worker::spawn(async move {
             h2::server::serve(far, false, &options, Rc::new(Echo), watch).await;
         });
-        let client = h2::client::handshake(near, HTTP2, || ())
+        let client = h2::client::handshake(near, HTTP2, None, || ())
             .await
             .expect("a connection");
         let mut headers = HeaderMap::new();

@@ -14,12 +14,15 @@ use super::filter::{Earlier, FilterChain, Scope};
 use super::router::internal_redirect::PassedOn;
 use super::scoped_routes::Routes;
 use super::stream;
-use crate::codec::{Http2Settings, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores};
+use crate::codec::{
+    Http2Settings, Life, Refusal, Request, Response, ServerOptions, StreamHandler, Underscores,
+};
 use crate::stats::{Counter, Gauge, Histogram, Registry};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::istio_stats::{IstioMetrics, IstioStats};
 use crate::telemetry::peer::LocalPeers;
+use crate::time::{self, Instant};
 use crate::upstream::cluster_table::ClusterTable;
 
 /// Runtime of `HttpConnectionManager`. Immutable; shared by all workers.
@@ -62,6 +65,8 @@ pub(crate) struct ManagerStats {
     pub(crate) downstream_cx_http1_total: Counter,
     pub(crate) downstream_cx_http2_total: Counter,
     pub(crate) downstream_cx_protocol_error: Counter,
+    pub(crate) downstream_cx_max_duration_reached: Counter,
+    pub(crate) downstream_cx_max_requests_reached: Counter,
     pub(crate) downstream_rq_total: Counter,
     pub(crate) downstream_rq_active: Gauge,
     pub(crate) downstream_rq_http1_total: Counter,
@@ -95,6 +100,8 @@ impl ManagerStats {
             downstream_cx_http1_total: counter("downstream_cx_http1_total"),
             downstream_cx_http2_total: counter("downstream_cx_http2_total"),
             downstream_cx_protocol_error: counter("downstream_cx_protocol_error"),
+            downstream_cx_max_duration_reached: counter("downstream_cx_max_duration_reached"),
+            downstream_cx_max_requests_reached: counter("downstream_cx_max_requests_reached"),
             downstream_rq_total: counter("downstream_rq_total"),
             downstream_rq_active: gauge("downstream_rq_active"),
             downstream_rq_http1_total: counter("downstream_rq_http1_total"),
@@ -285,8 +292,14 @@ fn options(config: &HttpConnectionManager, registry: &Registry) -> ServerOptions
         http2_underscores: underscores(config.underscores, registry, "http2"),
         head_timeout: config.request_headers_timeout,
         idle_timeout: config.idle_timeout,
-        drain_timeout: config.drain_timeout,
+        drain_timeout: config.drain_timeout.shortest,
         drain_closes_idle: false,
+        life: Life {
+            old_at: None,
+            http1_waits_for_response: config.http1_waits_for_response,
+            requests: config.requests_per_connection,
+            linger: config.close_delay,
+        },
         http2: Http2Settings {
             max_concurrent_streams: http2.max_concurrent_streams,
             stream_window: http2.initial_stream_window_bytes,
@@ -294,6 +307,17 @@ fn options(config: &HttpConnectionManager, registry: &Registry) -> ServerOptions
             max_header_list_bytes: max_head_bytes,
             allows_connect: http2.allows_connect,
         },
+    }
+}
+
+impl ConnectionManager {
+    /// For the codec of a connection that begins now.
+    pub(crate) fn connection_options(&self) -> ServerOptions {
+        let mut options = self.options.clone();
+        let age = self.config.connection_age.map(time::drawn);
+        options.life.old_at = age.map(|age| Instant::now() + age);
+        options.drain_timeout = time::drawn(self.config.drain_timeout);
+        options
     }
 }
 
@@ -334,6 +358,14 @@ impl StreamHandler for ConnectionHandler {
 
     fn gave_up(&self) {
         stream::gave_up(&self.manager, &self.downstream);
+    }
+
+    fn is_old(&self) {
+        self.manager.stats.downstream_cx_max_duration_reached.inc();
+    }
+
+    fn is_spent(&self) {
+        self.manager.stats.downstream_cx_max_requests_reached.inc();
     }
 
     fn reset(&self, details: &'static str) {

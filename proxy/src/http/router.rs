@@ -84,6 +84,11 @@ impl Guards {
         self.host.counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The exchange did not end within the cluster's limit.
+    pub(super) fn took_too_long(&self) {
+        self.cluster.stats.upstream_rq_max_duration_reached.inc();
+    }
+
     /// The response did not end in time.
     pub(super) fn timed_out(&self) {
         self.cluster.stats.upstream_rq_timeout.inc();
@@ -235,7 +240,10 @@ pub(super) fn limit_duration(
     if timeouts.is_over {
         return true;
     }
-    stream.limits.set_duration(timeouts.duration);
+    let duration = timeouts.duration.or(stream.manager.config.stream_duration);
+    stream
+        .limits
+        .set_duration(duration.filter(|limit| !limit.is_zero()));
     false
 }
 
@@ -328,6 +336,9 @@ impl Exchange<'_> {
                 goes_on: None,
             };
             let outcome = attempt.run(head, source.as_ref()).await;
+            if matches!(outcome, Err(AttemptError::Duration)) {
+                self.cluster.stats.upstream_rq_max_duration_reached.inc();
+            }
             let timed_out = matches!(
                 outcome,
                 Err(AttemptError::PerTryTimeout | AttemptError::PerTryIdle)
@@ -350,7 +361,12 @@ impl Exchange<'_> {
                         drop((attempted, guards));
                     }
                     verdict => {
-                        let Attempted { response, permit, .. } = attempted;
+                        let Attempted {
+                            response,
+                            permit,
+                            ends_at,
+                            ..
+                        } = attempted;
                         guards.request = Some(permit);
                         if self.redirect(&response.head, source.as_ref()) {
                             let head = response.head;
@@ -360,7 +376,7 @@ impl Exchange<'_> {
                         if let Some(source) = &source {
                             source.forget();
                         }
-                        let response = self.accept(response, &host, verdict);
+                        let response = self.accept(response, ends_at, &host, verdict);
                         return Ok((response, guards));
                     }
                 },

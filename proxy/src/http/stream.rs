@@ -208,7 +208,7 @@ impl Stream {
             downstream: downstream.clone(),
             info: RefCell::new(StreamInfo::new(downstream.info.clone(), Some(version))),
             random: RefCell::new(fastrand::Rng::new()),
-            limits: Limits::new(manager.config.stream_idle_timeout),
+            limits: Limits::new(manager.config.stream_idle_timeout, manager.config.stream_duration),
             feedback: None,
             picked_authority: RefCell::new(None),
             original_path: RefCell::new(None),
@@ -417,6 +417,11 @@ impl Stream {
             Limit::TryIdle => {
                 if let Some(guards) = &*self.guards.borrow() {
                     guards.idled();
+                }
+            }
+            Limit::Exchange => {
+                if let Some(guards) = &*self.guards.borrow() {
+                    guards.took_too_long();
                 }
             }
             Limit::Response => {

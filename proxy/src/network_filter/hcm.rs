@@ -8,15 +8,12 @@ use bytes::BytesMut;
 use outrigger_model::hcm::CodecType;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::codec::{self, ServeEnd, h2};
+use crate::codec::{self, ServeEnd, ServerOptions, h2};
 use crate::drain::DrainWatch;
 use crate::http::downstream::Downstream;
 use crate::http::manager::{ConnectionHandler, ConnectionManager};
-use crate::time;
+use crate::time::{self, Elapsed};
 use crate::tls::transport::Transport;
-
-/// Source: Envoy `delayed_close_timeout`.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves HTTP on a connection.
 pub(crate) async fn serve(
@@ -30,7 +27,7 @@ pub(crate) async fn serve(
     stats.downstream_cx_active.inc();
     let _active = Active(stats.clone());
     let tls = downstream.tls.is_some();
-    let options = manager.options.clone();
+    let options = manager.connection_options();
     let alpn = downstream.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     let chosen = match (manager.config.codec, alpn) {
         (CodecType::Http1, _) | (CodecType::Auto, Some(b"http/1.1" | b"http/1.0")) => Some(Codec::Http1),
@@ -39,14 +36,20 @@ pub(crate) async fn serve(
     };
     let codec = match chosen {
         Some(Codec::Http1) => Codec::Http1,
-        _ => match time::within(options.idle_timeout, begins_with_preface(&mut transport)).await {
+        _ => match in_time(&options, begins_with_preface(&mut transport)).await {
             Ok(Some(true)) => Codec::Http2,
             Ok(Some(false)) if chosen.is_none() => Codec::Http1,
             Ok(Some(false)) => {
                 stats.downstream_cx_protocol_error.inc();
-                return turn_away(transport).await;
+                return turn_away(transport, options.life.linger).await;
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) => return,
+            Err(_) => {
+                if options.life.is_old() {
+                    stats.downstream_cx_max_duration_reached.inc();
+                }
+                return;
+            }
         },
     };
     let handler = Rc::new(ConnectionHandler { manager, downstream });
@@ -66,6 +69,13 @@ pub(crate) async fn serve(
     }
 }
 
+/// As long as a connection may be silent, and as old as it may be.
+async fn in_time<F: Future>(options: &ServerOptions, first: F) -> Result<F::Output, Elapsed> {
+    time::until(options.life.old_at, time::within(options.idle_timeout, first))
+        .await
+        .flatten()
+}
+
 #[derive(Clone, Copy)]
 enum Codec {
     Http1,
@@ -73,8 +83,8 @@ enum Codec {
 }
 
 /// Who had to speak HTTP/2 and does not: the connection closes in order, so that what it is told is not lost in a reset.
-async fn turn_away(mut transport: Transport) {
-    let _ = time::within(Some(LINGER), async {
+async fn turn_away(mut transport: Transport, linger: Option<Duration>) {
+    let _ = time::within(Some(linger.unwrap_or_default()), async {
         transport.shutdown().await?;
         let mut forgotten = [0; 1024];
         while transport.read(&mut forgotten).await? > 0 {}

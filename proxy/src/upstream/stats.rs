@@ -40,6 +40,7 @@ pub(crate) struct ClusterStats {
     pub(crate) upstream_rq_timeout: Counter,
     pub(crate) upstream_rq_per_try_timeout: Counter,
     pub(crate) upstream_rq_per_try_idle_timeout: Counter,
+    pub(crate) upstream_rq_max_duration_reached: Counter,
     pub(crate) upstream_rq_rx_reset: Counter,
     pub(crate) upstream_rq_retry: Counter,
     pub(crate) upstream_rq_retry_success: Counter,
@@ -162,6 +163,7 @@ impl ClusterStats {
             upstream_rq_timeout: counter("upstream_rq_timeout"),
             upstream_rq_per_try_timeout: counter("upstream_rq_per_try_timeout"),
             upstream_rq_per_try_idle_timeout: counter("upstream_rq_per_try_idle_timeout"),
+            upstream_rq_max_duration_reached: counter("upstream_rq_max_duration_reached"),
             upstream_rq_rx_reset: counter("upstream_rq_rx_reset"),
             upstream_rq_retry: counter("upstream_rq_retry"),
             upstream_rq_retry_success: counter("upstream_rq_retry_success"),
@@ -300,7 +302,7 @@ pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, U
     stats
 }
 
-const COUNTERS: [&str; 37] = [
+const COUNTERS: [&str; 38] = [
     "upstream_cx_total",
     "upstream_cx_http1_total",
     "upstream_cx_http2_total",
@@ -319,6 +321,7 @@ const COUNTERS: [&str; 37] = [
     "upstream_rq_timeout",
     "upstream_rq_per_try_timeout",
     "upstream_rq_per_try_idle_timeout",
+    "upstream_rq_max_duration_reached",
     "upstream_rq_rx_reset",
     "upstream_rq_retry",
     "upstream_rq_retry_success",

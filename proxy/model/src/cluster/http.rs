@@ -7,15 +7,20 @@ use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::
     PreserveCaseFormatterConfig, preserve_case_formatter_config,
 };
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::{self as pb, http_protocol_options as options};
+use envoy_types::pb::envoy::r#type::v3 as percent;
 use envoy_types::pb::google::protobuf;
 
 pub(super) use super::HttpProtocol;
-use super::{Http1Options, Http2Options, NameCase, TlsNames, UpstreamHttpVersion};
+use super::{
+    Http1Options, Http2Options, Jittered, NameCase, Percent, ResponseHeadLimits, TlsNames,
+    UpstreamHttpVersion,
+};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::scalar::Wrapped;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_RESPONSE_HEADERS: u32 = 100;
 
 /// The fields of `Cluster` that `HttpProtocolOptions` replaces; EnvoyFilters still set them.
 pub(super) struct DeprecatedProtos {
@@ -106,24 +111,53 @@ impl HttpProtocol {
         http2: Http2Options,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
-            supported { idle_timeout, max_connection_duration, max_requests_per_connection }
-            inert { headers_with_underscores_action: "is of requests; what an upstream answers is not affected by it" }
-            unsupported {
-                max_connection_duration_jitter: "traffic", max_headers_count: "traffic", max_response_headers_kb: "traffic",
-                max_stream_duration: "traffic",
+            supported {
+                idle_timeout, max_connection_duration, max_requests_per_connection, max_connection_duration_jitter,
+                max_headers_count, max_response_headers_kb, max_stream_duration,
             }
+            inert { headers_with_underscores_action: "is of requests; what an upstream answers is not affected by it" }
         });
+        let kb = max_response_headers_kb.value();
+        let kb = kb.map(|kb| at.field("max_response_headers_kb").within(kb, 1..=8192));
+        let count = max_headers_count.value().unwrap_or(MAX_RESPONSE_HEADERS);
         Ok(Self {
             version,
             idle_timeout: at.field("idle_timeout").limit(idle_timeout, IDLE_TIMEOUT)?,
-            max_connection_duration: at
-                .field("max_connection_duration")
-                .limit(max_connection_duration, Duration::ZERO)?,
+            max_connection_duration: Jittered::limit(
+                at,
+                max_connection_duration,
+                max_connection_duration_jitter,
+            )?,
+            exchange_duration: at
+                .field("max_stream_duration")
+                .limit(max_stream_duration, Duration::ZERO)?,
+            response_head: ResponseHeadLimits {
+                most_bytes: kb.transpose()?.map(|kb| kb * 1024),
+                most_headers: at.field("max_headers_count").within(count, 1..=u32::MAX)?,
+            },
             max_requests_per_connection: max_requests_per_connection.value().unwrap_or(0),
             http1: Http1Options::default(),
             http2,
             tls_names: None,
         })
+    }
+}
+
+impl Jittered {
+    /// Converts `max_connection_duration` and its jitter; unset and zero: none.
+    pub(crate) fn limit(
+        at: &FieldPath<'_>,
+        duration: Option<protobuf::Duration>,
+        jitter: Option<percent::Percent>,
+    ) -> Result<Option<Self>, Rejection> {
+        let duration = at
+            .field("max_connection_duration")
+            .limit(duration, Duration::ZERO)?;
+        let jitter = at.field("max_connection_duration_jitter").percent(jitter)?;
+        Ok(duration.map(|shortest| Self {
+            shortest,
+            added_at_most: jitter.unwrap_or(Percent(0)),
+        }))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::access_log::AccessLog;
 use crate::any::{TypedConfig, types};
 use crate::bootstrap::ConfigSource;
-use crate::cluster::{Http1Options, Http2Options, NameCase};
+use crate::cluster::{Http1Options, Http2Options, Jittered, NameCase, Percent};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::http_filter;
 use crate::route::RouteTableConfig;
@@ -27,6 +27,7 @@ use crate::tracing::Tracing;
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_DELAY: Duration = Duration::from_secs(1);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MAX_REQUEST_HEADERS_COUNT: u32 = 100;
 
@@ -43,16 +44,16 @@ impl HttpConnectionManager {
                 request_headers_timeout, stream_idle_timeout, drain_timeout, access_log,
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
                 merge_slashes, path_with_escaped_slashes_action, route_specifier, use_remote_address, add_proxy_protocol_connection_state,
-                preserve_external_request_id, proxy_100_continue,
+                preserve_external_request_id, proxy_100_continue, http1_safe_max_connection_duration, drain_timeout_jitter,
+                delayed_close_timeout,
             }
             partly {
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
             }
             unsupported {
-                add_user_agent: "traffic", http1_safe_max_connection_duration: "traffic",
-                scheme_header_transformation: "traffic", stream_flush_timeout: "traffic", drain_timeout_jitter: "traffic",
-                delayed_close_timeout: "traffic", access_log_flush_interval: "telemetry",
+                add_user_agent: "traffic",
+                scheme_header_transformation: "traffic", access_log_flush_interval: "telemetry",
                 flush_access_log_on_new_request: "telemetry", access_log_options: "telemetry",
                 internal_address_config: "traffic", skip_xff_append: "traffic", via: "traffic",
                 always_set_request_id_in_response: "traffic", represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "traffic",
@@ -60,7 +61,10 @@ impl HttpConnectionManager {
                 proxy_status_config: "traffic", append_x_forwarded_port: "traffic", append_local_overload: "traffic",
                 forward_proto_config: "traffic",
             }
-            never { http3_protocol_options: "HTTP/3, which Istio does not configure" }
+            never {
+                http3_protocol_options: "HTTP/3, which Istio does not configure",
+                stream_flush_timeout: "what waits for a client that takes nothing is not held apart here: stream_idle_timeout ends it",
+            }
             refused {
                 xff_num_trusted_hops: "ignoring it would trust another client address",
                 original_ip_detection_extensions: "ignoring it would trust another client address",
@@ -139,10 +143,23 @@ impl HttpConnectionManager {
             request_headers_timeout: at
                 .field("request_headers_timeout")
                 .limit(request_headers_timeout, Duration::ZERO)?,
-            drain_timeout: at
-                .field("drain_timeout")
-                .duration(drain_timeout)?
-                .unwrap_or(DRAIN_TIMEOUT),
+            drain_timeout: Jittered {
+                shortest: at
+                    .field("drain_timeout")
+                    .duration(drain_timeout)?
+                    .unwrap_or(DRAIN_TIMEOUT),
+                added_at_most: at
+                    .field("drain_timeout_jitter")
+                    .percent(drain_timeout_jitter)?
+                    .unwrap_or(Percent(0)),
+            },
+            connection_age: common.age,
+            http1_waits_for_response: http1_safe_max_connection_duration,
+            requests_per_connection: common.requests,
+            stream_duration: common.stream_duration,
+            close_delay: at
+                .field("delayed_close_timeout")
+                .limit(delayed_close_timeout, CLOSE_DELAY)?,
             max_request_headers_kb: at.field("max_request_headers_kb").within(kb, 1..=8192)?,
             max_request_headers_count: common.max_request_headers_count,
             underscores: common.underscores,
@@ -312,16 +329,19 @@ struct Common {
     idle_timeout: Option<Duration>,
     max_request_headers_count: u32,
     underscores: HeadersWithUnderscores,
+    age: Option<Jittered>,
+    requests: u32,
+    stream_duration: Option<Duration>,
 }
 
 impl Common {
     fn from_proto(at: &FieldPath<'_>, proto: Option<core::HttpProtocolOptions>) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => core::HttpProtocolOptions {
-            supported { idle_timeout, max_headers_count, headers_with_underscores_action }
-            unsupported {
-                max_connection_duration: "traffic", max_connection_duration_jitter: "traffic",
-                max_response_headers_kb: "traffic", max_stream_duration: "traffic", max_requests_per_connection: "traffic",
+            supported {
+                idle_timeout, max_headers_count, headers_with_underscores_action, max_connection_duration,
+                max_connection_duration_jitter, max_stream_duration, max_requests_per_connection,
             }
+            inert { max_response_headers_kb: "responses come from clusters, and their limit is written there" }
         });
         let count = max_headers_count.value().unwrap_or(MAX_REQUEST_HEADERS_COUNT);
         Ok(Self {
@@ -331,6 +351,11 @@ impl Common {
                 &at.field("headers_with_underscores_action"),
                 headers_with_underscores_action,
             )?,
+            age: Jittered::limit(at, max_connection_duration, max_connection_duration_jitter)?,
+            requests: max_requests_per_connection.value().unwrap_or(0),
+            stream_duration: at
+                .field("max_stream_duration")
+                .limit(max_stream_duration, Duration::ZERO)?,
         })
     }
 }

@@ -21,7 +21,7 @@ use crate::http_filter::rate_limit::RateLimit;
 use crate::http_filter::route_config::FilterSettings;
 use crate::matcher::HeaderMatcher;
 use crate::metadata::{Struct, subset_labels};
-use crate::scalar::{Wrapped, not_zero};
+use crate::scalar::Wrapped;
 
 /// `RouteAction.timeout` when unset.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -88,7 +88,7 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
         cluster: ClusterSpec::from_proto(at, cluster_specifier)?.with_labels(&subset_labels),
         cluster_not_found_status: not_found_status(at, cluster_not_found_response_code)?,
         timeout: at.field("timeout").limit(timeout, TIMEOUT)?.filter(|_| !replaced),
-        max_stream_duration: duration.max.and_then(not_zero),
+        max_stream_duration: duration.max,
         grpc_timeout_header_max: duration.grpc_timeout_header_max,
         max_grpc_timeout: max_grpc_timeout.filter(|_| !replaced),
         tells_stream_duration: replaced,

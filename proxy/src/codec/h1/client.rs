@@ -11,12 +11,13 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use outrigger_model::cluster::ResponseHeadLimits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
 use self::wire::{Script, Wire};
 use crate::codec::head::{
-    RequestHead, ResponseHead, remove_connection_headers, remove_own_connection_headers,
+    RequestHead, ResponseHead, check_response, remove_connection_headers, remove_own_connection_headers,
 };
 use crate::codec::names::Naming;
 use crate::codec::tunnel::{self, Raw};
@@ -49,6 +50,8 @@ pub(crate) struct ClientOptions {
     pub(crate) passes_trailers: bool,
     /// How names of headers are written.
     pub(crate) name_case: NameCase,
+    /// What heads of responses may have.
+    pub(crate) response_head: Option<ResponseHeadLimits>,
 }
 
 /// Makes a client of a connected stream. `guard` lives as long as the connection.
@@ -64,7 +67,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let script = Rc::<Script>::default();
-    let (sender, mut connection) = http1::handshake(TokioIo::new(Wire::new(io, script.clone())))
+    let (sender, mut connection) = builder(options.response_head)
+        .handshake(TokioIo::new(Wire::new(io, script.clone())))
         .await
         .map_err(|error| SendError::Closed(body::describe(&error)))?;
     let shared = Rc::new(Shared {
@@ -95,6 +99,27 @@ where
         shared,
         is_spent: false,
     })
+}
+
+/// What hyper takes of a head when it is not told.
+const OWN_HEADERS: u32 = 100;
+const OWN_HEAD_BYTES: u32 = 400 * 1024;
+/// It makes room for as many as there may be, for each head.
+const MOST_HEADERS: u32 = 10_000;
+
+fn builder(limits: Option<ResponseHeadLimits>) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let Some(limits) = limits else {
+        return builder;
+    };
+    if limits.most_headers > OWN_HEADERS {
+        builder.max_headers(limits.most_headers.min(MOST_HEADERS) as usize);
+    }
+    if let Some(bytes) = limits.most_bytes.filter(|bytes| *bytes > OWN_HEAD_BYTES) {
+        // Of names and values; the rest is the space between them.
+        builder.max_buf_size(bytes.saturating_mul(2) as usize);
+    }
+    builder
 }
 
 impl Client {
@@ -213,7 +238,12 @@ impl Client {
             feedback.keep_response_names(self.shared.script.take_names());
         }
         match sent {
-            Ok(response) => Ok(response),
+            Ok(response) => {
+                if let Some(limits) = &self.shared.options.response_head {
+                    check_response(limits, response.headers())?;
+                }
+                Ok(response)
+            }
             Err(mut failed) => {
                 let unsent = failed.take_message().is_some();
                 let error = failed.into_error();

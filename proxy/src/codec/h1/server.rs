@@ -27,9 +27,8 @@ use crate::codec::{Body, Refusal, Request, Response, ServeEnd, ServerOptions, St
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
 
-/// A connection that closes while its client may still be sending reads on for so long: a reset would take the response from the client.
-/// Source: Envoy `delayed_close_timeout`.
-const LINGER: Duration = Duration::from_secs(1);
+/// A client that does not take the last bytes, and is not waited for, still has so long.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it closes. `tls` says which scheme requests in origin form have.
 pub(crate) async fn serve<IO, H>(
@@ -57,12 +56,17 @@ where
     let naming = Naming::of(options.name_case);
     let naming = naming.as_ref();
     let activity = Activity::new();
+    let life = options.life;
+    let mut served = 0_u32;
     let draining = drain.clone();
     let mut wait = Wait {
         options,
         activity: &activity,
         drained: pin!(drain.started()),
         idle: pin!(activity.idle(options.idle_timeout)),
+        old: pin!(time::reach(life.old_at)),
+        is_old: false,
+        tell_old: &|| handler.is_old(),
         closing: None,
     };
     let mut outbox = Outbox::default();
@@ -79,7 +83,7 @@ where
                     .await
                     .is_ok()
                 {
-                    linger(&connection).await;
+                    linger(&connection, life.linger).await;
                 }
                 return match refusal.is_protocol_error {
                     true => ServeEnd::Failed(refusal.details.to_owned()),
@@ -92,7 +96,7 @@ where
             }
             Next::Gone(None) => return ServeEnd::Closed,
             Next::Over => {
-                let _ = time::within(Some(LINGER), poll_fn(|cx| connection.poll_shutdown(cx))).await;
+                let _ = time::within(Some(LAST_BYTES), poll_fn(|cx| connection.poll_shutdown(cx))).await;
                 return ServeEnd::Closed;
             }
         };
@@ -106,7 +110,17 @@ where
             return ServeEnd::Closed;
         };
         // As Envoy: an answer before the end of the request is the last one, since nobody waits for that end.
+        served = served.saturating_add(1);
+        let is_spent = life.is_spent(served);
+        if is_spent {
+            handler.is_spent();
+        }
+        if !wait.is_old && life.is_old() {
+            wait.becomes_old();
+        }
         exchange.close = !keep_alive
+            || is_spent
+            || wait.is_old
             || !connection.is_whole()
             || draining.is_draining()
             || wait.closing.is_some()
@@ -114,7 +128,7 @@ where
         match respond(&connection, &mut outbox, exchange, naming, response).await {
             Ok(Sent::Open) => {}
             Ok(Sent::Last) => {
-                linger(&connection).await;
+                linger(&connection, life.linger).await;
                 return match connection.feedback.refusal() {
                     Some(refusal) => ServeEnd::Failed(refusal.details.to_owned()),
                     None => ServeEnd::Closed,
@@ -159,12 +173,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Drop for Closed<IO> {
 }
 
 /// The time between requests.
-struct Wait<'a, D, I> {
+struct Wait<'a, D, I, O> {
     options: &'a ServerOptions,
     activity: &'a Rc<Activity>,
     drained: Pin<&'a mut D>,
     idle: Pin<&'a mut I>,
-    /// Idle for too long: since then the next response is the last, and at this time the connection closes without one.
+    old: Pin<&'a mut O>,
+    /// The connection was found to be as old as it may be.
+    is_old: bool,
+    tell_old: &'a dyn Fn(),
+    /// Idle for too long, or old: since then the next response is the last, and at this time the connection closes without one.
     closing: Option<Instant>,
 }
 
@@ -181,7 +199,12 @@ enum Next {
     Over,
 }
 
-impl<D: Future<Output = ()>, I: Future<Output = ()>> Wait<'_, D, I> {
+impl<D, I, O> Wait<'_, D, I, O>
+where
+    D: Future<Output = ()>,
+    I: Future<Output = ()>,
+    O: Future<Output = ()>,
+{
     async fn next<IO: AsyncRead + AsyncWrite + Unpin>(&mut self, connection: &Connection<IO>) -> Next {
         // A stream begins with the first byte of its head.
         let mut active = None;
@@ -219,6 +242,26 @@ impl<D: Future<Output = ()>, I: Future<Output = ()>> Wait<'_, D, I> {
         .await
     }
 
+    /// Ready when the connection is as old as it may be; one that is to wait for its next response is not, once it has spoken.
+    fn poll_old(&mut self, has_spoken: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let life = &self.options.life;
+        if self.is_old || life.old_at.is_none() {
+            return Poll::Pending;
+        }
+        let waits = life.http1_waits_for_response && has_spoken;
+        ready!(self.old.as_mut().poll(cx));
+        self.becomes_old();
+        match waits {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }
+
+    fn becomes_old(&mut self) {
+        self.is_old = true;
+        (self.tell_old)();
+    }
+
     /// Ready when the connection has to close although nothing goes on. As Envoy, one that has spoken HTTP gets `drain_timeout` first.
     fn poll_over(
         &mut self,
@@ -230,7 +273,8 @@ impl<D: Future<Output = ()>, I: Future<Output = ()>> Wait<'_, D, I> {
             return Poll::Ready(());
         }
         if self.closing.is_none() {
-            if self.idle.as_mut().poll(cx).is_pending() {
+            let is_due = self.poll_old(has_spoken, cx).is_ready() || self.idle.as_mut().poll(cx).is_ready();
+            if !is_due {
                 return Poll::Pending;
             }
             if !has_spoken {
@@ -413,10 +457,10 @@ fn put(outbox: &mut Outbox, coding: BodyCoding, data: bytes::Bytes) {
 }
 
 /// Closes our side, and leaves the client time to read what it was told.
-async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<IO>) {
+async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<IO>, limit: Option<Duration>) {
     connection.give_up_body();
-    let expected = !connection.is_drained();
-    let _ = time::within(Some(LINGER), async {
+    let expected = !connection.is_drained() && limit.is_some();
+    let _ = time::within(Some(limit.unwrap_or(LAST_BYTES)), async {
         let shut = poll_fn(|cx| connection.poll_shutdown(cx)).await;
         if shut.is_ok() && expected {
             poll_fn(|cx| connection.poll_discard(cx)).await;

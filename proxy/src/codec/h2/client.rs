@@ -7,10 +7,11 @@ use bytes::Bytes;
 use h2::Reason;
 use http::uri::{self, PathAndQuery};
 use http::{Method, StatusCode, Uri, Version};
+use outrigger_model::cluster::ResponseHeadLimits;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::pump::pump;
-use crate::codec::head::{RequestHead, ResponseHead};
+use crate::codec::head::{RequestHead, ResponseHead, check_response};
 use crate::codec::{Body, Feedback, Http2Settings, Response, SendError, upgrade};
 use crate::worker;
 
@@ -18,15 +19,17 @@ use crate::worker;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     sender: h2::client::SendRequest<Bytes>,
+    limits: Option<ResponseHeadLimits>,
 }
 
-/// Makes a client of a connected stream. `on_close` runs when the connection is gone.
+/// Makes a client of a connected stream; heads of responses beyond `limits` are refused. `on_close` runs when the connection is gone.
 ///
 /// # Errors
 /// The connection failed inside the handshake.
 pub(crate) async fn handshake<IO>(
     io: IO,
     settings: Http2Settings,
+    limits: Option<ResponseHeadLimits>,
     on_close: impl FnOnce() + 'static,
 ) -> Result<Client, SendError>
 where
@@ -46,7 +49,7 @@ where
         }
         on_close();
     });
-    Ok(Client { sender })
+    Ok(Client { sender, limits })
 }
 
 impl Client {
@@ -86,7 +89,11 @@ impl Client {
             }
             Pin::new(&mut response).poll(cx).map_err(failed)
         });
-        response.await.map(incoming)
+        let response = response.await?;
+        if let Some(limits) = &self.limits {
+            check_response(limits, response.headers())?;
+        }
+        Ok(incoming(response))
     }
 }
 
@@ -220,7 +227,9 @@ mod tests {
                 respond.send_response(last, true).expect("it goes");
             }
         });
-        let client = handshake(near, SETTINGS, || ()).await.expect("a connection");
+        let client = handshake(near, SETTINGS, None, || ())
+            .await
+            .expect("a connection");
         let head = RequestHead {
             method: Method::GET,
             path: PathAndQuery::from_static("/"),

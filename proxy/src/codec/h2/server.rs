@@ -44,6 +44,8 @@ where
         Err(elapsed) => return ServeEnd::Failed(elapsed.to_string()),
     };
     let streams = Activity::new();
+    let life = options.life;
+    let mut served = 0_u32;
     let mut draining = false;
     let mut deadline = None;
     loop {
@@ -54,6 +56,15 @@ where
                         handler.reset(UNEXPECTED_UNDERSCORE);
                         respond.send_reset(Reason::INTERNAL_ERROR);
                         continue;
+                    }
+                    served = served.saturating_add(1);
+                    if life.is_spent(served) {
+                        handler.is_spent();
+                        if !draining {
+                            draining = true;
+                            deadline = Some(Instant::now() + options.drain_timeout);
+                            connection.graceful_shutdown();
+                        }
                     }
                     let underscores = options.http2_underscores.clone();
                     let is_checked = !matches!(underscores, Underscores::Allow);
@@ -73,6 +84,12 @@ where
                 connection.graceful_shutdown();
             }
             () = streams.idle(options.idle_timeout), if !draining => {
+                draining = true;
+                deadline = Some(Instant::now() + options.drain_timeout);
+                connection.graceful_shutdown();
+            }
+            () = time::reach(life.old_at), if !draining && life.old_at.is_some() => {
+                handler.is_old();
                 draining = true;
                 deadline = Some(Instant::now() + options.drain_timeout);
                 connection.graceful_shutdown();

@@ -36,6 +36,9 @@ pub(super) enum AttemptError {
     /// `per_try_idle_timeout` passed.
     #[error("nothing came within per_try_idle_timeout")]
     PerTryIdle,
+    /// The cluster's `max_stream_duration` passed.
+    #[error("no response within max_stream_duration")]
+    Duration,
     /// The circuit breaker allows no further request.
     #[error("the cluster's circuit breaker is open")]
     Overflow,
@@ -52,6 +55,8 @@ pub(super) struct Attempted {
     pub(super) permit: Permit,
     /// From the request's first byte to the response head.
     pub(super) service_time: Duration,
+    /// When the response must have ended.
+    pub(super) ends_at: Option<Instant>,
 }
 
 /// What an attempt needs.
@@ -120,7 +125,13 @@ impl Attempt<'_> {
         }
         let is_upgrade = head.is_upgrade;
         let sending = std::pin::pin!(lease.send(head, body, self.feedback));
-        let sending = self.in_time(sending);
+        let ends_at = self
+            .cluster
+            .config
+            .http
+            .exchange_duration
+            .map(|limit| started + limit);
+        let sending = self.in_time(sending, ends_at);
         let response = if is_upgrade {
             // Nothing is taken of the body before the answer, and a client that leaves is only seen by reading.
             meanwhile(sending, source).await
@@ -137,12 +148,28 @@ impl Attempt<'_> {
             response,
             permit,
             service_time: now - started,
+            ends_at,
         })
     }
 
     /// Within the `per_try_timeout`, which begins when the request is whole and there is a connection. Source: Envoy
     /// `UpstreamRequest::setupPerTryTimeout`.
-    async fn in_time<F: Future + Unpin>(&self, mut sending: F) -> Result<F::Output, AttemptError> {
+    async fn in_time<F: Future + Unpin>(
+        &self,
+        mut sending: F,
+        ends_at: Option<Instant>,
+    ) -> Result<F::Output, AttemptError> {
+        if ends_at.is_some() {
+            // On the heap, for those few clusters that have one.
+            let in_time = Box::pin(self.within_try(&mut sending));
+            return time::until(ends_at, in_time)
+                .await
+                .unwrap_or(Err(AttemptError::Duration));
+        }
+        self.within_try(sending).await
+    }
+
+    async fn within_try<F: Future + Unpin>(&self, mut sending: F) -> Result<F::Output, AttemptError> {
         let (limit, error) = match (self.per_try, self.per_try_idle) {
             (None, None) => return Ok(sending.await),
             (limit, Some(idle)) if limit.is_none_or(|limit| idle < limit) => (idle, AttemptError::PerTryIdle),
@@ -232,6 +259,7 @@ impl AttemptError {
             Self::Send(SendError::Reset(_)) => "remote reset",
             Self::Send(SendError::Protocol(_)) => "protocol error",
             Self::PerTryTimeout | Self::PerTryIdle => "upstream per try timeout",
+            Self::Duration => "local reset",
         }
     }
 
@@ -256,6 +284,7 @@ impl AttemptError {
             Self::Send(SendError::Refused(_) | SendError::Reset(_)) => ResponseFlag::UpstreamRemoteReset,
             Self::Send(SendError::Protocol(_)) => ResponseFlag::UpstreamProtocolError,
             Self::PerTryTimeout | Self::PerTryIdle => ResponseFlag::UpstreamRequestTimeout,
+            Self::Duration => ResponseFlag::UpstreamMaxStreamDurationReached,
         }
     }
 }

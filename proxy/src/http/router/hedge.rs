@@ -226,14 +226,19 @@ impl<'e, 'a> Hedged<'e, 'a> {
         }
         self.show(&running);
         let Running { host, mut guards, .. } = running;
-        let Attempted { response, permit, .. } = attempted;
+        let Attempted {
+            response,
+            permit,
+            ends_at,
+            ..
+        } = attempted;
         guards.request = Some(permit);
         if redirects {
             let head = response.head;
             let body = Body::empty();
             return Some(Ok((Response { head, body }, guards)));
         }
-        let response = self.exchange.accept(response, &host, verdict);
+        let response = self.exchange.accept(response, ends_at, &host, verdict);
         Some(Ok((response, guards)))
     }
 

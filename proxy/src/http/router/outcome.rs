@@ -10,9 +10,11 @@ use super::retry::Verdict;
 use super::{Exchange, OVERLOADED, UPSTREAM_SERVICE_TIME};
 use crate::codec::{Response, ResponseHead};
 use crate::http::local_reply::LocalReply;
+use crate::http::stream::limits::Limit;
 use crate::http::upgrade;
 use crate::telemetry::grpc::GRPC_STATUS;
 use crate::telemetry::response_flag::ResponseFlag;
+use crate::time::Instant;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::Host;
 use crate::upstream::health_check::LEAVE_OUT;
@@ -90,9 +92,16 @@ impl Exchange<'_> {
         self.stream.info.borrow_mut().set_flag(flag);
     }
 
-    pub(super) fn accept(&self, mut response: Response, host: &Host, verdict: Verdict) -> Response {
+    pub(super) fn accept(
+        &self,
+        mut response: Response,
+        ends_at: Option<Instant>,
+        host: &Host,
+        verdict: Verdict,
+    ) -> Response {
         let status = response.head.status.as_u16();
         self.stream.limits.set_try_idle(self.per_try_idle);
+        self.stream.limits.set_exchange_end(ends_at);
         // As Envoy, health checks are not counted with the others.
         if !self.stream.info.borrow().is_health_check {
             self.cluster.stats.response(response.head.status);
@@ -159,6 +168,9 @@ impl Exchange<'_> {
         self.flag(verdict);
         if matches!(error, AttemptError::BodyLost) {
             return Self::body_lost();
+        }
+        if matches!(error, AttemptError::Duration) {
+            return self.stream.limits.reply(Limit::Exchange);
         }
         let too_late = match error {
             AttemptError::PerTryTimeout => Some("upstream_per_try_timeout"),

@@ -140,9 +140,10 @@ impl<'a> RetryState<'a> {
             AttemptError::Send(SendError::Refused(_)) => {
                 on.refused_stream || on.reset || on.five_xx || on.gateway_error
             }
-            AttemptError::Send(_) | AttemptError::PerTryTimeout | AttemptError::PerTryIdle => {
-                on.reset || on.five_xx || on.gateway_error
-            }
+            AttemptError::Send(_)
+            | AttemptError::PerTryTimeout
+            | AttemptError::PerTryIdle
+            | AttemptError::Duration => on.reset || on.five_xx || on.gateway_error,
         };
         self.spend(wanted)
     }

@@ -12,7 +12,7 @@ use crate::telemetry::grpc::GRPC_TIMEOUT;
 pub(super) struct Timeouts {
     /// From the end of the request to the end of the response.
     pub(super) response: Option<Duration>,
-    /// The whole stream.
+    /// The whole stream; zero: no limit, although the connection manager may have one.
     pub(super) duration: Option<Duration>,
     /// From the end of the request, on a connection, to the response head.
     pub(super) per_try: Option<Duration>,

@@ -25,6 +25,8 @@ pub(in crate::http) enum Limit {
     Response,
     /// Nothing of the response came for too long, after its head.
     TryIdle,
+    /// The exchange with the upstream took too long, its response not being at its end.
+    Exchange,
 }
 
 /// The limits of one stream, and what they are counted from.
@@ -41,13 +43,14 @@ pub(in crate::http) struct Limits {
     duration: Cell<Option<Duration>>,
     response: Cell<Option<Duration>>,
     try_idle: Cell<Option<Duration>>,
+    exchange_end: Cell<Option<Instant>>,
     /// The request became whole.
     arrived: Notify,
 }
 
 impl Limits {
     /// Of a stream that begins now.
-    pub(super) fn new(idle: Option<Duration>) -> Self {
+    pub(super) fn new(idle: Option<Duration>, duration: Option<Duration>) -> Self {
         let now = Instant::now();
         Self {
             begun: now,
@@ -56,9 +59,10 @@ impl Limits {
             asked: Cell::new(None),
             waited: Cell::new(None),
             idle: Cell::new(idle),
-            duration: Cell::new(None),
+            duration: Cell::new(duration),
             response: Cell::new(None),
             try_idle: Cell::new(None),
+            exchange_end: Cell::new(None),
             arrived: Notify::new(),
         }
     }
@@ -83,11 +87,17 @@ impl Limits {
         self.try_idle.set(limit);
     }
 
+    /// The cluster's `max_stream_duration`, for what is left of a response.
+    pub(in crate::http) fn set_exchange_end(&self, end: Option<Instant>) {
+        self.exchange_end.set(end);
+    }
+
     /// No limit holds any more.
     pub(super) fn disarm(&self) {
         for limit in [&self.idle, &self.duration, &self.response, &self.try_idle] {
             limit.set(None);
         }
+        self.exchange_end.set(None);
     }
 
     /// Something of the stream moved.
@@ -149,7 +159,7 @@ impl Limits {
     /// Any limit is set.
     pub(super) fn any(&self) -> bool {
         let limits = [&self.idle, &self.duration, &self.response, &self.try_idle];
-        limits.iter().any(|limit| limit.get().is_some())
+        limits.iter().any(|limit| limit.get().is_some()) || self.exchange_end.get().is_some()
     }
 
     /// Runs `future` until a limit is reached.
@@ -193,13 +203,14 @@ impl Limits {
                 after(self.due().map(|due| due.max(self.active.get())), &self.try_idle),
                 Limit::TryIdle,
             ),
+            (self.exchange_end.get(), Limit::Exchange),
         ];
         let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
         set.min_by_key(|(at, _)| *at)
     }
 
     /// The answer, when no response has begun.
-    pub(super) fn reply(&self, limit: Limit) -> LocalReply {
+    pub(in crate::http) fn reply(&self, limit: Limit) -> LocalReply {
         // As Envoy: who has not sent the whole request is at fault.
         let status = match self.whole.get().or(self.asked.get()) {
             Some(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -209,6 +220,7 @@ impl Limits {
             Limit::Idle => "stream timeout",
             Limit::Duration => "downstream duration timeout",
             Limit::Response | Limit::TryIdle => "upstream request timeout",
+            Limit::Exchange => EXCHANGE_ENDED,
         };
         let mut reply = LocalReply::new(status, limit.flag(), limit.details(), body);
         if limit == Limit::Duration {
@@ -217,6 +229,9 @@ impl Limits {
         reply
     }
 }
+
+/// Source: Envoy `Router::Filter::onStreamMaxDurationReached`.
+const EXCHANGE_ENDED: &str = "upstream max stream duration reached";
 
 /// Source: gRPC, `statuscodes.md`.
 const DEADLINE_EXCEEDED: u32 = 4;
@@ -228,6 +243,7 @@ impl Limit {
             Self::Idle => Some(ResponseFlag::StreamIdleTimeout),
             Self::Duration => None,
             Self::Response | Self::TryIdle => Some(ResponseFlag::UpstreamRequestTimeout),
+            Self::Exchange => Some(ResponseFlag::UpstreamMaxStreamDurationReached),
         }
     }
 
@@ -238,6 +254,7 @@ impl Limit {
             Self::Duration => "max_duration_timeout",
             Self::Response => "response_timeout",
             Self::TryIdle => "upstream_per_try_idle_timeout",
+            Self::Exchange => "upstream_max_stream_duration_reached",
         }
     }
 }
@@ -277,11 +294,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_limit_counts() {
-        let limits = Limits::new(Some(3 * SECOND));
+        let limits = Limits::new(Some(3 * SECOND), None);
         limits.set_duration(Some(2 * SECOND));
         limits.set_response(Some(SECOND));
         check(limits, Limit::Duration, 2 * SECOND).await;
-        let limits = Limits::new(Some(3 * SECOND));
+        let limits = Limits::new(Some(3 * SECOND), None);
         limits.set_response(Some(SECOND));
         limits.request_whole();
         check(limits, Limit::Response, SECOND).await;
@@ -289,7 +306,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_response_limit_begins_with_the_end_of_the_request() {
-        let limits = Limits::new(None);
+        let limits = Limits::new(None, None);
         limits.set_response(Some(SECOND));
         let start = Instant::now();
         let (limit, ()) = tokio::join!(limits.reached(), async {
@@ -301,7 +318,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn activity_moves_the_idle_limit() {
-        let limits = Limits::new(Some(2 * SECOND));
+        let limits = Limits::new(Some(2 * SECOND), None);
         let start = Instant::now();
         let (limit, ()) = tokio::join!(limits.reached(), async {
             for _ in 0..3 {

@@ -180,7 +180,7 @@ impl Probe {
         let transport = connect::dial(cluster, host).await.map_err(|_| Nothing)?;
         self.link = Some(match is_http2 {
             true => Link::H2(
-                h2::client::handshake(transport, HTTP2, || {})
+                h2::client::handshake(transport, HTTP2, None, || {})
                     .await
                     .map_err(|_| Nothing)?,
             ),

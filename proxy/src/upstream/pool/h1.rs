@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h1::client::{self, Client, ClientOptions};
 use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
-use crate::time::Instant;
+use crate::time::{self, Instant};
 use crate::upstream::circuit_breaker::Permit;
 use crate::upstream::connect::{ConnectError, connect_with};
 
@@ -50,8 +50,15 @@ struct Connection {
     client: Client,
     facts: ConnectionFacts,
     since: Instant,
-    born: Instant,
+    old_at: Option<Instant>,
     served: u32,
+}
+
+impl Connection {
+    /// `max_connection_duration` is over.
+    fn is_old(&self) -> bool {
+        self.old_at.is_some_and(|at| Instant::now() >= at)
+    }
 }
 
 /// One connection, exclusively.
@@ -125,6 +132,7 @@ impl Pool {
         let options = ClientOptions {
             passes_trailers: cluster.config.http.http1.passes_trailers,
             name_case: cluster.config.http.http1.name_case,
+            response_head: Some(cluster.config.http.response_head),
         };
         let client = client::handshake(connected.transport, options, guard)
             .await
@@ -134,7 +142,11 @@ impl Pool {
             client,
             facts,
             since: now,
-            born: now,
+            old_at: cluster
+                .config
+                .http
+                .max_connection_duration
+                .map(|age| now + time::drawn(age)),
             served: 0,
         })
     }
@@ -142,15 +154,9 @@ impl Pool {
     /// The connection used last that can take a request. One whose last exchange is not over on the wire waits for a later call.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|connection| !connection.client.is_closed() && !self.is_old(connection));
+        idle.retain(|connection| !connection.client.is_closed() && !connection.is_old());
         let position = idle.iter().rposition(|connection| connection.client.is_ready())?;
         Some(idle.remove(position))
-    }
-
-    /// `max_connection_duration` is over.
-    fn is_old(&self, connection: &Connection) -> bool {
-        let limit = self.target.cluster.config.http.max_connection_duration;
-        limit.is_some_and(|limit| connection.born.elapsed() >= limit)
     }
 
     fn put_back(&self, connection: Connection) {
@@ -158,7 +164,7 @@ impl Pool {
         let spent =
             http.max_requests_per_connection > 0 && connection.served >= http.max_requests_per_connection;
         let closing = self.closed.get() || self.target.cluster.is_retired();
-        if spent || self.is_old(&connection) || closing || connection.client.is_closed() {
+        if spent || connection.is_old() || closing || connection.client.is_closed() {
             return;
         }
         if let Some(connection) = self.give(connection) {
@@ -188,7 +194,7 @@ impl Pool {
             if expired {
                 self.target.cluster.stats.upstream_cx_idle_timeout.inc();
             }
-            !expired && !self.is_old(connection) && !connection.client.is_closed()
+            !expired && !connection.is_old() && !connection.client.is_closed()
         });
         !idle.is_empty()
     }
@@ -212,6 +218,7 @@ impl Lease {
     ) -> Result<Response, SendError> {
         self.connection.served += 1;
         let response = self.connection.client.send(head, body, feedback).await?;
+
         Ok(super::hold(self, response))
     }
 }

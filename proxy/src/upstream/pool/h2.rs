@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{ConnectionFacts, Hold, Target};
 use crate::codec::h2::client::{self, Client};
 use crate::codec::{Body, Feedback, Http2Settings, RequestHead, Response, SendError};
-use crate::time::Instant;
+use crate::time::{self, Instant};
 use crate::upstream::connect::{ConnectError, connect_with};
 
 /// Bytes of header list accepted from upstreams; Envoy's default is 60 KiB.
@@ -36,7 +36,7 @@ struct Connection {
     alive: Rc<Cell<bool>>,
     active: Cell<u32>,
     served: Cell<u32>,
-    born: Instant,
+    old_at: Option<Instant>,
     since: Cell<Instant>,
 }
 
@@ -78,9 +78,7 @@ impl Pool {
         let http = &self.target.cluster.config.http;
         let spent = http.max_requests_per_connection > 0
             && connection.served.get() >= http.max_requests_per_connection;
-        let old = http
-            .max_connection_duration
-            .is_some_and(|limit| connection.born.elapsed() >= limit);
+        let old = connection.old_at.is_some_and(|at| Instant::now() >= at);
         let full = connection.active.get() >= http.http2.max_concurrent_streams;
         connection.alive.get() && !spent && !old && !full
     }
@@ -111,7 +109,12 @@ impl Pool {
             max_concurrent_streams: http2.max_concurrent_streams,
             stream_window: http2.initial_stream_window_bytes,
             connection_window: http2.initial_connection_window_bytes,
-            max_header_list_bytes: MAX_HEADER_LIST_BYTES,
+            max_header_list_bytes: cluster
+                .config
+                .http
+                .response_head
+                .most_bytes
+                .unwrap_or(MAX_HEADER_LIST_BYTES),
             allows_connect: false,
         };
         let alive = Rc::new(Cell::new(true));
@@ -124,9 +127,14 @@ impl Pool {
             local_address: connected.local_address,
             principals: connected.tls.as_ref().map(|tls| tls.principals()),
         };
-        let client = client::handshake(connected.transport, settings, on_close)
-            .await
-            .map_err(|error| self.target.no_handshake(&error))?;
+        let client = client::handshake(
+            connected.transport,
+            settings,
+            Some(cluster.config.http.response_head),
+            on_close,
+        )
+        .await
+        .map_err(|error| self.target.no_handshake(&error))?;
         let now = Instant::now();
         let (active, served, since) = (Cell::new(0), Cell::new(0), Cell::new(now));
         Ok(Connection {
@@ -135,7 +143,11 @@ impl Pool {
             alive,
             active,
             served,
-            born: now,
+            old_at: cluster
+                .config
+                .http
+                .max_connection_duration
+                .map(|age| now + time::drawn(age)),
             since,
         })
     }
