@@ -2,6 +2,7 @@
 
 mod balance;
 mod buffer_limits;
+mod cluster_policies;
 mod clusters;
 mod config_files;
 mod connect;

@@ -16,6 +16,7 @@ use crate::fraction::Decimal;
 use crate::metadata::{Metadata, Struct};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::proxy_protocol::UpstreamHeader;
+use crate::route::{HashPolicy, MirrorPolicy, RetryPolicy};
 use crate::tls::UpstreamTls;
 
 pub use health_check::{HealthCheck, HealthChecker};
@@ -77,6 +78,8 @@ pub struct Cluster {
     pub circuit_breaker_high: CircuitBreaker,
     /// How requests are spoken to it.
     pub http: HttpProtocol,
+    /// What it says of requests in place of their routes; `None`: nothing.
+    pub request_policies: Option<Box<RequestPolicies>>,
     /// Source address of upstream connections (127.0.0.6 for Istio's inbound clusters; port 0: any).
     pub bind_source: Option<SocketAddr>,
     /// The first whose `criteria` all equal the endpoint's `envoy.transport_socket_match` metadata wins; empty criteria match all.
@@ -340,6 +343,18 @@ pub enum DnsLookupFamily {
     V6Only,
     V4Preferred,
     All,
+}
+
+/// What a cluster says of the requests to it; it counts, and not what their route says. Source: http_protocol_options.proto;
+/// `ConsistentHashingLbConfig.hash_policy`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RequestPolicies {
+    /// Copies; empty: the route's.
+    pub mirrors: Vec<MirrorPolicy>,
+    /// What load balancers that hash go by; empty: the route's.
+    pub hash_policies: Vec<HashPolicy>,
+    /// Retries; `None`: the route's.
+    pub retry_policy: Option<RetryPolicy>,
 }
 
 /// Which limits and connections a request has. Source: core/v3/base.proto `RoutingPriority`.

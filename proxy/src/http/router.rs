@@ -22,6 +22,7 @@ use self::hedge::{Awaited, Hedged};
 use self::internal_redirect::Redirected;
 use self::retry::{RetryState, Verdict, Wait};
 use self::timeouts::Timeouts;
+use super::cluster_policies;
 use super::filter::{FilterState, SessionHost};
 use super::hash_policy::Hashed;
 use super::local_reply::LocalReply;
@@ -131,12 +132,13 @@ pub(super) async fn forward(
             "",
         ));
     };
-    let body = mirror::copies(stream, forward, body);
+    let body = mirror::copies(stream, forward, cluster, body);
     let hashed = match cluster.wants_hash() {
-        true => forward.hash.hash(stream.request(), &stream.info.borrow()),
+        true => cluster_policies::hash(forward, cluster).hash(stream.request(), &stream.info.borrow()),
         false => Hashed::default(),
     };
-    let retry = RetryState::new(route.retry.as_ref(), stream.request());
+    let retries = cluster_policies::retries(route, forward, cluster);
+    let retry = RetryState::new(retries, stream.request());
     let source = (!body.is_empty()).then(|| {
         let limit = route
             .buffer_limit_bytes
@@ -164,6 +166,7 @@ pub(super) async fn forward(
         tried_priorities: SmallVec::new(),
         excluded_priorities: SmallVec::new(),
         retry,
+        // As Envoy, those of the route, whatever the cluster's policy says.
         per_try_idle: route
             .retry
             .as_ref()

@@ -1,8 +1,9 @@
 //! One cluster at run time.
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -77,6 +78,8 @@ pub(crate) struct Cluster {
     zone: Arc<LocalZone>,
     /// Health that a host of a session may have.
     session_healths: Healths,
+    /// What the layer above made of `request_policies`.
+    request_policies: OnceLock<Box<dyn Any + Send + Sync>>,
     outlier: Option<Detector>,
     health_stats: Option<HealthStats>,
     subset_stats: Option<SubsetStats>,
@@ -135,6 +138,7 @@ impl Cluster {
             balancing: Settings::of(&config).with_zones(zone, &config.name, || stats.zones()),
             zone: zone.clone(),
             session_healths: Healths::of_sessions(&config.override_host_status),
+            request_policies: OnceLock::new(),
             outlier: config
                 .outlier_detection
                 .as_ref()
@@ -179,6 +183,18 @@ impl Cluster {
     /// The hosts now.
     pub(crate) fn hosts(&self) -> Arc<HostSet> {
         self.hosts.load_full()
+    }
+
+    /// What it says of requests in place of their routes, as `make` made it at the first call; `T` is always the same. A branch if it
+    /// says nothing.
+    #[inline]
+    pub(crate) fn request_policies<T: Send + Sync + 'static>(
+        &self,
+        make: impl FnOnce(&model::RequestPolicies) -> T,
+    ) -> Option<&T> {
+        let config = self.config.request_policies.as_deref()?;
+        let made = self.request_policies.get_or_init(|| Box::new(make(config)));
+        made.downcast_ref()
     }
 
     /// The policy looks at the hash of a request.

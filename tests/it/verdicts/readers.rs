@@ -18,6 +18,26 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "host.priority==group.priority",
     ),
     (
+        "Forward.hash_policies",
+        "src/http/route_table/forward.rs",
+        "&config.hash_policies",
+    ),
+    (
+        "RequestPolicies.hash_policies",
+        "src/http/cluster_policies.rs",
+        "&config.hash_policies",
+    ),
+    (
+        "RequestPolicies.mirrors",
+        "src/http/cluster_policies.rs",
+        "config.mirrors",
+    ),
+    (
+        "RequestPolicies.retry_policy",
+        "src/http/cluster_policies.rs",
+        "config.retry_policy",
+    ),
+    (
         "Forward.subset_labels",
         "src/http/route_table/forward.rs",
         "&config.subset_labels",

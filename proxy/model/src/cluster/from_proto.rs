@@ -11,8 +11,9 @@ use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBu
 use super::http::{DeprecatedProtos, HttpProtocol};
 use super::lb::{Balancing, Chosen, CommonBalancing};
 use super::{
-    CircuitBreaker, Cluster, Discovery, Dns, HealthCheck, LbPolicy, OutlierDetection, Percent, RetryBudget,
-    RoutingPriority, SubsetPolicy, TcpKeepalive, TransportSocketMatch, UpstreamTransport, dns,
+    CircuitBreaker, Cluster, Discovery, Dns, HealthCheck, LbPolicy, OutlierDetection, Percent,
+    RequestPolicies, RetryBudget, RoutingPriority, SubsetPolicy, TcpKeepalive, TransportSocketMatch,
+    UpstreamTransport, dns,
 };
 use crate::address::{Names, ip_address};
 use crate::any::{TypedConfig, types};
@@ -70,6 +71,7 @@ impl Cluster {
         let mut common = CommonBalancing::from_proto(&at.field("common_lb_config"), common_lb_config)?;
         let mut subsets = SubsetPolicy::from_proto(&at.field("lb_subset_config"), lb_subset_config)?;
         let mut override_headers = Vec::new();
+        let mut hash_policies = Vec::new();
         let balancing = match load_balancing_policy {
             // Envoy does not look at the older fields then.
             Some(proto) => {
@@ -77,6 +79,7 @@ impl Cluster {
                 common.locality = chosen.locality;
                 common.hash_by_hostname = chosen.hashing.by_hostname;
                 common.hash_balance_factor = chosen.hashing.balance_factor;
+                hash_policies = chosen.hashing.policies;
                 subsets = chosen.subsets;
                 override_headers = chosen.override_headers;
                 chosen.balancing
@@ -115,6 +118,12 @@ impl Cluster {
             use_downstream_protocol: use_downstream(&at.field("protocol_selection"), protocol_selection)?,
         };
         let timeout = at.field("connect_timeout").positive(connect_timeout)?;
+        let (http, mut policies) =
+            HttpProtocol::from_proto(at, typed_extension_protocol_options, deprecated)?;
+        if !hash_policies.is_empty() {
+            // Those of the load balancer go first. Source: Envoy `ThreadAwareLoadBalancerBase::LoadBalancerImpl::chooseHost`.
+            policies.hash_policies = hash_policies;
+        }
         let breakers = Breakers::from_proto(&at.field("circuit_breakers"), circuit_breakers)?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() {
@@ -148,7 +157,10 @@ impl Cluster {
             dns,
             circuit_breaker: breakers.default,
             circuit_breaker_high: breakers.high,
-            http: HttpProtocol::from_proto(at, typed_extension_protocol_options, deprecated)?,
+            http,
+            request_policies: Some(policies)
+                .filter(|policies| *policies != RequestPolicies::default())
+                .map(Box::new),
             bind_source: bind_source(&at.field("upstream_bind_config"), upstream_bind_config)?,
             transport_socket_matches: matches(
                 at.field("transport_socket_matches"),

@@ -12,11 +12,12 @@ use envoy_types::pb::google::protobuf;
 
 pub(super) use super::HttpProtocol;
 use super::{
-    Http1Options, Http2Options, Jittered, NameCase, Percent, ResponseHeadLimits, TlsNames,
+    Http1Options, Http2Options, Jittered, NameCase, Percent, RequestPolicies, ResponseHeadLimits, TlsNames,
     UpstreamHttpVersion,
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::route::{HashPolicy, MirrorPolicy, RetryPolicy};
 use crate::scalar::Wrapped;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -31,12 +32,12 @@ pub(super) struct DeprecatedProtos {
 }
 
 impl HttpProtocol {
-    /// Converts the extension if it is there, else the fields that it replaces.
+    /// Converts the extension if it is there, else the fields that it replaces. What the extension says of requests comes beside it.
     pub(super) fn from_proto(
         at: &FieldPath<'_>,
         extensions: HashMap<String, protobuf::Any>,
         deprecated: DeprecatedProtos,
-    ) -> Result<Self, Rejection> {
+    ) -> Result<(Self, RequestPolicies), Rejection> {
         let field = at.field("typed_extension_protocol_options");
         let mut options = None;
         for (name, any) in extensions {
@@ -54,17 +55,20 @@ impl HttpProtocol {
         }
         match options {
             Some(options) => Self::from_extension(&field.key(types::HTTP_PROTOCOL_OPTIONS), options),
-            None => Self::from_deprecated(at, deprecated),
+            None => Ok((Self::from_deprecated(at, deprecated)?, RequestPolicies::default())),
         }
     }
 
-    fn from_extension(at: &FieldPath<'_>, proto: pb::HttpProtocolOptions) -> Result<Self, Rejection> {
+    fn from_extension(
+        at: &FieldPath<'_>,
+        proto: pb::HttpProtocolOptions,
+    ) -> Result<(Self, RequestPolicies), Rejection> {
         verdicts!(at, proto => pb::HttpProtocolOptions {
-            supported { common_http_protocol_options, upstream_protocol_options, upstream_http_protocol_options }
-            unsupported {
-                outlier_detection: "traffic", request_mirror_policies: "traffic", hash_policy: "traffic",
-                retry_policy: "traffic",
+            supported {
+                common_http_protocol_options, upstream_protocol_options, upstream_http_protocol_options,
+                request_mirror_policies, hash_policy, retry_policy,
             }
+            unsupported { outlier_detection: "traffic" }
             refused {
                 http_filters: "ignoring it would send requests past those filters",
                 header_validation_config: "ignoring it would let through responses that should be refused",
@@ -74,13 +78,21 @@ impl HttpProtocol {
             .map(|proto| TlsNames::from_proto(&at.field("upstream_http_protocol_options"), proto))
             .transpose()?
             .flatten();
+        let policies = RequestPolicies {
+            mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
+            hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
+            retry_policy: retry_policy
+                .map(|proto| RetryPolicy::from_proto(&at.field("retry_policy"), proto))
+                .transpose()?,
+        };
         let (version, http1, http2) = protocol(at, upstream_protocol_options)?;
         let at = at.field("common_http_protocol_options");
-        Ok(Self {
+        let protocol = Self {
             tls_names: names.map(Box::new),
             http1,
             ..Self::with_common(&at, common_http_protocol_options, version, http2)?
-        })
+        };
+        Ok((protocol, policies))
     }
 
     fn from_deprecated(at: &FieldPath<'_>, protos: DeprecatedProtos) -> Result<Self, Rejection> {

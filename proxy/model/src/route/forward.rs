@@ -376,8 +376,8 @@ impl HedgePolicy {
 }
 
 impl RetryPolicy {
-    /// Converts the policy of a route or a virtual host.
-    pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RetryPolicy) -> Result<Self, Rejection> {
+    /// Converts the policy of a route, a virtual host or a cluster.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::RetryPolicy) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::RetryPolicy {
             supported {
                 retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts,

@@ -7,8 +7,8 @@ use crate::fraction::Fraction;
 use crate::http_filter::header_mutation::HeaderStep;
 
 impl MirrorPolicy {
-    /// Converts the policies of a route, virtual host or table.
-    pub(super) fn list(
+    /// Converts the policies of a route, virtual host, table or cluster.
+    pub(crate) fn list(
         at: FieldPath<'_>,
         protos: Vec<route_action::RequestMirrorPolicy>,
     ) -> Result<Vec<Self>, Rejection> {
@@ -44,8 +44,8 @@ impl MirrorPolicy {
 }
 
 impl HashPolicy {
-    /// Converts a route's policies, in order.
-    pub(super) fn list(
+    /// Converts the policies of a route or a cluster, in order.
+    pub(crate) fn list(
         at: FieldPath<'_>,
         protos: Vec<route_action::HashPolicy>,
     ) -> Result<Vec<Self>, Rejection> {

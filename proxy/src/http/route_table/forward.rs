@@ -37,6 +37,8 @@ pub(crate) struct Forward {
     pub(in crate::http) mirrors: Arc<[Mirror]>,
     /// Redirects that are followed here.
     pub(in crate::http) redirects: Option<Box<Redirects>>,
+    /// Where names of clusters lead to.
+    pub(in crate::http) clusters: Arc<ClusterTable>,
     /// The rest as configured.
     pub(crate) config: model::Forward,
 }
@@ -138,6 +140,7 @@ impl Forward {
                 .internal_redirects
                 .as_ref()
                 .map(|config| Box::new(Redirects::new(config))),
+            clusters: clusters.clone(),
             config: config.clone(),
         })
     }

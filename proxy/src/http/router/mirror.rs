@@ -18,6 +18,7 @@ use super::attempt::tls_wish;
 use super::{EXPECTED_TIMEOUT, Guards};
 use crate::codec::body::{BodyError, BodyObserver, CopyWriter};
 use crate::codec::{Body, RequestHead};
+use crate::http::cluster_policies;
 use crate::http::filter::draws;
 use crate::http::header_changes::{self, Step};
 use crate::http::route_table::{ClusterRef, Forward};
@@ -106,6 +107,33 @@ fn shadow_host(host: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_str(&shadow).ok()
 }
 
+/// Who gets copies, copies of copies too.
+struct Receivers<'a> {
+    clusters: &'a Arc<ClusterTable>,
+    info: &'a StreamInfo,
+    random: &'a mut fastrand::Rng,
+    copies: Vec<Copy>,
+}
+
+/// Envoy knows no end: two clusters that copy to one another are never done with a request.
+const LAST_GENERATION: u32 = 4;
+
+impl Receivers<'_> {
+    /// Adds the copies of a request with `head` that `mirrors` want, and those that the clusters of these want of them.
+    fn add(&mut self, mirrors: &[Mirror], head: &RequestHead, generation: u32) {
+        for mirror in mirrors {
+            let Some(copy) = mirror.copy(head, self.info, self.random) else {
+                continue;
+            };
+            if generation < LAST_GENERATION {
+                let own = cluster_policies::own_mirrors(&copy.cluster, self.clusters);
+                self.add(own, &copy.head, generation + 1);
+            }
+            self.copies.push(copy);
+        }
+    }
+}
+
 /// A request to be sent beside the one that it is a copy of.
 #[derive(Debug)]
 struct Copy {
@@ -174,17 +202,19 @@ impl Copy {
 const MOST_WAITING_BYTES: usize = 1024 * 1024;
 
 /// Sends copies of a request whose body is still to come, or is none: returns it as it has to be read.
-pub(super) fn copies(stream: &Rc<Stream>, forward: &Forward, body: Body) -> Body {
-    if forward.mirrors.is_empty() {
+pub(super) fn copies(stream: &Rc<Stream>, forward: &Forward, cluster: &Cluster, body: Body) -> Body {
+    let mirrors = cluster_policies::mirrors(forward, cluster);
+    if mirrors.is_empty() {
         return body;
     }
-    let mut random = stream.random.borrow_mut();
-    let info = stream.info.borrow();
-    let copies = forward
-        .mirrors
-        .iter()
-        .filter_map(|mirror| mirror.copy(stream.request(), &info, &mut random));
-    let copies: Vec<Copy> = copies.collect();
+    let mut receivers = Receivers {
+        clusters: &forward.clusters,
+        info: &stream.info.borrow(),
+        random: &mut stream.random.borrow_mut(),
+        copies: Vec::new(),
+    };
+    receivers.add(mirrors, stream.request(), 1);
+    let copies = receivers.copies;
     let timeout = forward.config.timeout;
     if copies.is_empty() {
         return body;

@@ -27,6 +27,7 @@ use super::peak_ewma::PeakEwma;
 use crate::any::{TypedConfig, types};
 use crate::cluster::{LbPolicy, LocalityMode, SlowStart, SubsetPolicy, ZoneAware};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::route::HashPolicy;
 use crate::scalar::Wrapped;
 
 /// The policy, and what it says of localities.
@@ -44,6 +45,7 @@ pub(in crate::cluster) struct Chosen {
 pub(in crate::cluster) struct Hashing {
     pub(in crate::cluster) by_hostname: bool,
     pub(in crate::cluster) balance_factor: Option<u32>,
+    pub(in crate::cluster) policies: Vec<HashPolicy>,
 }
 
 impl Chosen {
@@ -254,15 +256,18 @@ impl Hashing {
         Ok(Self {
             by_hostname,
             balance_factor: factor.transpose()?,
+            policies: Vec::new(),
         })
     }
 
     fn from_proto(at: &FieldPath<'_>, proto: common::ConsistentHashingLbConfig) -> Result<Self, Rejection> {
         verdicts!(at, proto => common::ConsistentHashingLbConfig {
-            supported { use_hostname_for_hashing, hash_balance_factor }
-            unsupported { hash_policy: "traffic" }
+            supported { use_hostname_for_hashing, hash_balance_factor, hash_policy }
         });
-        Self::new(at, use_hostname_for_hashing, hash_balance_factor)
+        Ok(Self {
+            policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
+            ..Self::new(at, use_hostname_for_hashing, hash_balance_factor)?
+        })
     }
 }
 
