@@ -378,7 +378,7 @@ pub struct CircuitBreaker {
     pub max_connections_per_host: Option<u32>,
     /// Takes the place of `max_retries`.
     pub retry_budget: Option<RetryBudget>,
-    /// Pools at a time; `None`: no limit. Awaits the traffic issue.
+    /// Pools at a time, over all workers; `None`: no limit.
     pub max_connection_pools: Option<u32>,
     /// What is left of the limits is shown.
     pub tracks_remaining: bool,

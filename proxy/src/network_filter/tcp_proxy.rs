@@ -231,7 +231,7 @@ impl TcpProxy {
                 }
                 Err(error) => {
                     match error {
-                        ConnectError::Overflow => {}
+                        ConnectError::Overflow | ConnectError::NoPool => {}
                         ConnectError::Timeout { .. } => cluster.outcome(&host, Outcome::TimedOut),
                         _ => cluster.outcome(&host, Outcome::ConnectFailed),
                     }
@@ -350,7 +350,7 @@ impl TcpProxy {
 fn failed(cluster: &Cluster, error: &ConnectError, info: &mut StreamInfo) {
     tracing::debug!(cluster = %cluster.name, %error, "no upstream connection");
     info.set_flag(match error {
-        ConnectError::Overflow => ResponseFlag::UpstreamOverflow,
+        ConnectError::Overflow | ConnectError::NoPool => ResponseFlag::UpstreamOverflow,
         _ => ResponseFlag::UpstreamConnectionFailure,
     });
     let reason = error.transport_failure_reason();

@@ -17,6 +17,8 @@ pub(crate) enum Resource {
     Requests,
     /// Retries in flight.
     Retries,
+    /// Connection pools, each of one worker.
+    Pools,
 }
 
 /// Counts of one cluster. Survives changes of the cluster's configuration.
@@ -26,7 +28,7 @@ pub(crate) struct CircuitBreaker {
 }
 
 /// Of one priority, by [`Resource`].
-type InUse = [AtomicU32; 4];
+type InUse = [AtomicU32; 5];
 
 /// One unit in use; given back when dropped.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl CircuitBreaker {
             Resource::Connections => limits.max_connections,
             Resource::PendingRequests => limits.max_pending_requests,
             Resource::Requests => limits.max_requests,
+            Resource::Pools => limits.max_connection_pools.unwrap_or(u32::MAX),
             Resource::Retries => match limits.retry_budget {
                 None => limits.max_retries,
                 Some(budget) => self.budgeted(priority, budget),
@@ -112,7 +115,7 @@ impl CircuitBreaker {
         priority: RoutingPriority,
         limits: &Limits,
     ) -> Vec<(&'static str, Unregistered)> {
-        let gauge = |value: u32| Unregistered::Gauge((value > 0).then_some(value.into()));
+        let gauge = |value: u64| Unregistered::Gauge((value > 0).then_some(value));
         let of = |resource| {
             (
                 self.used(priority, resource),
@@ -124,20 +127,23 @@ impl CircuitBreaker {
             (Resource::PendingRequests, "rq_pending_open", "remaining_pending"),
             (Resource::Requests, "rq_open", "remaining_rq"),
             (Resource::Retries, "rq_retry_open", "remaining_retries"),
+            (Resource::Pools, "cx_pool_open", "remaining_cx_pools"),
         ];
         let open = names.map(|(resource, open, _)| {
             let (used, limit) = of(resource);
-            (open, gauge(u32::from(used > 0 && used >= limit)))
+            (open, gauge(u64::from(used > 0 && used >= limit)))
         });
         let left = names.map(|(resource, _, left)| {
             let (used, limit) = of(resource);
-            (left, gauge(limit.saturating_sub(used)))
+            // Envoy's counts are of 64 bits, and only this one has no limit by default.
+            let limit = match (resource, limits.max_connection_pools) {
+                (Resource::Pools, None) => u64::MAX,
+                _ => u64::from(limit),
+            };
+            (left, gauge(limit.saturating_sub(u64::from(used))))
         });
         let left = left.into_iter().filter(|_| limits.tracks_remaining);
-        open.into_iter()
-            .chain([("cx_pool_open", gauge(0))])
-            .chain(left)
-            .collect()
+        open.into_iter().chain(left).collect()
     }
 }
 

@@ -128,6 +128,9 @@ pub(crate) enum ConnectError {
     /// `max_connections` of the circuit breaker.
     #[error("the cluster's max_connections is reached")]
     Overflow,
+    /// `max_connection_pools` of the circuit breaker.
+    #[error("the cluster's max_connection_pools is reached")]
+    NoPool,
 }
 
 impl ConnectError {
@@ -137,7 +140,7 @@ impl ConnectError {
             Self::Tcp { source, .. } => format!("delayed connect error: {}", system_text(source)),
             Self::Tls { source, .. } => source.transport_failure_reason().unwrap_or_default(),
             Self::SecretMissing { .. } => "TLS_error: Secret is not supplied by SDS".into(),
-            Self::Timeout { .. } | Self::Overflow => String::new(),
+            Self::Timeout { .. } | Self::Overflow | Self::NoPool => String::new(),
         }
     }
 }

@@ -125,6 +125,8 @@ struct Target {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     wish: TlsWish,
+    /// One of the cluster's pools.
+    _permit: Permit,
 }
 
 impl Target {
@@ -146,7 +148,9 @@ impl Target {
     /// Leave for one more connection, or if a pool `has_none` for its first: requests must not wait for what never comes.
     /// Source: Envoy `ConnPoolImplBase::tryCreateNewConnection`.
     fn leave(&self, has_none: bool) -> Option<Permit> {
-        let Self { cluster, host, wish } = self;
+        let Self {
+            cluster, host, wish, ..
+        } = self;
         let beyond = || {
             cluster
                 .breaker
@@ -184,6 +188,25 @@ struct Pools {
     sweeping: bool,
 }
 
+impl Pools {
+    /// Leave for one more pool, or for one in place of another of this host that nobody uses, or of any host if it is empty. Source: Envoy `ConnPoolMap::getPool`.
+    fn permit(&mut self, cluster: &Cluster, key: &Key) -> Option<Permit> {
+        let take = || cluster.permit(key.priority, Resource::Pools);
+        take().or_else(|| {
+            let is_of = |other: &Key| (other.cluster, other.priority) == (key.cluster, key.priority);
+            let is_beside = |other: &Key| is_of(other) && other.address == key.address;
+            let mut unused = self.by_key.extract_if(|other, pool| {
+                pool.is_unused() && (is_beside(other) || is_of(other) && pool.is_empty())
+            });
+            let (_, freed) = unused.next()?;
+            drop(unused);
+            freed.close();
+            drop(freed);
+            take()
+        })
+    }
+}
+
 /// A connection to `host` for one request: an idle or shared one, else a new one.
 ///
 /// # Errors
@@ -213,16 +236,30 @@ pub(crate) async fn acquire(
         priority: wish.priority,
         version,
     };
-    let target = || Target {
-        cluster: cluster.clone(),
-        host: host.clone(),
-        wish: wish.clone(),
+    let make = |permit| {
+        let target = Target {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            wish: wish.clone(),
+            _permit: permit,
+        };
+        match version {
+            Version::Http1 | Version::Raw => Pool::H1(h1::Pool::new(target)),
+            Version::Http2 => Pool::H2(h2::Pool::new(target)),
+        }
     };
-    let make = || match version {
-        Version::Http1 | Version::Raw => Pool::H1(h1::Pool::new(target())),
-        Version::Http2 => Pool::H2(h2::Pool::new(target())),
+    let pool = POOLS.with_borrow_mut(|pools| match pools.by_key.get(&key) {
+        Some(pool) => Some(pool.clone()),
+        None => {
+            let made = make(pools.permit(cluster, &key)?);
+            pools.by_key.insert(key, made.clone());
+            Some(made)
+        }
+    });
+    let Some(pool) = pool else {
+        cluster.stats.upstream_cx_pool_overflow.inc();
+        return Err(ConnectError::NoPool);
     };
-    let pool = POOLS.with_borrow_mut(|pools| pools.by_key.entry(key).or_insert_with(make).clone());
     start_sweeping();
     match pool {
         Pool::H1(pool) => pool.acquire().await.map(Lease::H1),
@@ -327,6 +364,22 @@ impl Pool {
         match self {
             Self::H1(pool) => pool.sweep(idle) || Rc::strong_count(pool) > 1,
             Self::H2(pool) => pool.sweep(idle) || Rc::strong_count(pool) > 1,
+        }
+    }
+
+    /// Nobody has a connection of it, or waits for one.
+    fn is_unused(&self) -> bool {
+        match self {
+            Self::H1(pool) => Rc::strong_count(pool) == 1,
+            Self::H2(pool) => Rc::strong_count(pool) == 1 && pool.is_unused(),
+        }
+    }
+
+    /// It has no connection.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::H1(pool) => pool.is_empty(),
+            Self::H2(pool) => pool.is_empty(),
         }
     }
 

@@ -315,9 +315,8 @@ impl Breakers {
         verdicts!(at, proto => pb::circuit_breakers::Thresholds {
             supported {
                 max_connections, max_pending_requests, max_requests, max_retries, retry_budget, track_remaining,
-                priority,
+                priority, max_connection_pools,
             }
-            unsupported { max_connection_pools: "traffic" }
         });
         let default = CircuitBreaker::DEFAULT;
         let breaker = CircuitBreaker {

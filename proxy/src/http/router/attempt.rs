@@ -98,7 +98,7 @@ impl Attempt<'_> {
         let acquire = pool::acquire(self.cluster, self.host, self.tls, version);
         let lease = meanwhile(acquire, source).await.inspect_err(|error| {
             tracing::debug!(cluster = %self.cluster.name, %error, "no upstream connection");
-            if !matches!(error, ConnectError::Overflow) {
+            if !matches!(error, ConnectError::Overflow | ConnectError::NoPool) {
                 self.cluster.stats.upstream_rq_pending_failure_eject.inc();
             }
         })?;
@@ -277,6 +277,7 @@ impl AttemptError {
             Self::Connect(ConnectError::Overflow) | Self::Overflow | Self::BodyLost => {
                 ResponseFlag::UpstreamOverflow
             }
+            Self::Connect(ConnectError::NoPool) => ResponseFlag::NoHealthyUpstream,
             Self::Connect(_) => ResponseFlag::UpstreamConnectionFailure,
             Self::Send(SendError::NotSent(_) | SendError::Closed(_)) => {
                 ResponseFlag::UpstreamConnectionTermination

@@ -47,7 +47,7 @@ impl Exchange<'_> {
         let outcome = match error {
             AttemptError::Overflow
             | AttemptError::BodyLost
-            | AttemptError::Connect(ConnectError::Overflow) => {
+            | AttemptError::Connect(ConnectError::Overflow | ConnectError::NoPool) => {
                 return;
             }
             AttemptError::PerTryTimeout | AttemptError::PerTryIdle => Outcome::TimedOut,
@@ -141,6 +141,11 @@ impl Exchange<'_> {
 
     pub(super) fn no_healthy_upstream(&self) -> LocalReply {
         self.cluster.stats.upstream_cx_none_healthy.inc();
+        self.no_upstream()
+    }
+
+    /// As if there were no host. Source: Envoy `Router::Filter::sendNoHealthyUpstreamResponse`.
+    fn no_upstream(&self) -> LocalReply {
         let flag = Some(ResponseFlag::NoHealthyUpstream);
         let refused = self
             .session_host
@@ -166,8 +171,10 @@ impl Exchange<'_> {
     /// The reply when no attempt brought a response.
     pub(super) fn failed(&self, error: &AttemptError, verdict: Verdict) -> LocalReply {
         self.flag(verdict);
-        if matches!(error, AttemptError::BodyLost) {
-            return Self::body_lost();
+        match error {
+            AttemptError::BodyLost => return Self::body_lost(),
+            AttemptError::Connect(ConnectError::NoPool) => return self.no_upstream(),
+            _ => {}
         }
         if matches!(error, AttemptError::Duration) {
             return self.stream.limits.reply(Limit::Exchange);

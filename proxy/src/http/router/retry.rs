@@ -130,7 +130,7 @@ impl<'a> RetryState<'a> {
         let wanted = match error {
             AttemptError::Overflow
             | AttemptError::BodyLost
-            | AttemptError::Connect(ConnectError::Overflow) => false,
+            | AttemptError::Connect(ConnectError::Overflow | ConnectError::NoPool) => false,
             AttemptError::Connect(_) => {
                 on.connect_failure || on.five_xx || on.gateway_error || on.reset || on.reset_before_request
             }

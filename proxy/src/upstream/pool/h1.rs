@@ -199,6 +199,12 @@ impl Pool {
         !idle.is_empty()
     }
 
+    /// It has no connection that could take a request.
+    pub(super) fn is_empty(&self) -> bool {
+        let idle = self.idle.borrow();
+        idle.iter().all(|connection| connection.client.is_closed())
+    }
+
     pub(super) fn close(&self) {
         self.closed.set(true);
         self.idle.borrow_mut().clear();

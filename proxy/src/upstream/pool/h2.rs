@@ -169,6 +169,24 @@ impl Pool {
         !matches!(*state, State::Empty)
     }
 
+    /// No stream is on its connection.
+    pub(super) fn is_unused(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Empty => true,
+            State::Connecting(_) => false,
+            State::Ready(connection) => connection.active.get() == 0,
+        }
+    }
+
+    /// It has no connection.
+    pub(super) fn is_empty(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Empty => true,
+            State::Connecting(_) => false,
+            State::Ready(connection) => !connection.alive.get(),
+        }
+    }
+
     pub(super) fn close(&self) {
         let mut state = self.state.borrow_mut();
         if matches!(*state, State::Ready(_)) {
