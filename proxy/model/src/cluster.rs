@@ -58,10 +58,10 @@ pub struct Cluster {
     pub override_host_status: Vec<Health>,
     /// Headers, lower case, with the addresses of hosts to try first, one an attempt (`load_balancing_policies.override_host`).
     pub override_host_headers: Vec<String>,
-    /// Connections are closed when the hosts change. Awaits the traffic issue.
+    /// Connections are used no more when hosts come or go.
     pub closes_on_host_change: bool,
-    /// Changes of health, weight or metadata are gathered this long; `None`: Envoy's default 1 s. Awaits the traffic issue.
-    pub update_merge_window: Option<Duration>,
+    /// Nobody may use it before its names are resolved.
+    pub waits_for_names: bool,
     /// New hosts count only after their first health check.
     pub new_hosts_wait_for_health: bool,
     /// Hosts that answer badly are left out for a while; `None`: never.

@@ -487,17 +487,14 @@ fn retire(slot: &Slot, workers: &[WorkerHandle]) {
     let Some(cluster) = slot.retire() else { return };
     for worker in workers {
         let id = cluster.id;
-        worker.run(move || pool::retain(id, |_| false));
+        worker.run(move || pool::close_all(id));
     }
 }
 
 /// Connections to hosts that are gone close when they are idle.
 fn drop_gone_hosts(cluster: &Arc<Cluster>, workers: &[WorkerHandle]) {
     for worker in workers {
-        let cluster = cluster.clone();
-        worker.run(move || {
-            let hosts = cluster.hosts();
-            pool::retain(cluster.id, |address| hosts.find(address).is_some());
-        });
+        let id = cluster.id;
+        worker.run(move || pool::close_gone(id));
     }
 }

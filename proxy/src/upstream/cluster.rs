@@ -85,6 +85,8 @@ pub(crate) struct Cluster {
     subset_stats: Option<SubsetStats>,
     /// Told when the hosts are others.
     new_hosts: watch::Sender<()>,
+    /// How often hosts came or went, if connections are to be closed then.
+    host_changes: AtomicU64,
     /// Somebody looks after it on the control thread.
     pub(super) is_kept_up: AtomicBool,
     /// Names have been answered for once.
@@ -146,6 +148,7 @@ impl Cluster {
             health_stats: (!config.health_checks.is_empty()).then(|| stats.health_check()),
             subset_stats: config.subsets.as_ref().map(|_| stats.subsets()),
             new_hosts: watch::Sender::new(()),
+            host_changes: AtomicU64::new(0),
             is_checked: AtomicBool::new(false),
             is_kept_up: AtomicBool::new(false),
             is_resolved: AtomicBool::new(false),
@@ -183,6 +186,11 @@ impl Cluster {
     /// The hosts now.
     pub(crate) fn hosts(&self) -> Arc<HostSet> {
         self.hosts.load_full()
+    }
+
+    /// Connections made under another number are not to be used any more.
+    pub(crate) fn host_generation(&self) -> u64 {
+        self.host_changes.load(Ordering::Relaxed)
     }
 
     /// What it says of requests in place of their routes, as `make` made it at the first call; `T` is always the same. A branch if it
@@ -272,10 +280,14 @@ impl Cluster {
             now: Instant::now(),
         };
         let hosts = HostSet::build(assignment, making, previous);
-        if hosts.has_other_members(&current) {
+        let has_other_members = hosts.has_other_members(&current);
+        if has_other_members {
             self.stats.membership_change.inc();
         }
         self.put(hosts);
+        if has_other_members && self.config.closes_on_host_change {
+            self.host_changes.fetch_add(1, Ordering::Relaxed);
+        }
         drop(alone);
         self.catch_up();
         self.new_hosts.send_replace(());
@@ -506,7 +518,9 @@ impl Cluster {
     /// Somebody may use it: neither a name nor a first health check is waited for.
     pub(crate) fn is_warm(&self) -> bool {
         let is_checked = self.health_stats.is_none() || self.is_checked.load(Ordering::Relaxed);
-        let is_resolved = !dns::has_names(&self.config.discovery) || self.is_resolved.load(Ordering::Relaxed);
+        let is_resolved = !self.config.waits_for_names
+            || !dns::has_names(&self.config.discovery)
+            || self.is_resolved.load(Ordering::Relaxed);
         is_resolved && is_checked
     }
 

@@ -110,6 +110,8 @@ struct Key {
     /// Where it comes from, when that is the client's address.
     source: Option<OriginalSource>,
     priority: RoutingPriority,
+    /// [`Cluster::host_generation`].
+    generation: u64,
     version: Version,
 }
 
@@ -125,6 +127,7 @@ struct Target {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     wish: TlsWish,
+    generation: u64,
     /// One of the cluster's pools.
     _permit: Permit,
 }
@@ -164,8 +167,11 @@ impl Target {
         self.cluster.config.closes_on_failed_check && self.host.state.has(HealthFlag::FailedActiveCheck)
     }
 
-    /// The host is not one of the cluster any more: names have other addresses now.
+    /// The host is not one of the cluster any more, names have other addresses now; or hosts have changed, and that is enough.
     fn is_gone(&self) -> bool {
+        if self.generation != self.cluster.host_generation() {
+            return true;
+        }
         !self.cluster.is_original_dst() && self.cluster.hosts().find(self.host.address).is_none()
     }
 
@@ -234,13 +240,15 @@ pub(crate) async fn acquire(
             .cloned(),
         source: wish.source,
         priority: wish.priority,
+        generation: cluster.host_generation(),
         version,
     };
-    let make = |permit| {
+    let make = |key: &Key, permit| {
         let target = Target {
             cluster: cluster.clone(),
             host: host.clone(),
             wish: wish.clone(),
+            generation: key.generation,
             _permit: permit,
         };
         match version {
@@ -251,7 +259,7 @@ pub(crate) async fn acquire(
     let pool = POOLS.with_borrow_mut(|pools| match pools.by_key.get(&key) {
         Some(pool) => Some(pool.clone()),
         None => {
-            let made = make(pools.permit(cluster, &key)?);
+            let made = make(&key, pools.permit(cluster, &key)?);
             pools.by_key.insert(key, made.clone());
             Some(made)
         }
@@ -310,12 +318,20 @@ impl<L: Hold> BodyObserver for UntilEnd<L> {
     }
 }
 
-/// Closes idle connections of this worker to hosts that `keep` refuses; exchanges in flight end in peace.
-/// Called when a cluster is replaced or removed, or its hosts change.
-pub(crate) fn retain(cluster_id: u64, keep: impl Fn(SocketAddr) -> bool) {
+/// Closes idle connections of this worker to a cluster that is replaced or removed; exchanges in flight end in peace.
+pub(crate) fn close_all(cluster_id: u64) {
+    retain(cluster_id, |_| false);
+}
+
+/// Closes idle connections of this worker that are not to be used since the hosts of the cluster changed.
+pub(crate) fn close_gone(cluster_id: u64) {
+    retain(cluster_id, |pool| !pool.target().is_gone());
+}
+
+fn retain(cluster_id: u64, keep: impl Fn(&Pool) -> bool) {
     POOLS.with_borrow_mut(|pools| {
         pools.by_key.retain(|key, pool| {
-            let stays = key.cluster != cluster_id || keep(key.address);
+            let stays = key.cluster != cluster_id || keep(pool);
             if !stays {
                 pool.close();
             }

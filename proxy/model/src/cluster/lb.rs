@@ -3,8 +3,6 @@ mod extension;
 mod peak_ewma;
 mod subset;
 
-use std::time::Duration;
-
 use envoy_types::pb::envoy::config::cluster::v3::cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf;
@@ -242,7 +240,6 @@ pub(super) struct CommonBalancing {
     pub(super) hash_by_hostname: bool,
     pub(super) override_host_status: Vec<Health>,
     pub(super) closes_on_host_change: bool,
-    pub(super) update_merge_window: Option<Duration>,
     pub(super) new_hosts_wait_for_health: bool,
 }
 
@@ -254,12 +251,9 @@ impl CommonBalancing {
         verdicts!(at, proto.unwrap_or_default() => cluster::CommonLbConfig {
             supported {
                 healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier, ignore_new_hosts_until_first_hc,
-                override_host_status,
+                override_host_status, close_connections_on_host_set_change,
             }
-            unsupported {
-                update_merge_window: "traffic",
-                close_connections_on_host_set_change: "traffic",
-            }
+            never { update_merge_window: "gathers changes so that they cost less; here each is in force at once" }
         });
         let threshold = at
             .field("healthy_panic_threshold")
@@ -279,7 +273,6 @@ impl CommonBalancing {
             hash_by_hostname: use_hostname_for_hashing,
             override_host_status: statuses(&at.field("override_host_status"), override_host_status)?,
             closes_on_host_change: close_connections_on_host_set_change,
-            update_merge_window: at.field("update_merge_window").duration(update_merge_window)?,
             new_hosts_wait_for_health: ignore_new_hosts_until_first_hc,
         })
     }
