@@ -134,6 +134,8 @@ pub enum LbPolicy {
     LeastRequest {
         /// 2..
         choice_count: u32,
+        /// All hosts are looked at instead, if their weights are equal.
+        scans_all: bool,
     },
     /// Weighted round robin.
     RoundRobin,

@@ -17,6 +17,8 @@ pub struct LoadAssignment {
     pub localities: Vec<LocalityEndpoints>,
     /// Percent by which a partly healthy priority still takes all its load; Envoy's default 140.
     pub overprovisioning_factor: u32,
+    /// The health of a priority is that of its hosts by their weights, not by their number.
+    pub weighs_health: bool,
 }
 
 /// Endpoints of one locality.

@@ -55,9 +55,9 @@ impl Cluster {
                 dns_resolution_config: "traffic",
                 ignore_health_on_host_removal: "traffic",
                 track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry", preconnect_policy: "traffic",
-                queuing_policies: "traffic",
             }
             never {
+                queuing_policies: "extensions for the order of requests that wait; they go first in, first out, as Envoy's do by default",
                 lrs_server: "load reports, which istiod does not ask for",
                 lrs_report_endpoint_metrics: "load reports, which istiod does not ask for",
             }

@@ -2,7 +2,6 @@
 mod extension;
 mod peak_ewma;
 mod subset;
-
 use envoy_types::pb::envoy::config::cluster::v3::cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf;
@@ -64,7 +63,10 @@ impl Balancing {
         let policy: cluster::LbPolicy = field.enumeration(number)?;
         let mut balancing = Self {
             policy: match policy {
-                cluster::LbPolicy::LeastRequest => LbPolicy::LeastRequest { choice_count: 2 },
+                cluster::LbPolicy::LeastRequest => LbPolicy::LeastRequest {
+                    choice_count: 2,
+                    scans_all: false,
+                },
                 cluster::LbPolicy::RoundRobin => LbPolicy::RoundRobin,
                 cluster::LbPolicy::Random => LbPolicy::Random,
                 cluster::LbPolicy::ClusterProvided => LbPolicy::ClusterProvided,
@@ -148,7 +150,10 @@ impl Balancing {
         let choice_count = at
             .field("choice_count")
             .within(choice_count.value().unwrap_or(2), 2..=u32::MAX)?;
-        Ok(LbPolicy::LeastRequest { choice_count })
+        Ok(LbPolicy::LeastRequest {
+            choice_count,
+            scans_all: false,
+        })
     }
 }
 

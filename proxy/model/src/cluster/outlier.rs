@@ -26,7 +26,8 @@ impl OutlierDetection {
                 failure_percentage_request_volume, max_ejection_time, max_ejection_time_jitter,
                 successful_active_health_check_uneject_host, always_eject_one_host,
             }
-            unsupported { monitors: "traffic", detect_degraded_hosts: "traffic" }
+            inert { monitors: "Envoy hides it from users, and does nothing with it either" }
+            unsupported { detect_degraded_hosts: "traffic" }
         });
         let number = |proto: Option<protobuf::UInt32Value>, default| proto.value().unwrap_or(default);
         let percent = |field, proto: Option<protobuf::UInt32Value>, default| {

@@ -32,9 +32,11 @@ impl LoadAssignment {
         });
         debug_assert!(endpoints.is_empty(), "converted before");
         at.field("cluster_name").not_empty(cluster_name)?;
+        let policy = LoadPolicy::from_proto(&at.field("policy"), policy)?;
         Ok(Self {
             localities,
-            overprovisioning_factor: load_policy(&at.field("policy"), policy)?,
+            overprovisioning_factor: policy.overprovisioning_factor,
+            weighs_health: policy.weighs_health,
         })
     }
 
@@ -58,20 +60,28 @@ impl LoadAssignment {
     }
 }
 
-fn load_policy(
-    at: &FieldPath<'_>,
-    proto: Option<pb::cluster_load_assignment::Policy>,
-) -> Result<u32, Rejection> {
-    let Some(proto) = proto else {
-        return Ok(OVERPROVISIONING_FACTOR);
-    };
-    verdicts!(at, proto => pb::cluster_load_assignment::Policy {
-        supported { overprovisioning_factor }
-        unsupported { weighted_priority_health: "traffic", endpoint_stale_after: "traffic" }
-        refused { drop_overloads: "ignoring it would send requests that should be dropped" }
-    });
-    let factor = overprovisioning_factor.value().unwrap_or(OVERPROVISIONING_FACTOR);
-    at.field("overprovisioning_factor").within(factor, 1..=u32::MAX)
+/// What an assignment says of how its endpoints are used.
+struct LoadPolicy {
+    overprovisioning_factor: u32,
+    weighs_health: bool,
+}
+
+impl LoadPolicy {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::cluster_load_assignment::Policy>,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto.unwrap_or_default() => pb::cluster_load_assignment::Policy {
+            supported { overprovisioning_factor, weighted_priority_health }
+            unsupported { endpoint_stale_after: "traffic" }
+            refused { drop_overloads: "ignoring it would send requests that should be dropped" }
+        });
+        let factor = overprovisioning_factor.value().unwrap_or(OVERPROVISIONING_FACTOR);
+        Ok(Self {
+            overprovisioning_factor: at.field("overprovisioning_factor").within(factor, 1..=u32::MAX)?,
+            weighs_health: weighted_priority_health,
+        })
+    }
 }
 
 impl LocalityEndpoints {

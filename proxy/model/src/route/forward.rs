@@ -41,9 +41,12 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             metadata_match, priority, grpc_timeout_offset,
         }
         unsupported {
-            flush_timeout: "traffic", retry_policy_typed_config: "traffic",
+            flush_timeout: "traffic",
         }
-        never { early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here" }
+        never {
+            early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here",
+            retry_policy_typed_config: "Envoy hides it from users, and has no such extension",
+        }
         refused {
             path_rewrite_policy: "ignoring it would ask for another path",
         }
@@ -384,10 +387,8 @@ impl RetryPolicy {
                 retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers,
                 rate_limited_retry_back_off, per_try_idle_timeout, retry_priority,
             }
-            unsupported {
-                retry_options_predicates: "traffic",
-                refresh_cluster_on_retry: "traffic",
-            }
+            inert { refresh_cluster_on_retry: "is for plugins that choose clusters, and those are refused" }
+            never { retry_options_predicates: "extensions, of which Envoy has none built in" }
         });
         let codes = retriable_status_codes
             .into_iter()

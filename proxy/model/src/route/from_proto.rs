@@ -140,8 +140,9 @@ impl VirtualHost {
             }
             inert { metadata: "only formatters and filters that do not exist here read it" }
             unsupported {
-                virtual_clusters: "telemetry", retry_policy_typed_config: "traffic",
+                virtual_clusters: "telemetry",
             }
+            never { retry_policy_typed_config: "Envoy hides it from users, and has no such extension" }
             refused {
                 matcher: "ignoring it would match other routes",
                 require_tls: "ignoring it would serve plaintext requests",

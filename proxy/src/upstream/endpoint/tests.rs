@@ -26,6 +26,7 @@ fn assignment(endpoints: &[Arc<Endpoint>]) -> LoadAssignment {
             endpoints: endpoints.to_vec(),
         }],
         overprovisioning_factor: 140,
+        weighs_health: false,
     }
 }
 

@@ -22,6 +22,8 @@ use crate::upstream::endpoint::{Availability, Host};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Grouping {
     overprovisioning: u32,
+    /// Hosts count by their weights where the health of a priority is asked for.
+    weighs_health: bool,
     /// Weights of localities, by priority.
     weights: HashMap<(u32, Locality), u32>,
 }
@@ -35,6 +37,7 @@ impl Grouping {
         });
         Self {
             overprovisioning: assignment.overprovisioning_factor,
+            weighs_health: assignment.weighs_health,
             weights: weights.collect(),
         }
     }
@@ -43,6 +46,7 @@ impl Grouping {
     pub(super) fn unweighted(&self) -> Self {
         Self {
             overprovisioning: self.overprovisioning,
+            weighs_health: self.weighs_health,
             weights: HashMap::new(),
         }
     }
@@ -70,6 +74,7 @@ impl Grouping {
         });
         Self {
             overprovisioning: self.overprovisioning,
+            weighs_health: self.weighs_health,
             weights: scaled.collect(),
         }
     }
@@ -124,7 +129,7 @@ impl Balance {
         let mut counts = vec![Counts::default(); priorities];
         for host in paced(all) {
             if let Some(counts) = counts.get_mut(host.priority as usize) {
-                count(counts, host);
+                count(counts, host, grouping.weighs_health);
             }
         }
         let plan = Plan::new(&counts, grouping.overprovisioning, settings.panic_threshold);
@@ -229,12 +234,22 @@ impl Balance {
     }
 }
 
-fn count(counts: &mut Counts, host: &Host) {
+fn count(counts: &mut Counts, host: &Host, by_weight: bool) {
+    let weight = if by_weight { u64::from(host.weight) } else { 1 };
     counts.hosts += 1;
-    counts.counted += usize::from(!host.is_excluded());
+    if !host.is_excluded() {
+        counts.counted += 1;
+        counts.weight.counted += weight;
+    }
     match host.availability() {
-        Availability::Healthy => counts.healthy += 1,
-        Availability::Degraded => counts.degraded += 1,
+        Availability::Healthy => {
+            counts.healthy += 1;
+            counts.weight.healthy += weight;
+        }
+        Availability::Degraded => {
+            counts.degraded += 1;
+            counts.weight.degraded += weight;
+        }
         Availability::Unhealthy => {}
     }
 }

@@ -12,6 +12,16 @@ pub(super) struct Counts {
     pub(super) counted: usize,
     /// All.
     pub(super) hosts: usize,
+    /// What they count where health is asked for.
+    pub(super) weight: Weights,
+}
+
+/// The same sums, of 1 a host or of its weight (`weighted_priority_health`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Weights {
+    pub(super) healthy: u64,
+    pub(super) degraded: u64,
+    pub(super) counted: u64,
 }
 
 /// Load by priority. Invariant: both shares together sum to 100 if there is a priority.
@@ -30,12 +40,13 @@ pub(crate) struct Plan {
 impl Plan {
     /// `overprovisioning` and `panic_threshold` are percentages; a threshold of 0 never panics.
     pub(super) fn new(counts: &[Counts], overprovisioning: u32, panic_threshold: u32) -> Self {
-        let availability = |hosts: fn(&Counts) -> usize| -> Vec<u32> {
-            let percent = |counts: &Counts| percent_of(hosts(counts), counts.counted, overprovisioning);
+        let availability = |part: fn(&Weights) -> u64| -> Vec<u32> {
+            let percent =
+                |counts: &Counts| percent_of(part(&counts.weight), counts.weight.counted, overprovisioning);
             counts.iter().map(percent).collect()
         };
-        let healthy = availability(|counts| counts.healthy);
-        let degraded = availability(|counts| counts.degraded);
+        let healthy = availability(|weight| weight.healthy);
+        let degraded = availability(|weight| weight.degraded);
         let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
         let mut plan = Self {
             healthy: vec![0; counts.len()],
@@ -155,11 +166,11 @@ impl Plan {
 }
 
 /// `min(100, overprovisioning × part / whole)`.
-fn percent_of(part: usize, whole: usize, overprovisioning: u32) -> u32 {
+fn percent_of(part: u64, whole: u64, overprovisioning: u32) -> u32 {
     if whole == 0 {
         return 0;
     }
-    let percent = u64::from(overprovisioning) * part as u64 / whole as u64;
+    let percent = u64::from(overprovisioning) * part / whole;
     u32::try_from(percent.min(100)).unwrap_or(100)
 }
 
@@ -196,6 +207,11 @@ mod tests {
                 degraded: *degraded,
                 counted: 100,
                 hosts: 100,
+                weight: Weights {
+                    healthy: *healthy as u64,
+                    degraded: *degraded as u64,
+                    counted: 100,
+                },
             })
             .collect();
         Plan::new(&counts, 140, panic_threshold)
@@ -284,6 +300,10 @@ mod tests {
             degraded: 0,
             counted: hosts,
             hosts,
+            weight: Weights {
+                counted: hosts as u64,
+                ..Weights::default()
+            },
         });
         assert_eq!(Plan::new(&counts, 140, 50).healthy, [30, 60, 10]);
         let nothing = Plan::new(&[Counts::default()], 140, 50);

@@ -18,7 +18,14 @@ mod latency;
 mod subsets;
 
 const PICKS: u32 = 100_000;
-const LEAST_REQUEST: LbPolicy = LbPolicy::LeastRequest { choice_count: 2 };
+const LEAST_REQUEST: LbPolicy = LbPolicy::LeastRequest {
+    choice_count: 2,
+    scans_all: false,
+};
+const FULL_SCAN: LbPolicy = LbPolicy::LeastRequest {
+    choice_count: 2,
+    scans_all: true,
+};
 const MAGLEV: LbPolicy = LbPolicy::Maglev { table_size: 65_537 };
 const RING: LbPolicy = LbPolicy::RingHash {
     minimum_size: 1024,
@@ -68,6 +75,7 @@ fn hosts(groups: &[Group<'_>], settings: &Settings) -> HostSet {
     let assignment = LoadAssignment {
         localities: localities.collect(),
         overprovisioning_factor: 140,
+        weighs_health: false,
     };
     build(&assignment, settings)
 }
@@ -191,9 +199,33 @@ fn a_busier_host_of_two_gets_a_quarter() {
 
 #[test]
 fn more_choices_avoid_a_busy_host_more() {
-    let set = of_weights(&[1, 1], &settings(LbPolicy::LeastRequest { choice_count: 4 }));
+    let set = of_weights(
+        &[1, 1],
+        &settings(LbPolicy::LeastRequest {
+            choice_count: 4,
+            scans_all: false,
+        }),
+    );
     set.all[0].counters.rq_active.store(5, Ordering::Relaxed);
     check(&set, &[0.0625, 0.9375]);
+}
+
+#[test]
+fn a_full_scan_finds_the_least_busy_hosts_and_spreads_over_them() {
+    let set = of_weights(&[1; 8], &settings(FULL_SCAN));
+    for host in set.all.iter().skip(2) {
+        host.counters.rq_active.store(1, Ordering::Relaxed);
+    }
+    check(&set, &[0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    set.all[7].counters.rq_active.store(0, Ordering::Relaxed);
+    check(&set, &[1.0 / 3.0, 1.0 / 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0 / 3.0]);
+}
+
+#[test]
+fn a_full_scan_leaves_weighted_hosts_to_their_weights() {
+    let set = of_weights(&[3, 1], &settings(FULL_SCAN));
+    set.all[0].counters.rq_active.store(0, Ordering::Relaxed);
+    check(&set, &[0.75, 0.25]);
 }
 
 #[test]

@@ -32,6 +32,8 @@ enum Way {
         /// Running sums of weights; empty when all are equal.
         upto: Vec<u64>,
     },
+    /// LEAST_REQUEST: the least busy of all.
+    LeastBusyOfAll,
     /// Peak EWMA: the quicker of two.
     Quickest {
         decay: Duration,
@@ -53,9 +55,17 @@ impl Tier {
         }
         let way = match &settings.policy {
             LbPolicy::Random | LbPolicy::ClusterProvided => Way::Random,
-            LbPolicy::LeastRequest { choice_count } => {
-                least_busy(&weights(&hosts, settings, now), *choice_count, settings)
-            }
+            LbPolicy::LeastRequest {
+                choice_count,
+                scans_all,
+            } => match least_busy(&weights(&hosts, settings, now), *choice_count, settings) {
+                // As Envoy, which looks at weights otherwise.
+                Way::LeastBusy {
+                    measure: Measure::Plain,
+                    ..
+                } if *scans_all => Way::LeastBusyOfAll,
+                way => way,
+            },
             LbPolicy::PeakEwma { decay, default_rtt } => Way::Quickest {
                 decay: *decay,
                 default_rtt: *default_rtt,
@@ -78,6 +88,7 @@ impl Tier {
             Way::LeastBusy { draws, measure, upto } => {
                 return self.least_busy(*draws, *measure, upto, random);
             }
+            Way::LeastBusyOfAll => return self.least_busy_of_all(random),
             Way::Quickest {
                 decay,
                 default_rtt,
@@ -99,6 +110,24 @@ impl Tier {
             let other = self.draw(upto, random)?;
             if measure.is_less(other, best) {
                 best = other;
+            }
+        }
+        Some(best)
+    }
+
+    /// Of those that are equally busy any. O(n). Source: Envoy `LeastRequestLoadBalancer::unweightedHostPickFullScan`.
+    fn least_busy_of_all(&self, random: &mut fastrand::Rng) -> Option<&Arc<Host>> {
+        let mut hosts = self.hosts.iter();
+        let mut best = hosts.next()?;
+        let mut tied: u64 = 1;
+        for host in hosts {
+            if Measure::Plain.is_less(host, best) {
+                (best, tied) = (host, 1);
+            } else if !Measure::Plain.is_less(best, host) {
+                tied += 1;
+                if random.u64(0..tied) == 0 {
+                    best = host;
+                }
             }
         }
         Some(best)

@@ -44,6 +44,7 @@ impl Scene {
                 endpoints: endpoints.collect(),
             }],
             overprovisioning_factor: 140,
+            weighs_health: false,
         };
         let making = Making {
             settings: &Settings::of(&cluster),

@@ -197,22 +197,20 @@ impl Chosen {
 
     fn least_request(at: &FieldPath<'_>, proto: LeastRequest) -> Result<Self, Rejection> {
         verdicts!(at, proto => LeastRequest {
-            supported { choice_count, locality_lb_config, active_request_bias, slow_start_config }
-            partly { selection_method: "N_CHOICES, which is also the default; FULL_SCAN is listed as without effect" }
-            unsupported { enable_full_scan: "traffic" }
+            supported { choice_count, locality_lb_config, active_request_bias, slow_start_config, selection_method }
+            inert { enable_full_scan: "Envoy does nothing with it either: selection_method took its place" }
         });
-        let method = at.field("selection_method");
-        if method.enumeration::<least_request::SelectionMethod>(selection_method)?
-            == least_request::SelectionMethod::FullScan
-        {
-            method.problem("FULL_SCAN has no effect here: the traffic issue builds it");
-        }
+        let method: least_request::SelectionMethod =
+            at.field("selection_method").enumeration(selection_method)?;
         let choice_count = at
             .field("choice_count")
             .within(choice_count.value().unwrap_or(2), 2..=u32::MAX)?;
         Ok(Self {
             balancing: Balancing {
-                policy: LbPolicy::LeastRequest { choice_count },
+                policy: LbPolicy::LeastRequest {
+                    choice_count,
+                    scans_all: method == least_request::SelectionMethod::FullScan,
+                },
                 slow_start: slow_start(&at.field("slow_start_config"), slow_start_config)?,
                 active_request_bias: at
                     .field("active_request_bias")

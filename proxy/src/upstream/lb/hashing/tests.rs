@@ -53,6 +53,7 @@ fn placements(groups: &[Group<'_>], policy: LbPolicy, by_hostname: bool) -> Stri
     let assignment = LoadAssignment {
         localities: localities.collect(),
         overprovisioning_factor: 140,
+        weighs_health: false,
     };
     let making = Making {
         settings: &settings,

@@ -45,6 +45,7 @@ fn of_versions(versions: &[&str], settings: &Settings) -> HostSet {
             endpoints: endpoints.collect(),
         }],
         overprovisioning_factor: 140,
+        weighs_health: false,
     };
     build(&assignment, settings)
 }
