@@ -7,6 +7,7 @@ pub(crate) mod cluster_table;
 pub(crate) mod connect;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
+mod happy_eyeballs;
 pub(crate) mod health_check;
 pub(crate) mod lb;
 pub(crate) mod outlier;

@@ -90,6 +90,8 @@ pub struct Cluster {
     pub metadata_exchange: Option<MetadataExchange>,
     /// TCP keepalive; `None`: the system's.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Which of several addresses of a host is tried first.
+    pub happy_eyeballs: HappyEyeballs,
     /// Filter metadata (`istio.services`, `istio.config`, …).
     pub metadata: Metadata,
 }
@@ -345,6 +347,16 @@ pub enum DnsLookupFamily {
     V6Only,
     V4Preferred,
     All,
+}
+
+/// In which order the addresses of a host are tried: so many of the first family, then one of the other, and so on. Source: cluster.proto
+/// `HappyEyeballsConfig`; RFC 8305, section 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HappyEyeballs {
+    /// The first family is IPv6, or is not; `None`: that of the first address.
+    pub first_is_v6: Option<bool>,
+    /// 1..; Envoy's default 1.
+    pub first_count: u32,
 }
 
 /// What a cluster says of the requests to it; it counts, and not what their route says. Source: http_protocol_options.proto;

@@ -2,6 +2,7 @@
 mod from_proto;
 mod remembered;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -39,6 +40,8 @@ pub struct LocalityEndpoints {
 pub struct Endpoint {
     /// Where it is.
     pub address: Address,
+    /// Where it is too, in the order of preference; one of the other family, most often.
+    pub additional_addresses: Box<[SocketAddr]>,
     /// Its name in `/clusters`; empty: none.
     pub hostname: String,
     /// Weight 1..; default 1.

@@ -466,6 +466,7 @@ impl Cluster {
             locality: Arc::default(),
             config: Arc::new(Endpoint {
                 address: Address::Socket(address),
+                additional_addresses: Default::default(),
                 hostname: String::new(),
                 weight: 1,
                 health: Health::Unknown,

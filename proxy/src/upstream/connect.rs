@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::circuit_breaker::{Permit, Resource};
 use super::cluster::{Cluster, TransportSocket};
 use super::endpoint::Host;
+use super::happy_eyeballs;
 use crate::net::connect::{OriginalSource, SocketOptions, connect as tcp_connect};
 use crate::net::prefixed::Prefixed;
 use crate::net::proxy_protocol::{self, Tlv};
@@ -208,7 +209,7 @@ pub(crate) async fn connect_with(
     };
     let attempt = time::within(
         Some(cluster.config.connect_timeout),
-        establish(cluster, host, host.address, wish, fallback_alpn),
+        reach(cluster, host, wish, fallback_alpn),
     )
     .await;
     match attempt {
@@ -273,13 +274,35 @@ async fn introduce(
     tcp.write_all(&header).await
 }
 
+/// What a connection is made of: bytes, TLS facts, this end.
+type Established = (Transport, Option<Rc<TlsInfo>>, Option<SocketAddr>);
+
+/// By the address of the host, or by the one of several that answers first.
+async fn reach(
+    cluster: &Cluster,
+    host: &Host,
+    wish: &TlsWish,
+    fallback_alpn: Option<&'static [u8]>,
+) -> Result<Established, ConnectError> {
+    let establish = |address| establish(cluster, host, address, wish, fallback_alpn);
+    let others = &host.config.additional_addresses;
+    if others.is_empty() {
+        return establish(host.address).await;
+    }
+    let addresses = happy_eyeballs::order(host.address, others, cluster.config.happy_eyeballs);
+    // On the heap, for those few hosts that have several.
+    let race = Box::pin(happy_eyeballs::race(addresses.into_iter().map(establish)));
+    race.await
+        .unwrap_or(Err(ConnectError::Timeout { host: host.address }))
+}
+
 async fn establish(
     cluster: &Cluster,
     host: &Host,
     address: SocketAddr,
     wish: &TlsWish,
     fallback_alpn: Option<&'static [u8]>,
-) -> Result<(Transport, Option<Rc<TlsInfo>>, Option<SocketAddr>), ConnectError> {
+) -> Result<Established, ConnectError> {
     let keepalive = cluster
         .config
         .tcp_keepalive

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBu
 use super::http::{DeprecatedProtos, HttpProtocol};
 use super::lb::{Balancing, Chosen, CommonBalancing};
 use super::{
-    CircuitBreaker, Cluster, Discovery, Dns, HealthCheck, LbPolicy, OutlierDetection, Percent,
+    CircuitBreaker, Cluster, Discovery, Dns, HappyEyeballs, HealthCheck, LbPolicy, OutlierDetection, Percent,
     RequestPolicies, RetryBudget, RoutingPriority, SubsetPolicy, TcpKeepalive, TransportSocketMatch,
     UpstreamTransport, dns,
 };
@@ -125,6 +125,10 @@ impl Cluster {
             // Those of the load balancer go first. Source: Envoy `ThreadAwareLoadBalancerBase::LoadBalancerImpl::chooseHost`.
             policies.hash_policies = hash_policies;
         }
+        let connection = ConnectionOptions::from_proto(
+            &at.field("upstream_connection_options"),
+            upstream_connection_options,
+        )?;
         let breakers = Breakers::from_proto(&at.field("circuit_breakers"), circuit_breakers)?;
         Ok(Self {
             stat_name: if alt_stat_name.is_empty() {
@@ -169,10 +173,8 @@ impl Cluster {
             )?,
             transport_socket: UpstreamTransport::from_proto(&at.field("transport_socket"), transport_socket)?,
             metadata_exchange: metadata_exchange(at.field("filters"), filters)?,
-            tcp_keepalive: tcp_keepalive(
-                &at.field("upstream_connection_options"),
-                upstream_connection_options,
-            ),
+            tcp_keepalive: connection.tcp_keepalive,
+            happy_eyeballs: connection.happy_eyeballs,
             metadata: Metadata::from_proto(&at.field("metadata"), metadata)?,
             name,
         })
@@ -470,12 +472,60 @@ fn metadata_exchange(
     Ok(exchange)
 }
 
-fn tcp_keepalive(at: &FieldPath<'_>, proto: Option<pb::UpstreamConnectionOptions>) -> Option<TcpKeepalive> {
-    verdicts!(at, proto? => pb::UpstreamConnectionOptions {
-        supported { tcp_keepalive }
-        unsupported { set_local_interface_name_on_upstream_connections: "telemetry", happy_eyeballs_config: "traffic" }
-    });
-    verdicts!(at, tcp_keepalive? => core::TcpKeepalive {
+/// `upstream_connection_options`.
+struct ConnectionOptions {
+    tcp_keepalive: Option<TcpKeepalive>,
+    happy_eyeballs: HappyEyeballs,
+}
+
+impl ConnectionOptions {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::UpstreamConnectionOptions>,
+    ) -> Result<Self, Rejection> {
+        verdicts!(at, proto.unwrap_or_default() => pb::UpstreamConnectionOptions {
+            supported { tcp_keepalive, happy_eyeballs_config }
+            unsupported { set_local_interface_name_on_upstream_connections: "telemetry" }
+        });
+        Ok(Self {
+            tcp_keepalive: keepalive(tcp_keepalive),
+            happy_eyeballs: HappyEyeballs::from_proto(
+                &at.field("happy_eyeballs_config"),
+                happy_eyeballs_config,
+            )?,
+        })
+    }
+}
+
+impl HappyEyeballs {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<pb::upstream_connection_options::HappyEyeballsConfig>,
+    ) -> Result<Self, Rejection> {
+        use pb::upstream_connection_options::{FirstAddressFamilyVersion as Family, HappyEyeballsConfig};
+        verdicts!(at, proto.unwrap_or_default() => HappyEyeballsConfig {
+            supported { first_address_family_count }
+            partly { first_address_family_version: "DEFAULT, V4 and V6; no endpoint has an address of another family here" }
+        });
+        let family = at
+            .field("first_address_family_version")
+            .enumeration(first_address_family_version)?;
+        let count = first_address_family_count.value().unwrap_or(1);
+        Ok(Self {
+            first_is_v6: match family {
+                Family::Default | Family::Pipe | Family::Internal => None,
+                Family::V4 => Some(false),
+                Family::V6 => Some(true),
+            },
+            first_count: at
+                .field("first_address_family_count")
+                .within(count, 1..=u32::MAX)?,
+        })
+    }
+}
+
+fn keepalive(proto: Option<core::TcpKeepalive>) -> Option<TcpKeepalive> {
+    verdicts!((), proto? => core::TcpKeepalive {
         supported { keepalive_probes, keepalive_time, keepalive_interval }
     });
     let seconds = |value: u32| Duration::from_secs(u64::from(value));

@@ -1,4 +1,5 @@
 //! Protobuf to [`LoadAssignment`].
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -161,8 +162,8 @@ impl Endpoint {
         let metadata = Metadata::from_proto(&at.field("metadata"), metadata)?;
         let at = at.field("endpoint");
         verdicts!(at, endpoint => pb::Endpoint {
-            supported { address, hostname }
-            unsupported { health_check_config: "traffic", additional_addresses: "traffic", observability_name: "telemetry" }
+            supported { address, hostname, additional_addresses }
+            unsupported { health_check_config: "traffic", observability_name: "telemetry" }
         });
         let field = at.field("address");
         let address = Address::from_proto(&field, address, names)?;
@@ -171,13 +172,29 @@ impl Endpoint {
                 .field("pipe")
                 .problem("only a control plane is reached over a pipe; requests are not sent there");
         }
+        let at = at.field("additional_addresses");
+        let additional = additional_addresses.into_iter().enumerate();
+        let additional = additional.map(|(index, proto)| additional_address(&at.index(index), proto));
         Ok(Self {
             address,
+            additional_addresses: additional.collect::<Result<_, _>>()?,
             hostname,
             weight,
             health,
             metadata,
         })
+    }
+}
+
+fn additional_address(
+    at: &FieldPath<'_>,
+    proto: pb::endpoint::AdditionalAddress,
+) -> Result<SocketAddr, Rejection> {
+    verdicts!(at, proto => pb::endpoint::AdditionalAddress { supported { address } });
+    let at = at.field("address");
+    match Address::from_proto(&at, address, Names::Refused)? {
+        Address::Socket(address) => Ok(address),
+        Address::Pipe(_) | Address::Host { .. } => Err(at.reject("must be an IP address")),
     }
 }
 

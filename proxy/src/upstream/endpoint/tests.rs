@@ -10,6 +10,7 @@ use crate::upstream::lb::Settings;
 fn endpoint(last: u8, health: Health) -> Arc<Endpoint> {
     Arc::new(Endpoint {
         address: Address::Socket(SocketAddr::from(([10, 0, 0, last], 80))),
+        additional_addresses: Default::default(),
         hostname: String::new(),
         weight: 1,
         health,

@@ -43,6 +43,7 @@ fn host() -> Host {
         locality: Arc::default(),
         config: Arc::new(Endpoint {
             address: Address::Socket(SocketAddr::from(([10, 0, 0, 1], 80))),
+            additional_addresses: Default::default(),
             hostname: String::new(),
             weight: 1,
             health: Health::Unknown,

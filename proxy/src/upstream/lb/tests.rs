@@ -64,6 +64,7 @@ fn hosts(groups: &[Group<'_>], settings: &Settings) -> HostSet {
                     last += 1;
                     Arc::new(Endpoint {
                         address: Address::Socket(SocketAddr::from(([10, 0, 0, last], 80))),
+                        additional_addresses: Default::default(),
                         hostname: format!("host-{last}"),
                         weight: *weight,
                         health: *health,

@@ -30,6 +30,7 @@ impl Scene {
         let endpoints = (1..=count).map(|last| {
             Arc::new(Endpoint {
                 address: Address::Socket(SocketAddr::from(([10, 0, 0, last], 80))),
+                additional_addresses: Default::default(),
                 hostname: String::new(),
                 weight: 1,
                 health: Health::Healthy,

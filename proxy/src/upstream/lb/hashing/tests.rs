@@ -42,6 +42,7 @@ fn placements(groups: &[Group<'_>], policy: LbPolicy, by_hostname: bool) -> Stri
                 number += 1;
                 Arc::new(Endpoint {
                     address: Address::Socket(SocketAddr::from(([127, 0, 0, 1], 19_000 + number))),
+                    additional_addresses: Default::default(),
                     hostname: format!("host-{number}"),
                     weight: *weight,
                     health: Health::Unknown,

@@ -31,6 +31,7 @@ fn of_versions(versions: &[&str], settings: &Settings) -> HostSet {
         let labels = BTreeMap::from([("version".to_owned(), Value::String((*version).to_owned()))]);
         Arc::new(Endpoint {
             address: Address::Socket(SocketAddr::from(([10, 0, 0, last], 80))),
+            additional_addresses: Default::default(),
             hostname: String::new(),
             weight: 1,
             health: Health::Healthy,
