@@ -1,5 +1,6 @@
 //! One proxy on a static configuration, beside Envoy on the same one. What Envoy does is what must be done.
 
+mod addresses;
 mod balance;
 mod buffer_limits;
 mod cluster_policies;
@@ -33,9 +34,11 @@ mod messages;
 mod mirror;
 mod mongo;
 mod paths;
+mod pools;
 mod priorities;
 mod proxy_protocol;
 mod redirects;
+mod replaced_clusters;
 mod retries;
 mod routing_priority;
 mod scopes;

@@ -58,6 +58,8 @@ pub struct Cluster {
     pub override_host_status: Vec<Health>,
     /// Headers, lower case, with the addresses of hosts to try first, one an attempt (`load_balancing_policies.override_host`).
     pub override_host_headers: Vec<String>,
+    /// Hosts that are gone from an assignment are not kept until they fail their active checks.
+    pub removes_healthy_hosts: bool,
     /// Connections are used no more when hosts come or go.
     pub closes_on_host_change: bool,
     /// Nobody may use it before its names are resolved.

@@ -376,7 +376,14 @@ impl Clusters {
         let slot = match &kept.eager {
             Some(config) => {
                 let make = || Arc::new(build::cluster(shared, config, kept, previous.as_deref()));
-                Slot::made(prepared.unwrap_or_else(make))
+                let slot = Slot::made(prepared.unwrap_or_else(make));
+                // Of one of the bootstrap, whose endpoints came first.
+                if let (Some(encoded), Some(members)) = (&encoded, members)
+                    && let Ok(assignment) = decode::load_assignment(&encoded.bytes())
+                {
+                    slot.set_endpoints(encoded, &assignment.value, members);
+                }
+                slot
             }
             None if is_used => match recipe.make_after(encoded.as_ref(), previous.as_deref()) {
                 Some(cluster) => Slot::made(Arc::new(cluster)),
@@ -394,8 +401,27 @@ impl Clusters {
         if let Some(cluster) = slot.used().filter(|_| shared.resolves_names) {
             upkeep::start(&cluster);
         }
+        let next = slot.used();
         if let Some(old) = shared.clusters.set(name, slot) {
             retire(&old, workers);
+        }
+        if let (Some(previous), Some(next)) = (previous, next) {
+            self.forget_stats(name, &previous, &next, shared);
+        }
+    }
+
+    /// What the last one showed of what the next one does not have is shown no more.
+    fn forget_stats(&self, name: &str, previous: &Cluster, next: &Cluster, shared: &Shared) {
+        let stat_name = &previous.stat_name;
+        let mut others = self.store.accepted.iter();
+        if others.any(|(other, kept)| **other != *name && kept.model.stat_name == *stat_name) {
+            return;
+        }
+        previous.end_subsets(next);
+        for kind in previous.stats_beyond(next) {
+            shared
+                .registry
+                .remove_prefix(&format!("cluster.{stat_name}.{kind}"));
         }
     }
 

@@ -291,7 +291,14 @@ async fn reach(
     }
     let addresses = happy_eyeballs::order(host.address, others, cluster.config.happy_eyeballs);
     // On the heap, for those few hosts that have several.
-    let race = Box::pin(happy_eyeballs::race(addresses.into_iter().map(establish)));
+    let attempts = addresses.into_iter().enumerate().map(|(index, address)| {
+        // As in Envoy, each is a connection of its own, the first of them counted before.
+        if index > 0 {
+            cluster.stats.upstream_cx_total.inc();
+        }
+        establish(address)
+    });
+    let race = Box::pin(happy_eyeballs::race(attempts));
     race.await
         .unwrap_or(Err(ConnectError::Timeout { host: host.address }))
 }

@@ -249,7 +249,7 @@ impl Session {
         let step = self.judge(host, config, finding, Instant::now());
         if step.changed {
             tracing::debug!(cluster = %cluster.name, host = %host.address, ?finding, "health changed");
-            cluster.rebalance();
+            cluster.health_changed(host);
         }
         if step.is_well {
             cluster.passed_check(host);

@@ -304,7 +304,7 @@ pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, U
     stats
 }
 
-const COUNTERS: [&str; 38] = [
+const COUNTERS: [&str; 39] = [
     "upstream_cx_total",
     "upstream_cx_http1_total",
     "upstream_cx_http2_total",

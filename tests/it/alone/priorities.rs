@@ -1,6 +1,6 @@
-//! Retries that avoid priorities tried before.
+//! Retries that avoid priorities tried before, and what makes a priority healthy.
 
-use e2e::beside::{Case, Manager, answers, check_with, configuration, echo, get};
+use e2e::beside::{Case, Manager, answers, check_with, configuration, counters, echo, get};
 
 /// After how many attempts, and how many retries.
 const POLICIES: [(u32, u32); 9] = [
@@ -55,5 +55,58 @@ fn retries_go_to_priorities_that_were_not_tried() {
             }
         },
         |alone| answers(alone, &cases),
+    );
+}
+
+/// A hash chooses the priority too, so it shows how much of the load each has.
+#[test]
+fn a_priority_is_as_healthy_as_its_hosts_or_their_weights() {
+    let clusters = [("counted", "false"), ("weighed", "true")].map(|(kind, weighs)| {
+        // Of priority 0 one host of two is well, which has most of the weight, or little.
+        [("heavy", 9), ("light", 1)].map(|(name, weight)| {
+            let host = |port, weight, health: &str| {
+                format!(
+                    "{{ health_status: {health}, load_balancing_weight: {weight}, endpoint: {{ address: {{ socket_address: \
+                     {{ address: 127.0.0.1, port_value: {port} }} }} }} }}, "
+                )
+            };
+            format!(
+                "{{ name: {kind}-{name}, type: STATIC, connect_timeout: 1s, lb_policy: RING_HASH, load_assignment: {{ \
+                 cluster_name: hosts, policy: {{ weighted_priority_health: {weighs} }}, endpoints: [ \
+                 {{ lb_endpoints: [{}{}] }}, {{ priority: 1, lb_endpoints: [{}] }}] }} }}",
+                host(9011, weight, "HEALTHY"),
+                host(9012, 10 - weight, "UNHEALTHY"),
+                host(9013, 1, "HEALTHY"),
+            )
+        })
+    });
+    let clusters = clusters.as_flattened();
+    let names = ["counted-heavy", "counted-light", "weighed-heavy", "weighed-light"];
+    let routes = names.map(|name| {
+        format!(
+            "{{ match: {{ prefix: /{name} }}, route: {{ cluster: {name}, hash_policy: [{{ header: {{ header_name: x-key }} }}] }} }}, "
+        )
+    });
+    let mut cases = Vec::new();
+    for name in names {
+        for key in 0..16 {
+            let key: &'static str = format!("key-{key}").leak();
+            let headers: &'static [(&str, &str)] = vec![("x-key", key)].leak();
+            cases.push(get(format!("/{name}").leak(), headers));
+        }
+    }
+    check_with(
+        &configuration(&[Manager::with_routes(&routes.concat())], clusters),
+        |namespace, _| {
+            for port in 9011..=9013 {
+                echo(namespace, port);
+            }
+        },
+        |alone| {
+            let mut lines = answers(alone, &cases);
+            let names = names.map(|name| format!("cluster.{name}.lb_healthy_panic"));
+            lines.extend(counters(alone, &names.each_ref().map(String::as_str)));
+            lines
+        },
     );
 }

@@ -41,7 +41,7 @@ impl Cluster {
                 transport_socket, metadata, upstream_connection_options, filters, outlier_detection,
                 dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
                 health_checks, close_connections_on_host_health_failure, lb_subset_config,
-                wait_for_warm_on_init,
+                wait_for_warm_on_init, ignore_health_on_host_removal,
             }
             inert {
                 per_connection_buffer_limit_bytes: "HTTP/2 windows and fixed sizes limit what waits for a server",
@@ -53,7 +53,6 @@ impl Cluster {
                 stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",
                 dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
                 dns_resolution_config: "traffic",
-                ignore_health_on_host_removal: "traffic",
                 track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry", preconnect_policy: "traffic",
             }
             never {
@@ -151,6 +150,7 @@ impl Cluster {
             override_host_headers: override_headers,
             closes_on_host_change: common.closes_on_host_change,
             waits_for_names: wait_for_warm_on_init.is_none_or(|waits| waits.value),
+            removes_healthy_hosts: ignore_health_on_host_removal,
             new_hosts_wait_for_health: common.new_hosts_wait_for_health,
             outlier_detection: outlier.transpose()?,
             health_checks: health_checks

@@ -43,6 +43,14 @@ impl SubsetStats {
         }
     }
 
+    /// These subsets are gone with their cluster. `were_last`: the next one has none.
+    pub(crate) fn end(&self, subsets: &Subsets, were_last: bool) {
+        self.removed.add(subsets.by_labels.len() as u64);
+        if were_last {
+            self.active.set(0);
+        }
+    }
+
     /// These subsets take the place of those.
     pub(crate) fn show(&self, now: &Subsets, before: Option<&Subsets>) {
         let missing = |from: &Subsets, of: Option<&Subsets>| {
