@@ -92,6 +92,8 @@ pub struct Cluster {
     pub metadata_exchange: Option<MetadataExchange>,
     /// TCP keepalive; `None`: the system's.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// So many connections for each request that goes to a host, 1..=3; `None`: as many as there are requests.
+    pub preconnect_ratio: Option<Decimal>,
     /// Which of several addresses of a host is tried first.
     pub happy_eyeballs: HappyEyeballs,
     /// Filter metadata (`istio.services`, `istio.config`, …).

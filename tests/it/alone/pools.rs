@@ -131,6 +131,37 @@ fn there_are_no_more_pools_than_allowed() {
     );
 }
 
+/// The first request makes connections for those to come; later ones find them.
+#[test]
+fn connections_are_made_ahead() {
+    const RATIOS: [&str; 5] = ["1.0", "1.2", "1.5", "2.0", "3.0"];
+    let clusters = RATIOS.map(|ratio| {
+        let more = format!("{{ preconnect_policy: {{ per_upstream_preconnect_ratio: {ratio} }}, ");
+        cluster(&format!("ratio-{ratio}"), &KEEPERS[..1]).replacen("{ ", &more, 1)
+    });
+    let routes = RATIOS
+        .map(|ratio| format!("{{ match: {{ prefix: /{ratio} }}, route: {{ cluster: ratio-{ratio} }} }}, "));
+    let resources = configuration(&[Manager::with_routes(&routes.concat())], &clusters);
+    let connections = Arc::default();
+    check_with(
+        &resources,
+        |namespace, _| keeper(namespace, KEEPERS[0], &connections),
+        |alone| {
+            let mut client = Client::of(alone);
+            let names = RATIOS.map(|ratio| format!("cluster.ratio-{ratio}.upstream_cx_total"));
+            let names = names.each_ref().map(String::as_str);
+            let mut lines = Vec::new();
+            for _ in 0..2 {
+                lines.extend(RATIOS.map(|ratio| client.ask(&format!("/{ratio}"), "")));
+                // What is made ahead is nobody's answer.
+                std::thread::sleep(Duration::from_millis(200));
+                lines.extend(counters(alone, &names));
+            }
+            lines
+        },
+    );
+}
+
 /// A second host, which gets no requests, makes connections to the first be closed; without the field they stay.
 #[test]
 fn connections_are_closed_when_hosts_come_and_go() {

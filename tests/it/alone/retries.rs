@@ -346,7 +346,7 @@ fn stalled(alone: &Alone) -> String {
 pub(super) type Attempts = HashMap<String, Vec<(Instant, String)>>;
 
 /// An upstream that does what `x-script` of a request says for its attempt: `close`, `slow`, `slow503`, `steady`, `stalls`, or a status with `+name=value` for headers.
-fn flaky(namespace: &Namespace, port: u16, kept: Arc<Mutex<Attempts>>) {
+pub(super) fn flaky(namespace: &Namespace, port: u16, kept: Arc<Mutex<Attempts>>) {
     let listener = namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port"));
     std::thread::spawn(move || {
         for stream in listener.incoming() {

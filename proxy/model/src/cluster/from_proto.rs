@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use envoy_types::pb::google::protobuf;
 
 use super::http::{DeprecatedProtos, HttpProtocol};
 use super::lb::{Balancing, Chosen, CommonBalancing};
@@ -21,6 +22,7 @@ use crate::bootstrap::ConfigSource;
 use crate::endpoint::LoadAssignment;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::filter_chain::transport_config;
+use crate::fraction::Decimal;
 use crate::metadata::{Metadata, struct_from_proto};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::proxy_protocol::UpstreamHeader;
@@ -41,7 +43,7 @@ impl Cluster {
                 transport_socket, metadata, upstream_connection_options, filters, outlier_detection,
                 dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
                 health_checks, close_connections_on_host_health_failure, lb_subset_config,
-                wait_for_warm_on_init, ignore_health_on_host_removal,
+                wait_for_warm_on_init, ignore_health_on_host_removal, preconnect_policy,
             }
             inert {
                 per_connection_buffer_limit_bytes: "HTTP/2 windows and fixed sizes limit what waits for a server",
@@ -53,7 +55,7 @@ impl Cluster {
                 stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",
                 dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
                 dns_resolution_config: "traffic",
-                track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry", preconnect_policy: "traffic",
+                track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry",
             }
             never {
                 queuing_policies: "extensions for the order of requests that wait; they go first in, first out, as Envoy's do by default",
@@ -175,6 +177,7 @@ impl Cluster {
             metadata_exchange: metadata_exchange(at.field("filters"), filters)?,
             tcp_keepalive: connection.tcp_keepalive,
             happy_eyeballs: connection.happy_eyeballs,
+            preconnect_ratio: preconnect_ratio(&at.field("preconnect_policy"), preconnect_policy)?,
             metadata: Metadata::from_proto(&at.field("metadata"), metadata)?,
             name,
         })
@@ -470,6 +473,28 @@ fn metadata_exchange(
         exchange = Some(MetadataExchange::from_proto(&at, config.message_or_json(&at)?)?);
     }
     Ok(exchange)
+}
+
+/// What is asked for of connections to one host.
+fn preconnect_ratio(
+    at: &FieldPath<'_>,
+    proto: Option<cluster::PreconnectPolicy>,
+) -> Result<Option<Decimal>, Rejection> {
+    verdicts!(at, proto.unwrap_or_default() => cluster::PreconnectPolicy {
+        partly { per_upstream_preconnect_ratio: "for HTTP/1.1; HTTP/2 has room on its connection, and TCP has none ahead" }
+        never {
+            predictive_preconnect_ratio: "balancers here do not know which host is next",
+            preconnect_enabled_metadata: "all healthy hosts of the cluster get connections ahead",
+        }
+    });
+    let Some(protobuf::DoubleValue { value }) = per_upstream_preconnect_ratio else {
+        return Ok(None);
+    };
+    if !(1.0..=3.0).contains(&value) {
+        let field = at.field("per_upstream_preconnect_ratio");
+        return Err(field.reject(format!("{value} is not between 1 and 3")));
+    }
+    Ok((value > 1.0).then_some(Decimal(value)))
 }
 
 /// `upstream_connection_options`.

@@ -13,6 +13,11 @@ use crate::codec::{Body, Feedback, RequestHead, Response, SendError};
 use crate::time::{self, Instant};
 use crate::upstream::circuit_breaker::Permit;
 use crate::upstream::connect::{ConnectError, connect_with};
+use crate::upstream::endpoint::Availability;
+use crate::worker;
+
+/// Connections that one request may have made ahead. Source: Envoy `ConnPoolImplBase::tryCreateNewConnections`.
+const MOST_AHEAD: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -20,6 +25,8 @@ pub(super) struct Pool {
     idle: RefCell<Vec<Connection>>,
     /// Connections there are, busy ones and those that are being made included.
     open: Cell<usize>,
+    /// Of them those that are being made for requests to come.
+    ahead: Cell<usize>,
     /// Dropping one lets its owner look again.
     waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
     closed: Cell<bool>,
@@ -42,6 +49,22 @@ impl Drop for Counted {
             pool.open.set(pool.open.get().saturating_sub(1));
             pool.waiting.borrow_mut().pop_front();
         }
+    }
+}
+
+/// Counts a connection that is made ahead.
+struct Ahead(Rc<Pool>);
+
+impl Ahead {
+    fn of(pool: &Rc<Pool>) -> Self {
+        pool.ahead.set(pool.ahead.get() + 1);
+        Self(pool.clone())
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.0.ahead.set(self.0.ahead.get().saturating_sub(1));
     }
 }
 
@@ -74,6 +97,7 @@ impl Pool {
             target,
             idle: RefCell::default(),
             open: Cell::new(0),
+            ahead: Cell::new(0),
             waiting: RefCell::default(),
             closed: Cell::new(false),
         })
@@ -81,7 +105,10 @@ impl Pool {
 
     pub(super) async fn acquire(self: Rc<Self>) -> Result<Lease, ConnectError> {
         let connection = match self.take_idle() {
-            Some(connection) => connection,
+            Some(connection) => {
+                self.preconnect();
+                connection
+            }
             // On the heap: the handshakes inside are many kilobytes, which a request with a connection need not carry.
             None => Box::pin(self.wait_for_one()).await?,
         };
@@ -95,7 +122,9 @@ impl Pool {
         let _waits = self.target.wait()?;
         loop {
             if let Some(permit) = self.target.leave(self.open.get() == 0) {
-                return self.connect(permit).await;
+                let counted = Counted::of(self);
+                self.preconnect();
+                return self.connect(permit, counted).await;
             }
             // One whose last exchange is not over on the wire may be the only one there will be.
             let unready = self.idle.borrow_mut().pop();
@@ -118,8 +147,39 @@ impl Pool {
         }
     }
 
-    async fn connect(self: &Rc<Self>, permit: Permit) -> Result<Connection, ConnectError> {
-        let counted = Counted::of(self);
+    /// Makes connections for requests to come, if that is wanted. Source: Envoy `ConnPoolImplBase::tryCreateNewConnections`,
+    /// `shouldConnect`.
+    fn preconnect(self: &Rc<Self>) {
+        let cluster = &self.target.cluster;
+        let Some(ratio) = cluster.config.preconnect_ratio else {
+            return;
+        };
+        if self.target.host.availability() != Availability::Healthy {
+            return;
+        }
+        for _ in 0..MOST_AHEAD {
+            // Each request has a share of this pool, and so have the table of pools and what is made ahead.
+            let requests = Rc::strong_count(self).saturating_sub(1 + self.ahead.get());
+            if requests as f64 * ratio.0 <= self.open.get() as f64 {
+                return;
+            }
+            let Some(permit) = self.target.leave(false) else {
+                return;
+            };
+            let (counted, ahead) = (Counted::of(self), Ahead::of(self));
+            worker::spawn(async move {
+                let made = ahead.0.connect(permit, counted).await;
+                let pool = ahead.0.clone();
+                drop(ahead);
+                match made {
+                    Ok(connection) => pool.put_back(connection),
+                    Err(error) => tracing::debug!(%error, "no connection ahead"),
+                }
+            });
+        }
+    }
+
+    async fn connect(self: &Rc<Self>, permit: Permit, counted: Counted) -> Result<Connection, ConnectError> {
         let cluster = &self.target.cluster;
         let Target { host, wish, .. } = &self.target;
         let connected = connect_with(permit, cluster, host, wish, Some(b"http/1.1")).await?;
