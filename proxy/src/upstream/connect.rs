@@ -291,12 +291,12 @@ async fn reach(
     }
     let addresses = happy_eyeballs::order(host.address, others, cluster.config.happy_eyeballs);
     // On the heap, for those few hosts that have several.
-    let attempts = addresses.into_iter().enumerate().map(|(index, address)| {
+    let attempts = addresses.into_iter().enumerate().map(async |(index, address)| {
         // As in Envoy, each is a connection of its own, the first of them counted before.
         if index > 0 {
             cluster.stats.upstream_cx_total.inc();
         }
-        establish(address)
+        establish(address).await
     });
     let race = Box::pin(happy_eyeballs::race(attempts));
     race.await
