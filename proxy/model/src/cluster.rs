@@ -409,6 +409,8 @@ pub struct RetryBudget {
     pub budget: Percent,
     /// Retries that are allowed whatever the share is; Envoy's default 3.
     pub min_concurrency: u32,
+    /// Requests that began within this time count as well as active ones; `None`: only active ones do.
+    pub budget_interval: Option<Duration>,
 }
 
 /// HTTP towards the cluster. Source: envoy/extensions/upstreams/http/v3/http_protocol_options.proto.

@@ -1,10 +1,15 @@
 //! Cluster-wide limits of each priority, one counter each over all workers. Source: Envoy docs, circuit breaking.
+mod recent;
+
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use outrigger_model::cluster::{CircuitBreaker as Limits, RetryBudget, RoutingPriority};
 
+use self::recent::Recent;
 use crate::stats::Unregistered;
+use crate::time::Instant;
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +30,15 @@ pub(crate) enum Resource {
 #[derive(Debug, Default)]
 pub(crate) struct CircuitBreaker {
     in_use: [InUse; 2],
+    /// Requests that began, by priority; for clusters whose retry budgets look back.
+    begun: OnceLock<Box<Begun>>,
+}
+
+/// Since when, and what began.
+#[derive(Debug)]
+struct Begun {
+    since: Instant,
+    requests: [Recent; 2],
 }
 
 /// Of one priority, by [`Resource`].
@@ -55,12 +69,20 @@ impl CircuitBreaker {
         limits: &Limits,
     ) -> Option<Permit> {
         let limit = self.limit(priority, resource, limits);
-        self.count(priority, resource)
+        let taken = self
+            .count(priority, resource)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 (used < limit).then_some(used.saturating_add(1))
             })
-            .ok()
-            .map(|_| self.permit(priority, resource))
+            .is_ok();
+        if taken
+            && resource == Resource::Requests
+            && let Some(interval) = limits.retry_budget.and_then(|budget| budget.budget_interval)
+        {
+            let begun = self.begun();
+            begun.requests[priority as usize].note(begun.since.elapsed(), interval);
+        }
+        taken.then(|| self.permit(priority, resource))
     }
 
     /// Takes one unit whatever the limit is.
@@ -75,6 +97,15 @@ impl CircuitBreaker {
             priority,
             resource,
         }
+    }
+
+    fn begun(&self) -> &Begun {
+        self.begun.get_or_init(|| {
+            Box::new(Begun {
+                since: Instant::now(),
+                requests: Default::default(),
+            })
+        })
     }
 
     fn count(&self, priority: RoutingPriority, resource: Resource) -> &AtomicU32 {
@@ -102,7 +133,11 @@ impl CircuitBreaker {
     /// A share of the requests that are active or wait. Source: circuit_breaker.proto `RetryBudget`.
     fn budgeted(&self, priority: RoutingPriority, budget: RetryBudget) -> u32 {
         let of = |resource| u64::from(self.used(priority, resource));
-        let active = of(Resource::Requests) + of(Resource::PendingRequests);
+        let began = budget.budget_interval.map_or(0, |interval| {
+            let begun = self.begun();
+            begun.requests[priority as usize].count(begun.since.elapsed(), interval)
+        });
+        let active = of(Resource::Requests).max(began) + of(Resource::PendingRequests);
         let share = active * u64::from(budget.budget.0) / 10_000;
         u32::try_from(share)
             .unwrap_or(u32::MAX)
@@ -212,6 +247,7 @@ mod tests {
             retry_budget: Some(RetryBudget {
                 budget: Percent(2_000),
                 min_concurrency: 3,
+                budget_interval: None,
             }),
             max_requests: u32::MAX,
             max_pending_requests: u32::MAX,

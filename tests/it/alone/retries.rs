@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use e2e::alone::Alone;
-use e2e::beside::{Case, FRONT, Manager, check_with, cluster, configuration, counters, get};
+use e2e::beside::{Case, ECHO, FRONT, Manager, answers, check_with, cluster, configuration, counters, get};
 use e2e::netns::Namespace;
 
 /// Fails as the request says.
@@ -442,4 +442,39 @@ fn steady(stream: &mut TcpStream, pause: Duration) {
         }
         std::thread::sleep(pause);
     }
+}
+
+/// Of five requests one may be sent again; those before count only where the budget looks back.
+#[test]
+fn budgets_look_back_as_far_as_they_are_told() {
+    let limited = |name: &str, interval: &str| {
+        let budget = format!("budget_percent: {{ value: 20 }}, min_retry_concurrency: 0, {interval}");
+        let more = format!("{{ circuit_breakers: {{ thresholds: [{{ retry_budget: {{ {budget} }} }}] }}, ");
+        cluster(name, &[ECHO]).replacen("{ ", &more, 1)
+    };
+    let routes = ["now", "back"].map(|name| {
+        format!("{{ match: {{ path: /{name} }}, route: {{ cluster: {name}, retry_policy: {{ retry_on: 5xx }} }} }}, ")
+    });
+    let clusters = [limited("now", ""), limited("back", "budget_interval: 60s")];
+    let cases: Vec<Case> = ["/now", "/back"]
+        .iter()
+        .flat_map(|path| std::iter::repeat_n(get(path, &[("x-status", "503")]), 8))
+        .collect();
+    check_with(
+        &configuration(&[Manager::with_routes(&routes.concat())], &clusters),
+        |_, _| {},
+        |alone| {
+            let mut lines = answers(alone, &cases);
+            for name in ["now", "back"] {
+                let names = [
+                    "upstream_rq_retry",
+                    "upstream_rq_retry_overflow",
+                    "upstream_rq_total",
+                ];
+                let names = names.map(|counter| format!("cluster.{name}.{counter}"));
+                lines.extend(counters(alone, &names.each_ref().map(String::as_str)));
+            }
+            lines
+        },
+    );
 }

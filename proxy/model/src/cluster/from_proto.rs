@@ -351,8 +351,7 @@ impl RetryBudget {
     ) -> Result<Option<Self>, Rejection> {
         let Some(proto) = proto else { return Ok(None) };
         verdicts!(at, proto => pb::circuit_breakers::thresholds::RetryBudget {
-            supported { budget_percent, min_retry_concurrency }
-            unsupported { budget_interval: "traffic" }
+            supported { budget_percent, min_retry_concurrency, budget_interval }
         });
         Ok(Some(Self {
             budget: at
@@ -360,6 +359,9 @@ impl RetryBudget {
                 .percent(budget_percent)?
                 .unwrap_or(Percent(2_000)),
             min_concurrency: min_retry_concurrency.value().unwrap_or(3),
+            budget_interval: at
+                .field("budget_interval")
+                .limit(budget_interval, Duration::ZERO)?,
         }))
     }
 }
