@@ -8,8 +8,6 @@ mod log;
 mod message;
 mod question;
 mod stats;
-#[cfg(test)]
-mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -55,7 +53,7 @@ impl MongoProxy {
         sinks: &LogSinks,
     ) -> Result<Self, AccessLogError> {
         let log = config.log_path.as_deref().map(|path| LogFile::open(path, sinks));
-        let delay = config.delay.as_ref();
+        let delay = config.request_delay.as_ref();
         Ok(Self {
             stats: MongoStats::new(registry, &config.stat_prefix, &config.commands),
             log: log.transpose()?,
@@ -307,3 +305,6 @@ impl Reading<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -267,6 +267,11 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ("SecretRef.name", "src/config/secrets/key.rs", "reference.name"),
     ("StatsTag.name", "src/stats/tags.rs", "tag.name"),
     ("StatsTag.value", "src/stats/tags.rs", "tag.value"),
+    (
+        "MongoProxy.stat_prefix",
+        "src/network_filter/mongo_proxy.rs",
+        "&config.stat_prefix",
+    ),
     ("TcpProxy.access_log", "src/config/build.rs", "&tcp.access_log"),
     (
         "TcpProxy.clusters",

@@ -15,7 +15,7 @@ pub struct MongoProxy {
     /// A line a message goes there.
     pub log_path: Option<PathBuf>,
     /// Before a request goes on.
-    pub delay: Option<FaultDelay>,
+    pub request_delay: Option<FaultDelay>,
     /// Commands that have counters of their own; empty: `delete`, `insert` and `update`.
     pub commands: Vec<String>,
     /// BSON nested deeper ends the counting; Envoy's default 100.
@@ -37,7 +37,7 @@ impl MongoProxy {
         Ok(Self {
             stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
             log_path: (!access_log.is_empty()).then(|| access_log.into()),
-            delay: delay.transpose()?,
+            request_delay: delay.transpose()?,
             commands,
             max_bson_depth: at.field("max_bson_depth").within(depth, 1..=u32::MAX)?,
         })
