@@ -7,7 +7,7 @@ mod edge;
 pub(crate) mod filter;
 pub(crate) mod hash_policy;
 pub(crate) mod head;
-mod header_changes;
+pub(crate) mod header_changes;
 mod local_reply;
 pub(crate) mod manager;
 mod matcher;

@@ -3,3 +3,4 @@ pub(crate) mod hcm;
 pub(crate) mod metadata_exchange;
 pub(crate) mod mongo_proxy;
 pub(crate) mod tcp_proxy;
+mod tunnel;

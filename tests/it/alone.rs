@@ -47,6 +47,7 @@ mod sessions;
 mod subsets;
 mod tcp_proxy;
 mod transparent;
+mod tunnels;
 mod underscores;
 mod upstream_proxy_protocol;
 mod waiting;

@@ -1,6 +1,7 @@
 //! The HTTP connection manager. Source: envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto; contract §1.5.
 mod from_proto;
 
+pub(crate) use from_proto::request_id;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;

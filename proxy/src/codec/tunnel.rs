@@ -1,22 +1,32 @@
 //! A connection that stopped speaking HTTP: its bytes are the bodies of the request and of the response that changed it.
 //! Source: RFC 9110 §7.8 (upgrade), §9.3.6 (CONNECT).
 use std::any::Any;
+use std::cell::Cell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, ReadHalf, WriteHalf,
+};
 use tokio::sync::oneshot;
 
 use super::body::BodyError;
-use super::{Body, Response, ResponseHead};
+use super::{Body, RequestHead, Response, ResponseHead};
 use crate::net::prefixed::Prefixed;
 use crate::worker;
 
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
+
+/// What a carried stream holds each way before its writer waits.
+const CARRIED_BYTES: usize = 64 * 1024;
+
+/// Most headers of an answer; Envoy's.
+const MAX_ANSWER_HEADERS: usize = 100;
 
 /// Any stream of bytes.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -59,6 +69,104 @@ where
     }
 }
 
+/// A stream of bytes whose way up is the body of a request, and whose way down that of its response.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    near: DuplexStream,
+    /// The response's body failed: its end is none.
+    is_broken: Rc<Cell<bool>>,
+    /// The way up ended in order.
+    is_ended: Rc<Cell<bool>>,
+}
+
+/// Where the response's body goes.
+pub(crate) struct WayDown {
+    to: WriteHalf<Prefixed<Box<dyn Stream>>>,
+    is_broken: Rc<Cell<bool>>,
+}
+
+impl Carried {
+    /// The stream, the body of the request, and where the body of its response is to go.
+    pub(crate) fn new() -> (Self, Body, WayDown) {
+        let (near, far) = tokio::io::duplex(CARRIED_BYTES);
+        let raw = Raw::new(far, Bytes::new(), ());
+        let (read, to) = tokio::io::split(raw.io);
+        let (is_broken, is_ended) = (Rc::<Cell<bool>>::default(), Rc::<Cell<bool>>::default());
+        let body = Body::tunnel(Tunnel {
+            read,
+            buffer: BytesMut::new(),
+            way_up: None,
+            is_ended: Some(is_ended.clone()),
+            _guard: raw.guard,
+        });
+        let way_down = WayDown {
+            to,
+            is_broken: is_broken.clone(),
+        };
+        let carried = Self {
+            near,
+            is_broken,
+            is_ended,
+        };
+        (carried, body, way_down)
+    }
+}
+
+impl WayDown {
+    /// Everything of `body` comes out of the stream, until it ends. `guard` lasts as long.
+    pub(crate) fn carry(self, mut body: Body, guard: impl Any) {
+        let Self { mut to, is_broken } = self;
+        worker::spawn(async move {
+            let _guard = guard;
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else {
+                    is_broken.set(true);
+                    break;
+                };
+                if let Ok(data) = frame.into_data()
+                    && to.write_all(&data).await.is_err()
+                {
+                    return;
+                }
+            }
+            // The other half goes when the request's body does; this is an end for the reader, of whichever kind.
+            let _gone = to.shutdown().await;
+        });
+    }
+}
+
+impl AsyncRead for Carried {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.near).poll_read(cx, buffer);
+        match read {
+            Poll::Ready(Ok(())) if buffer.filled().len() == before && self.is_broken.get() => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+            }
+            read => read,
+        }
+    }
+}
+
+impl AsyncWrite for Carried {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.near).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.near).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_ended.set(true);
+        Pin::new(&mut self.near).poll_shutdown(cx)
+    }
+}
+
 /// Sends `out` over the connection, in a task of its own; what comes back is the body that is returned. That the connection ends is a failure
 /// of it.
 pub(super) fn open(raw: Raw, out: Body) -> Body {
@@ -79,6 +187,7 @@ fn connect(raw: Raw, out: Body, may_end: bool) -> Body {
         read,
         buffer: BytesMut::new(),
         way_up: (!may_end).then_some(is_over),
+        is_ended: None,
         _guard: raw.guard,
     })
 }
@@ -103,6 +212,8 @@ pub(super) struct Tunnel {
     buffer: BytesMut,
     /// Closes when nothing more goes up: as Envoy, what was HTTP ends with that. `None`: both directions end by themselves.
     way_up: Option<oneshot::Receiver<()>>,
+    /// Whether an end is one in order, where the other end is in this process; `None`: it is.
+    is_ended: Option<Rc<Cell<bool>>>,
     _guard: Rc<dyn Any>,
 }
 
@@ -127,6 +238,9 @@ impl Tunnel {
             };
         };
         Poll::Ready(match read {
+            Ok(0) if self.is_ended.as_ref().is_some_and(|is_ended| !is_ended.get()) => {
+                Some(Err(BodyError::Ended("the tunnel was given up")))
+            }
             Ok(0) if self.way_up.is_none() => None,
             // As Envoy: the end of a connection is not the end of a message.
             Ok(0) => Some(Err(BodyError::Connection(
@@ -135,5 +249,45 @@ impl Tunnel {
             Ok(_) => Some(Ok(self.buffer.split().freeze())),
             Err(error) => Some(Err(BodyError::Connection(error.to_string()))),
         })
+    }
+}
+
+/// What was to be the head of an answer is none.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the answer to the request for a tunnel is no HTTP")]
+pub(crate) struct NoHttp;
+
+/// The head of a CONNECT (RFC 9112 §3.2.3).
+pub(crate) fn write_connect(head: &RequestHead, out: &mut BytesMut) {
+    for part in [
+        b"CONNECT ",
+        head.authority.as_bytes(),
+        b" HTTP/1.1\r\nhost: ",
+        head.authority.as_bytes(),
+        b"\r\n",
+    ] {
+        out.extend_from_slice(part);
+    }
+    for (name, value) in &head.headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How long the head of an answer to that is, and its status; `None`: it is not all there.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn parse_answer(bytes: &[u8]) -> Result<Option<(usize, StatusCode)>, NoHttp> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_ANSWER_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(bytes).map_err(|_| NoHttp)? {
+        httparse::Status::Partial => Ok(None),
+        httparse::Status::Complete(length) => {
+            let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
+            Ok(Some((length, status.ok_or(NoHttp)?)))
+        }
     }
 }

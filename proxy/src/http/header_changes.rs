@@ -38,7 +38,7 @@ impl HeaderChanges {
 
 /// Changes of one head.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     remove: Box<[HeaderName]>,
     add: Box<[Addition]>,
 }
@@ -154,7 +154,7 @@ type Made<'a> = SmallVec<[(&'a Addition, HeaderValue); 4]>;
 
 impl Changes {
     /// Compiles lists whose names and values the model has judged.
-    pub(super) fn new(add: &[HeaderAddition], remove: &[String]) -> Self {
+    pub(crate) fn new(add: &[HeaderAddition], remove: &[String]) -> Self {
         let remove = remove
             .iter()
             .filter_map(|name| HeaderName::try_from(name.as_str()).ok());
@@ -170,7 +170,7 @@ impl Changes {
     }
 
     /// Changes a request.
-    pub(super) fn change_request(&self, head: &mut RequestHead, info: &StreamInfo) {
+    pub(crate) fn change_request(&self, head: &mut RequestHead, info: &StreamInfo) {
         self.remove_from(&mut head.headers);
         let entry = Entry {
             info,

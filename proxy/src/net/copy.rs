@@ -45,13 +45,15 @@ pub(crate) enum After {
 }
 
 /// Copies until both directions are closed, one fails, or nothing moves for `idle`. A side that closes its half is passed on as
-/// a half-close, so that request/response protocols over shutdown(2) work. `meter` tells how far it is.
+/// a half-close, so that request/response protocols over shutdown(2) work; unless `one_end_is_both`: then what the second stream may
+/// still say after the first one's end is not waited for. `meter` tells how far it is.
 pub(crate) async fn both_ways<A, B>(
     first: A,
     second: B,
     idle: Option<Duration>,
     meter: &Meter,
     watches: &[&dyn Watch],
+    one_end_is_both: bool,
 ) -> CopyEnd
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -88,6 +90,7 @@ where
         while !(forward_done && backward_done) {
             tokio::select! {
                 end = &mut forward, if !forward_done => match end {
+                    Ok(()) if one_end_is_both => return CopyEnd::Closed,
                     Ok(()) => forward_done = true,
                     Err(OneWayError::Read(error)) => return CopyEnd::First(error),
                     Err(OneWayError::Write(error)) => return CopyEnd::Second(error),
@@ -202,7 +205,7 @@ mod tests {
         let (mut client, downstream) = tokio::io::duplex(64);
         let (upstream, mut server) = tokio::io::duplex(64);
         let meter = Meter::new();
-        let copy = both_ways(downstream, upstream, None, &meter, &[]);
+        let copy = both_ways(downstream, upstream, None, &meter, &[], false);
         let talk = async {
             client.write_all(b"question").await.expect("open");
             client.shutdown().await.expect("half-close");
@@ -228,7 +231,7 @@ mod tests {
         let (_client, downstream) = tokio::io::duplex(64);
         let (upstream, _server) = tokio::io::duplex(64);
         let (idle, meter) = (Some(Duration::from_secs(1)), Meter::new());
-        let end = both_ways(downstream, upstream, idle, &meter, &[]).await;
+        let end = both_ways(downstream, upstream, idle, &meter, &[], false).await;
         assert!(matches!(end, CopyEnd::Idle));
     }
 }

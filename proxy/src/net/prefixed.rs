@@ -28,6 +28,11 @@ impl<IO> Prefixed<IO> {
         };
     }
 
+    /// Something is to be given back yet.
+    pub(crate) fn has_prefix(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
     /// The stream below.
     pub(crate) fn inner(&self) -> &IO {
         &self.inner

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use outrigger_model::cluster::Percent;
 use outrigger_model::network_filter::tcp_proxy::{TcpProxy as Config, TcpShare};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::metadata_exchange::{self, ExchangeStats};
 use super::mongo_proxy::{MongoProxy, Reading};
+use super::tunnel::{Tunnel, TunnelError, Way};
 use crate::drain::DrainWatch;
 use crate::http::downstream::Downstream;
 use crate::http::hash_policy::source_hash;
@@ -23,8 +25,10 @@ use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
 use crate::upstream::connect::{self, ConnectError, Connected, ProxiedClient, TlsWish};
+use crate::upstream::endpoint::Host;
 use crate::upstream::lb::{Labels, Wish};
 use crate::upstream::outlier::Outcome;
+use crate::upstream::pool::Version;
 use crate::upstream::weighted::Weighted;
 
 /// Runtime of `TcpProxy`.
@@ -42,6 +46,7 @@ pub(crate) struct TcpProxy {
     local_peers: Arc<LocalPeers>,
     istio_stats: Vec<IstioStats>,
     mongo: Vec<MongoProxy>,
+    tunnel: Option<Tunnel>,
 }
 
 /// What filters before this one do with its connections.
@@ -126,6 +131,7 @@ impl TcpProxy {
             local_peers: local_peers.clone(),
             istio_stats: filters.istio_stats,
             mongo: filters.mongo,
+            tunnel: config.tunnel.as_ref().map(Tunnel::new),
         }
     }
 
@@ -155,13 +161,12 @@ impl TcpProxy {
                 self.copy(&cluster, transport, connected, deadline, &mut log, &mongo)
                     .await;
             }
-            // As Envoy, which leaves the client's bytes unread: a close then is a reset.
-            Ok(None) => transport.reset_on_close(),
+            Ok(None) => transport.close_unread(),
             Err(time::Elapsed) => {
                 self.too_old(&mut log.info);
                 // Envoy knows a host when it has a connection, or could have none.
                 log.info.upstream.host = None;
-                transport.reset_on_close();
+                transport.close_unread();
             }
         }
     }
@@ -179,11 +184,7 @@ impl TcpProxy {
     }
 
     /// A connection to a host of the cluster; what went wrong is in `info`.
-    async fn connect(
-        &self,
-        downstream: &Downstream,
-        info: &mut StreamInfo,
-    ) -> Option<(Arc<Cluster>, Connected)> {
+    async fn connect(&self, downstream: &Downstream, info: &mut StreamInfo) -> Option<(Arc<Cluster>, Way)> {
         let mut random = fastrand::Rng::new();
         let Target { cell, labels } = self
             .targets
@@ -222,17 +223,18 @@ impl TcpProxy {
             let upstream = info.begin_attempt();
             upstream.host = Some(host.address);
             upstream.workload.clone_from(&host.workload);
-            match connect::connect(&cluster, &host, &tls, None).await {
-                Ok(connected) => {
+            match self.reach(&cluster, &host, &tls, info).await {
+                Ok(way) => {
                     cluster.outcome(&host, Outcome::Served);
-                    info.upstream.local_address = connected.local_address;
-                    info.upstream.principals = connected.tls.as_ref().map(|tls| tls.principals());
-                    return Some((cluster, connected));
+                    way.tell(info);
+                    return Some((cluster, way));
                 }
                 Err(error) => {
                     match error {
-                        ConnectError::Overflow | ConnectError::NoPool => {}
-                        ConnectError::Timeout { .. } => cluster.outcome(&host, Outcome::TimedOut),
+                        TunnelError::Connect(ConnectError::Overflow | ConnectError::NoPool) => {}
+                        TunnelError::Connect(ConnectError::Timeout { .. }) => {
+                            cluster.outcome(&host, Outcome::TimedOut);
+                        }
                         _ => cluster.outcome(&host, Outcome::ConnectFailed),
                     }
                     failed(&cluster, &error, info);
@@ -241,6 +243,25 @@ impl TcpProxy {
         }
         info.set_flag(ResponseFlag::UpstreamRetryLimitExceeded);
         None
+    }
+
+    /// Connects, and opens the tunnel if there is to be one.
+    async fn reach(
+        &self,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        tls: &TlsWish,
+        info: &mut StreamInfo,
+    ) -> Result<Way, TunnelError> {
+        let Some(tunnel) = &self.tunnel else {
+            let connected = connect::connect(cluster, host, tls, None).await?;
+            return Ok(Way::Direct(Box::new(connected), None));
+        };
+        let opening = tunnel.open(cluster, host, tls, info);
+        // Nobody is to hold a connection by not answering.
+        time::within(self.idle_timeout, opening)
+            .await
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
     }
 
     /// How long a connection may be without bytes.
@@ -252,11 +273,21 @@ impl TcpProxy {
         &self,
         cluster: &Cluster,
         transport: Transport,
-        connected: Connected,
+        way: Way,
         deadline: Option<Instant>,
         log: &mut OnEnd<'_>,
         mongo: &[Reading<'_>],
     ) {
+        let (connected, _permit) = match way {
+            Way::Direct(connected, permit) => (*connected, permit),
+            Way::Stream { stream, version, .. } => {
+                let is_http2 = version == Version::Http2;
+                let broken = is_http2.then_some(ResponseFlag::UpstreamRemoteReset);
+                return self
+                    .pass(cluster, transport, stream, broken, deadline, log, mongo)
+                    .await;
+            }
+        };
         let Connected {
             transport: mut upstream,
             tls,
@@ -281,9 +312,31 @@ impl TcpProxy {
                 }
             }
         }
-        let watches: Vec<_> = mongo.iter().map(|reading| reading as &dyn Watch).collect();
-        let end = time::until(deadline, self.copy_and_report(transport, upstream, log, &watches)).await;
+        let is_tunnel = self.tunnel.is_some();
+        let broken = (!is_tunnel).then_some(ResponseFlag::UpstreamConnectionTermination);
+        self.pass(cluster, transport, upstream, broken, deadline, log, mongo)
+            .await;
         drop(guard);
+    }
+
+    /// Moves bytes until the end, and says how it came. `broken`: the flag of one that the upstream broke off; as Envoy none for a tunnel in
+    /// HTTP/1.
+    #[allow(clippy::too_many_arguments)]
+    async fn pass<U: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        cluster: &Cluster,
+        mut transport: Transport,
+        upstream: U,
+        broken: Option<ResponseFlag>,
+        deadline: Option<Instant>,
+        log: &mut OnEnd<'_>,
+        mongo: &[Reading<'_>],
+    ) {
+        let watches: Vec<_> = mongo.iter().map(|reading| reading as &dyn Watch).collect();
+        // As Envoy: what the client ended has no answer any more.
+        let one_end_is_both = broken.is_none();
+        let copying = self.copy_and_report(&mut transport, upstream, log, &watches, one_end_is_both);
+        let end = time::until(deadline, copying).await;
         if let Ok(CopyEnd::SecondClosed | CopyEnd::First(_)) = end {
             // In the first case Envoy waited for the client's end, after the server's.
             mongo.iter().for_each(Reading::client_ended);
@@ -304,24 +357,37 @@ impl TcpProxy {
             }
             Ok(CopyEnd::Second(error)) => {
                 tracing::debug!(%error, "upstream connection failed");
-                info.set_flag(ResponseFlag::UpstreamConnectionTermination);
+                if let Some(flag) = broken {
+                    info.set_flag(flag);
+                }
+                if broken == Some(ResponseFlag::UpstreamRemoteReset) {
+                    transport.reset_on_close();
+                }
             }
         }
     }
 
     /// Copies; every reporting interval Istio's metrics are told how far it is.
-    async fn copy_and_report(
+    async fn copy_and_report<U: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        downstream: Transport,
-        upstream: Transport,
+        downstream: &mut Transport,
+        upstream: U,
         log: &mut OnEnd<'_>,
         watches: &[&dyn Watch],
+        one_end_is_both: bool,
     ) -> CopyEnd {
         let OnEnd {
             info, meter, reports, ..
         } = log;
         let interval = self.istio_stats.iter().find_map(|stats| stats.reporting_interval);
-        let copying = copy::both_ways(downstream, upstream, self.idle_timeout, meter, watches);
+        let copying = copy::both_ways(
+            downstream,
+            upstream,
+            self.idle_timeout,
+            meter,
+            watches,
+            one_end_is_both,
+        );
         let mut copying = std::pin::pin!(copying);
         loop {
             match time::within(interval, copying.as_mut()).await {
@@ -347,13 +413,16 @@ impl TcpProxy {
     }
 }
 
-fn failed(cluster: &Cluster, error: &ConnectError, info: &mut StreamInfo) {
+fn failed(cluster: &Cluster, error: &TunnelError, info: &mut StreamInfo) {
     tracing::debug!(cluster = %cluster.name, %error, "no upstream connection");
     info.set_flag(match error {
-        ConnectError::Overflow | ConnectError::NoPool => ResponseFlag::UpstreamOverflow,
+        TunnelError::Connect(ConnectError::Overflow | ConnectError::NoPool) => ResponseFlag::UpstreamOverflow,
         _ => ResponseFlag::UpstreamConnectionFailure,
     });
-    let reason = error.transport_failure_reason();
+    let reason = match error {
+        TunnelError::Connect(error) => error.transport_failure_reason(),
+        _ => String::new(),
+    };
     if !reason.is_empty() {
         info.upstream.transport_failure_reason = Some(reason.into());
     }

@@ -44,6 +44,15 @@ impl Transport {
         Self::new(Bytes::new(), Channel::Client(Box::new(stream)))
     }
 
+    /// Nothing was read for the application, and nothing will be: as Envoy, which left all bytes to the system, the coming close is a reset
+    /// if there are any. Of TLS bytes were read, and whether more came is not known: it is a reset then.
+    pub(crate) fn close_unread(&self) {
+        match self.inner() {
+            Channel::Plain(tcp) if !self.has_prefix() && !tcp.has_prefix() => {}
+            _ => self.reset_on_close(),
+        }
+    }
+
     /// Makes the coming close a reset: the peer learns that its bytes went nowhere.
     pub(crate) fn reset_on_close(&self) {
         let tcp = match self.inner() {

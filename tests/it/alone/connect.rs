@@ -2,7 +2,7 @@
 
 mod cases;
 mod client;
-mod upstream;
+pub(super) mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use self::cases::{CASES, Case};
 use self::upstream::Got;
 
 /// Answers in HTTP/1, or echoes what is no HTTP.
-const RAW: u16 = 9101;
+pub(super) const RAW: u16 = 9101;
 /// The same in HTTP/2.
-const HTTP2: u16 = 9102;
+pub(super) const HTTP2: u16 = 9102;
 /// CONNECT is allowed unless a route says otherwise.
 const ALLOWED: u16 = 10_000;
 /// The other way round.

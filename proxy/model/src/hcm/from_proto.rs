@@ -204,7 +204,8 @@ impl EscapedSlashes {
     }
 }
 
-fn request_id(at: &FieldPath<'_>, proto: Option<pb::RequestIdExtension>) -> Result<(), Rejection> {
+/// Checks an extension that makes request ids.
+pub(crate) fn request_id(at: &FieldPath<'_>, proto: Option<pb::RequestIdExtension>) -> Result<(), Rejection> {
     let Some(proto) = proto else { return Ok(()) };
     verdicts!(at, proto => pb::RequestIdExtension {
         partly { typed_config: "UuidRequestIdConfig only; others are refused" }

@@ -8,7 +8,7 @@ use crate::access_log::AccessLog;
 use crate::cluster::{ClusterName, Percent};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::metadata::{Struct, subset_labels};
-use crate::network_filter::tunnel;
+use crate::network_filter::tunnel::Tunnel;
 use crate::scalar::Wrapped;
 
 /// Bytes between the client and one cluster.
@@ -30,6 +30,8 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Logged once per connection.
     pub access_log: Vec<AccessLog>,
+    /// The bytes go through one; `None`: as they are.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// One cluster of a [`TcpProxy`].
@@ -52,9 +54,8 @@ impl TcpProxy {
         verdicts!(at, proto => pb::TcpProxy {
             supported {
                 stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, metadata_match, hash_policy,
-                max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage,
+                max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage, tunneling_config,
             }
-            partly { tunneling_config: "checked, and then refused: ignoring it would send the bytes without the tunnel" }
             unsupported {
                 backoff_options: "traffic", access_log_flush_interval: "telemetry",
                 flush_access_log_on_connected: "telemetry", access_log_options: "telemetry",
@@ -68,9 +69,7 @@ impl TcpProxy {
                 proxy_protocol_tlv_merge_policy: "Istio does not send it",
             }
         });
-        if let Some(proto) = tunneling_config {
-            return Err(tunnel::refuse(&at.field("tunneling_config"), proto));
-        }
+        let tunnel = tunneling_config.map(|proto| Tunnel::from_proto(&at.field("tunneling_config"), proto));
         let attempts = max_connect_attempts.value().unwrap_or(1);
         Ok(Self {
             stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
@@ -85,6 +84,7 @@ impl TcpProxy {
             hashes_source: hashes_source(at.field("hash_policy"), hash_policy)?,
             max_connect_attempts: at.field("max_connect_attempts").within(attempts, 1..=u32::MAX)?,
             access_log: AccessLog::list(at.field("access_log"), access_log)?,
+            tunnel: tunnel.transpose()?,
         })
     }
 }

@@ -1,21 +1,22 @@
-//! TCP through an HTTP CONNECT. What it says is checked, and then its listener is refused: the bytes would go without the tunnel.
-//! Source: tcp_proxy.proto `TunnelingConfig`. Awaits the traffic issue.
+//! TCP through an HTTP upstream. Source: tcp_proxy.proto `TunnelingConfig`.
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy as pb;
 
+use crate::access_log::{FormatPart, format};
 use crate::field::{FieldPath, Rejection, verdicts};
+use crate::hcm;
 use crate::route::{HeaderAddition, header_additions};
 
-/// How the tunnel is asked for. Awaits the traffic issue.
+/// How the tunnel is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
-    /// `:authority` of the CONNECT; may hold commands.
-    pub hostname: String,
-    /// By POST; false: by CONNECT.
-    pub use_post: bool,
-    /// Path of the POST; `/` unless set.
-    pub post_path: String,
+    /// `:authority` of the request.
+    pub tunnel_host: Vec<FormatPart>,
+    /// It is a POST to this path; `None`: a CONNECT.
+    pub post_path: Option<String>,
     /// Headers of the request.
-    pub headers: Vec<HeaderAddition>,
+    pub tunnel_headers: Vec<HeaderAddition>,
+    /// It has an id of its own, in this header.
+    pub request_id_header: Option<String>,
 }
 
 /// Envoy: `headers_to_add` has `max_items: 1000`.
@@ -24,10 +25,10 @@ const MAX_HEADERS: usize = 1000;
 impl Tunnel {
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::TunnelingConfig) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::TunnelingConfig {
-            awaited "traffic" { hostname, use_post, headers_to_add, post_path }
+            supported { hostname, use_post, headers_to_add, post_path, request_id_extension, request_id_header }
             unsupported {
-                propagate_response_headers: "traffic", propagate_response_trailers: "traffic", request_id_extension: "traffic",
-                request_id_header: "traffic", request_id_metadata_key: "traffic",
+                propagate_response_headers: "telemetry", propagate_response_trailers: "telemetry",
+                request_id_metadata_key: "telemetry",
             }
             refused { formatters: "no formatter extension exists here" }
         });
@@ -41,19 +42,21 @@ impl Tunnel {
         if use_post && !post_path.is_empty() && !post_path.starts_with('/') {
             return Err(at.field("post_path").reject("does not begin with \"/\""));
         }
+        let has_id = request_id_extension.is_some();
+        hcm::request_id(&at.field("request_id_extension"), request_id_extension)?;
+        let request_id_header = match request_id_header.as_str() {
+            "" => "x-request-id".to_owned(),
+            name => name.to_ascii_lowercase(),
+        };
+        let host = at.field("hostname");
         Ok(Self {
-            hostname: at.field("hostname").not_empty(hostname)?,
-            use_post,
-            post_path,
-            headers: header_additions(field, headers_to_add)?,
+            tunnel_host: format::parse(&host, &host.not_empty(hostname)?)?,
+            post_path: use_post.then(|| match post_path.as_str() {
+                "" => "/".to_owned(),
+                _ => post_path,
+            }),
+            tunnel_headers: header_additions(field, headers_to_add)?,
+            request_id_header: has_id.then_some(request_id_header),
         })
     }
-}
-
-/// Why a tunnel is refused: what is wrong with it, else that it has no behaviour.
-pub(super) fn refuse(at: &FieldPath<'_>, proto: pb::TunnelingConfig) -> Rejection {
-    let rejection = at.reject(
-        "is not supported, and ignoring it would send the bytes without the tunnel: the traffic issue builds it",
-    );
-    Tunnel::from_proto(at, proto).err().unwrap_or(rejection)
 }

@@ -15,7 +15,6 @@ use crate::listener::AwaitedFilter;
 use crate::matcher::metadata::{FilterStateMatcher, FilterStateValue};
 use crate::matcher::{Pattern, StringMatcher};
 use crate::network_filter;
-use crate::network_filter::tunnel::Tunnel;
 use crate::rbac::{Action, ClientAddress, Permission, Principal};
 
 /// What is checked and then refused.
@@ -25,7 +24,6 @@ pub(super) enum Awaited {
     Settings(PolicySettings),
     NetworkRbac(Box<network_filter::rbac::Rbac>),
     NetworkExtAuthz(Box<network_filter::ext_authz::ExtAuthz>),
-    Tunnel(Box<Tunnel>),
     Listener(AwaitedFilter),
 }
 
@@ -49,7 +47,6 @@ pub(super) fn convert_awaited(bytes: &[u8]) -> Result<Converted<Awaited>, Reject
             let ext_authz = network_filter::ext_authz::ExtAuthz::from_proto(&at, config.message(&at)?)?;
             Awaited::NetworkExtAuthz(Box::new(ext_authz))
         }
-        TUNNEL => Awaited::Tunnel(Box::new(Tunnel::from_proto(&at, config.message(&at)?)?)),
         _ => Awaited::Listener(AwaitedFilter::from_config(&at, config, &name)?),
     };
     Ok(context.finish(value))
@@ -60,7 +57,6 @@ const JWT: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
 const NETWORK_RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
 const NETWORK_EXT_AUTHZ: &str = "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz";
-const TUNNEL: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
@@ -447,7 +443,7 @@ fn listener_filters_that_keep_clients_out_are_checked_and_refused() {
 }
 
 #[test]
-fn a_tunnel_is_checked_and_refused() {
+fn a_tunnel_is_checked() {
     let refuse = |tunnel: Value| {
         let tcp = typed(
             TCP,
@@ -456,14 +452,22 @@ fn a_tunnel_is_checked_and_refused() {
         let chains = json!([{"filters": [{"name": "t", "typed_config": tcp}]}]);
         let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": 80}});
         let listener = json!({"name": "l", "address": address, "filter_chains": chains});
-        convert(decode::LISTENER_TYPE, &encode(decode::LISTENER_TYPE, listener)).unwrap_err()
+        convert(decode::LISTENER_TYPE, &encode(decode::LISTENER_TYPE, listener)).err()
     };
-    let rejection = refuse(json!({"hostname": "a:80"}));
-    assert!(rejection.reason.contains("without the tunnel"), "{rejection}");
-    let rejection = refuse(json!({}));
-    assert!(
-        rejection.path.ends_with("tunneling_config.hostname"),
-        "{rejection}"
+    let check = |tunnel: Value, field: &str| {
+        let rejection = refuse(tunnel).expect("a rejection");
+        assert!(
+            rejection.path.ends_with(&format!("tunneling_config.{field}")),
+            "{rejection}"
+        );
+    };
+    assert_eq!(refuse(json!({"hostname": "%REQUESTED_SERVER_NAME%:80"})), None);
+    check(json!({}), "hostname");
+    check(json!({"hostname": "%NOTHING%"}), "hostname");
+    check(json!({"hostname": "a:80", "post_path": "/a"}), "post_path");
+    check(
+        json!({"hostname": "a:80", "use_post": true, "post_path": "a"}),
+        "post_path",
     );
 }
 

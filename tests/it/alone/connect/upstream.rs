@@ -14,10 +14,10 @@ use super::{Arc, HTTP2, RAW};
 
 /// What came on each connection or stream, and how it ended.
 #[derive(Debug, Default)]
-pub(super) struct Got(Mutex<Vec<String>>);
+pub(in crate::alone) struct Got(Mutex<Vec<String>>);
 
 impl Got {
-    pub(super) fn clear(&self) {
+    pub(in crate::alone) fn clear(&self) {
         self.0.lock().expect("no panic holds it").clear();
     }
 
@@ -26,7 +26,7 @@ impl Got {
     }
 
     /// All that names a case. Names of others may begin with it.
-    pub(super) fn of(&self, case: &str) -> String {
+    pub(in crate::alone) fn of(&self, case: &str) -> String {
         let of_case = |what: &&String| {
             what.contains(&format!("x-case: case-{case}|")) || what.contains(&format!("\"{case} "))
         };
@@ -60,7 +60,7 @@ fn turn(said: &[u8]) -> Turn {
 }
 
 /// Starts both.
-pub(super) fn start(namespace: &Namespace, got: &Arc<Got>) {
+pub(in crate::alone) fn start(namespace: &Namespace, got: &Arc<Got>) {
     let listen =
         |port| namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port"));
     let (listener, kept) = (listen(RAW), got.clone());
@@ -167,7 +167,7 @@ fn shown(bytes: &[u8]) -> String {
 fn told(head: &[u8]) -> String {
     let head = String::from_utf8_lossy(head).into_owned();
     let mut lines = head.lines().map(|line| match line.split_once(": ") {
-        Some((name @ ("x-request-id" | "x-envoy-expected-rq-timeout-ms"), _)) => name.to_owned(),
+        Some((name @ ("x-request-id" | "x-tunnel" | "x-envoy-expected-rq-timeout-ms"), _)) => name.to_owned(),
         _ => line.to_owned(),
     });
     let first = lines.next().unwrap_or_default();
