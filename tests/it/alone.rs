@@ -5,6 +5,7 @@ mod balance;
 mod buffer_limits;
 mod cluster_policies;
 mod clusters;
+mod compression;
 mod config_files;
 mod connect;
 mod connection_life;

@@ -58,6 +58,12 @@ pub(crate) mod types {
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
     pub(crate) const HEADER_MUTATION_PER_ROUTE: &str =
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute";
+    pub(crate) const COMPRESSOR: &str = "envoy.extensions.filters.http.compressor.v3.Compressor";
+    pub(crate) const COMPRESSOR_PER_ROUTE: &str =
+        "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute";
+    pub(crate) const DECOMPRESSOR: &str = "envoy.extensions.filters.http.decompressor.v3.Decompressor";
+    pub(crate) const GZIP_COMPRESSOR: &str = "envoy.extensions.compression.gzip.compressor.v3.Gzip";
+    pub(crate) const GZIP_DECOMPRESSOR: &str = "envoy.extensions.compression.gzip.decompressor.v3.Gzip";
     pub(crate) const CSRF: &str = "envoy.extensions.filters.http.csrf.v3.CsrfPolicy";
     pub(crate) const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
     pub(crate) const ORIGINAL_DST: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";

@@ -17,7 +17,7 @@ const GATEWAY: Builder = Never("Istio sets it at gateways only");
 const RARE: Builder = Never("Istio does not send it");
 
 /// Message types by name, in alphabetical order.
-pub(crate) const EXTENSIONS: [(&str, Builder); 52] = [
+pub(crate) const EXTENSIONS: [(&str, Builder); 50] = [
     (
         "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
         RARE,
@@ -37,10 +37,6 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 52] = [
     ("envoy.extensions.filters.http.cache.v3.CacheConfig", RARE),
     ("envoy.extensions.filters.http.composite.v3.Composite", RARE),
     (
-        "envoy.extensions.filters.http.compressor.v3.Compressor",
-        Issue("traffic"),
-    ),
-    (
         "envoy.extensions.filters.http.connect_grpc_bridge.v3.FilterConfig",
         RARE,
     ),
@@ -51,10 +47,6 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 52] = [
     (
         "envoy.extensions.filters.http.custom_response.v3.CustomResponse",
         RARE,
-    ),
-    (
-        "envoy.extensions.filters.http.decompressor.v3.Decompressor",
-        Issue("traffic"),
     ),
     (
         "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",

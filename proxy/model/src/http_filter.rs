@@ -1,6 +1,7 @@
 //! HTTP filters, one file each. Filters are positional: names repeat under Istio.
 pub mod alpn;
 pub mod buffer;
+pub mod compressor;
 pub mod cors;
 pub mod csrf;
 pub mod discovered;
@@ -46,6 +47,10 @@ pub enum HttpFilter {
     HealthCheck(Box<health_check::HealthCheck>),
     /// Requests go on when they are whole.
     Buffer(buffer::RequestBuffer),
+    /// Bodies are compressed.
+    Compressor(Box<compressor::Compressor>),
+    /// Bodies are decompressed.
+    Decompressor(Box<compressor::Decompressor>),
     /// Headers and query parameters change.
     HeaderMutation(Box<header_mutation::HeaderMutation>),
     /// Requests that change something come from where they go to.
@@ -81,7 +86,7 @@ enum Filter {
     Off,
 }
 
-const HTTP_FILTERS: [&str; 14] = [
+const HTTP_FILTERS: [&str; 16] = [
     types::ROUTER,
     types::PEER_METADATA,
     types::GRPC_STATS,
@@ -90,6 +95,8 @@ const HTTP_FILTERS: [&str; 14] = [
     types::CORS,
     types::HEALTH_CHECK,
     types::BUFFER,
+    types::COMPRESSOR,
+    types::DECOMPRESSOR,
     types::CSRF,
     types::HEADER_MUTATION,
     types::LOCAL_RATE_LIMIT,
@@ -188,6 +195,14 @@ impl HttpFilter {
                 config.message(at)?,
             )?)),
             types::BUFFER => HttpFilter::Buffer(buffer::RequestBuffer::from_proto(at, config.message(at)?)?),
+            types::COMPRESSOR => {
+                let compressor = compressor::Compressor::from_proto(at, config.message(at)?)?;
+                HttpFilter::Compressor(Box::new(compressor))
+            }
+            types::DECOMPRESSOR => {
+                let decompressor = compressor::Decompressor::from_proto(at, config.message(at)?)?;
+                HttpFilter::Decompressor(Box::new(decompressor))
+            }
             types::CSRF => HttpFilter::Csrf(Box::new(csrf::CsrfPolicy::from_proto(at, config.message(at)?)?)),
             types::HEADER_MUTATION => HttpFilter::HeaderMutation(Box::new(
                 header_mutation::HeaderMutation::from_proto(at, config.message(at)?)?,

@@ -5,6 +5,7 @@
 //! starts disabled is on where a route has settings for it. Source: Envoy `FilterManager`, `Http::Utility::resolveMostSpecificPerFilterConfig`.
 mod alpn;
 mod buffer;
+mod compressor;
 mod cors;
 mod csrf;
 mod fault;
@@ -153,6 +154,8 @@ pub(crate) struct FilterState {
     limits: SmallVec<[(usize, local_ratelimit::Judgement); 1]>,
     /// By place in the chain; mostly none.
     sessions: Vec<(usize, stateful_session::ActiveSession)>,
+    /// `accept-encoding` by place in the chain, where somebody compresses.
+    accepted_encodings: Vec<(usize, Box<str>)>,
     /// The host of its session.
     pub(super) session_host: Option<SessionHost>,
     /// Who saw a health check; a bit for each place in the chain.
@@ -225,6 +228,8 @@ fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Arc<dyn Filter
         HttpFilter::Fault(config) => Arc::new(fault::FaultFilter::new(config, scope)?),
         HttpFilter::HealthCheck(config) => Arc::new(health_check::HealthCheckFilter::new(config, scope)?),
         HttpFilter::Buffer(config) => Arc::new(buffer::BufferFilter::new(config)),
+        HttpFilter::Compressor(config) => Arc::new(compressor::CompressorFilter::new(config, scope)?),
+        HttpFilter::Decompressor(config) => Arc::new(compressor::DecompressorFilter::new(config, scope)),
         HttpFilter::Csrf(config) => Arc::new(csrf::CsrfFilter::new(config, scope)?),
         HttpFilter::HeaderMutation(config) => Arc::new(header_mutation::HeaderMutationFilter::new(config)?),
         HttpFilter::Cors(_) => Arc::new(cors::Cors::new(scope)),
@@ -269,8 +274,11 @@ impl FilterChain {
         Ok(Self {
             placed: chain.into(),
             reads_bodies: configs.iter().any(|config| {
-                use HttpFilter::{Buffer, HeaderMutation, HealthCheck};
-                matches!(config.filter, Buffer(_) | HealthCheck(_) | HeaderMutation(_))
+                use HttpFilter::{Buffer, Compressor, Decompressor, HeaderMutation, HealthCheck};
+                matches!(
+                    config.filter,
+                    Buffer(_) | HealthCheck(_) | HeaderMutation(_) | Compressor(_) | Decompressor(_)
+                )
             }),
         })
     }

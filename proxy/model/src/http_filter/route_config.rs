@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::google::protobuf;
 
 use super::buffer::RequestBuffer;
+use super::compressor::RouteCompressor;
 use super::cors::CorsPolicy;
 use super::csrf::CsrfPolicy;
 use super::fault::Fault;
@@ -39,6 +40,8 @@ pub enum RouteFilter {
     Buffer(Option<RequestBuffer>),
     /// Headers and query parameters that change.
     HeaderMutation(Box<Mutations>),
+    /// Compression.
+    Compressor(RouteCompressor),
     /// Where requests may come from.
     Csrf(Box<CsrfPolicy>),
     /// Local rate limit.
@@ -47,10 +50,11 @@ pub enum RouteFilter {
     StatefulSession(Option<Box<StatefulSession>>),
 }
 
-const ROUTE_FILTERS: [&str; 8] = [
+const ROUTE_FILTERS: [&str; 9] = [
     types::FAULT,
     types::CORS_POLICY,
     types::BUFFER_PER_ROUTE,
+    types::COMPRESSOR_PER_ROUTE,
     types::CSRF,
     types::HEADER_MUTATION_PER_ROUTE,
     types::LOCAL_RATE_LIMIT,
@@ -120,6 +124,9 @@ impl RouteFilter {
             types::FAULT => Self::Fault(Box::new(Fault::from_proto(at, config.message(at)?)?)),
             types::CORS_POLICY => Self::Cors(Box::new(CorsPolicy::from_proto(at, config.message(at)?)?)),
             types::BUFFER_PER_ROUTE => Self::Buffer(RequestBuffer::from_route(at, config.message(at)?)?),
+            types::COMPRESSOR_PER_ROUTE => {
+                Self::Compressor(RouteCompressor::from_proto(at, config.message(at)?)?)
+            }
             types::HEADER_MUTATION_PER_ROUTE => {
                 Self::HeaderMutation(Box::new(Mutations::from_route(at, config.message(at)?)?))
             }

@@ -5,6 +5,7 @@
 //! `RouteEntryImplBase::mostSpecificPerFilterConfig`, `filterDisabled`.
 use std::sync::Arc;
 
+use outrigger_model::http_filter::compressor::RouteCompressor;
 use outrigger_model::http_filter::cors::CorsPolicy;
 use outrigger_model::http_filter::route_config::{FilterSettings, RouteFilter};
 
@@ -52,6 +53,7 @@ pub(super) enum RouteConfig {
     StatefulSession(Option<Arc<Session>>),
     /// Bytes; `None`: requests do not wait.
     Buffer(Option<u32>),
+    Compressor(RouteCompressor),
     Csrf(Arc<csrf::Policy>),
     /// The innermost first.
     HeaderMutation(Arc<[Arc<Mutations>]>),
@@ -98,6 +100,9 @@ impl Setting {
                 Some(RouteFilter::Buffer(buffer)) => Some(RouteConfig::Buffer(
                     buffer.as_ref().map(|buffer| buffer.max_request_bytes),
                 )),
+                Some(RouteFilter::Compressor(compressor)) => {
+                    Some(RouteConfig::Compressor(compressor.clone()))
+                }
                 Some(RouteFilter::HeaderMutation(mutations)) => Some(RouteConfig::HeaderMutation(
                     [Arc::new(Mutations::new(mutations)?)].into(),
                 )),
