@@ -30,6 +30,7 @@ mod internal_redirects;
 mod late_end;
 mod limits;
 mod local_ratelimit;
+mod local_replies;
 mod matchers;
 mod messages;
 mod mirror;

@@ -1,4 +1,5 @@
 //! Access logs. Source: envoy/config/accesslog/v3/accesslog.proto, envoy/extensions/access_loggers/{file,grpc,open_telemetry}/v3.
+pub(crate) mod body;
 mod export;
 mod filter;
 pub(crate) mod format;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fraction::Fraction;
+use crate::fraction::{Decimal, Fraction};
 use crate::matcher::HeaderMatcher;
 use crate::metadata::{Struct, Value};
 use crate::service::{GrpcTarget, HttpTarget};
@@ -183,6 +184,38 @@ pub enum LogFormat {
     Json(Struct),
 }
 
+/// JSON whose strings are format strings; the keys of an object are in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum JsonTemplate {
+    Null,
+    Bool(bool),
+    Number(Decimal),
+    String(Vec<FormatPart>),
+    List(Vec<JsonTemplate>),
+    Object(Vec<(String, JsonTemplate)>),
+}
+
+/// What a body is made by. Source: substitution_format_string.proto.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyFormat {
+    /// Of the body.
+    pub media_type: String,
+    /// The body.
+    pub template: BodyTemplate,
+    /// What is not there is left out; else it is `-` in text, `null` in JSON.
+    pub omits_missing: bool,
+}
+
+/// Text or JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodyTemplate {
+    /// As it is.
+    Text(Vec<FormatPart>),
+    /// With a line end behind it.
+    Json(JsonTemplate),
+}
+
 /// One piece of a format string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FormatPart {
@@ -245,14 +278,14 @@ pub enum Command {
     ConnectionId,
     UpstreamRequestAttemptCount,
     Hostname,
+    /// Of the answer that is being made here, its text.
+    LocalReplyBody,
     /// `%DYNAMIC_METADATA(NAMESPACE:KEY):Z%`.
     DynamicMetadata {
         namespace: String,
         key: String,
         max_bytes: Option<usize>,
     },
-    /// The body of a local reply, in the formats of such bodies.
-    LocalReplyBody,
     /// A command of Envoy that the telemetry issue builds; `-` until then.
     Awaited(String),
 }

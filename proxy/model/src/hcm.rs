@@ -1,5 +1,6 @@
 //! The HTTP connection manager. Source: envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto; contract §1.5.
 mod from_proto;
+pub mod local_reply;
 
 pub(crate) use from_proto::request_id;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct HttpConnectionManager {
     pub filters: Vec<PlacedFilter>,
     /// The router.
     pub router: Router,
+    /// What becomes of answers that are made here; `None`: nothing.
+    pub local_replies: Option<Box<local_reply::LocalReplies>>,
     /// Logged once per stream.
     pub access_log: Vec<AccessLog>,
     /// Protocols that a client may change to. Awaits the traffic issue.

@@ -1,5 +1,4 @@
 //! Route tables. Source: envoy/config/route/v3/{route,route_components}.proto; what Istio sets: contract §1.6.
-mod body_format;
 mod forward;
 mod from_proto;
 mod headers;
@@ -7,12 +6,11 @@ mod internal_redirect;
 mod policy;
 mod rewrite;
 
-pub use body_format::BodyFormat;
 pub(crate) use headers::{addition as header_addition, additions as header_additions, header_name};
 
 use std::time::Duration;
 
-use crate::access_log::FormatPart;
+use crate::access_log::{BodyFormat, FormatPart};
 use crate::bootstrap::ConfigSource;
 use crate::cluster::{ClusterName, RoutingPriority};
 use crate::fraction::Fraction;

@@ -134,6 +134,7 @@ pub(super) fn change_request(steps: &[Step], head: &mut RequestHead, info: &Stre
                 request: Some(view(head)),
                 response_headers: None,
                 trailers: None,
+                local_reply_body: None,
             },
         );
         step.apply(value, &mut head.headers);
@@ -177,6 +178,7 @@ impl Changes {
             request: Some(view(head)),
             response_headers: None,
             trailers: None,
+            local_reply_body: None,
         };
         let made = self.made(&entry, &head.headers);
         put(made, &mut head.headers);
@@ -195,6 +197,7 @@ impl Changes {
             request: request.map(view),
             response_headers: Some(&head.headers),
             trailers: None,
+            local_reply_body: None,
         };
         let made = self.made(&entry, &head.headers);
         put(made, &mut head.headers);

@@ -1,9 +1,13 @@
 //! Answers made by the proxy itself: status, body, flag and details as Envoy's. Source: Envoy docs, response code details; local replies
 //! to gRPC requests become trailers-only responses with a gRPC status (`Utility::sendLocalReply`).
+pub(super) mod body_format;
+pub(super) mod mapping;
+
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 
 use crate::codec::{Body, Refusal, RequestHead, Response, ResponseHead};
 use crate::telemetry::grpc::{GRPC_STATUS, status_of_http};
@@ -61,49 +65,73 @@ impl LocalReply {
 
     /// The response for this request; without one, for what was none.
     pub(super) fn response(&self, request: Option<&RequestHead>) -> Response {
-        let mut headers: HeaderMap = self.headers.iter().cloned().collect();
+        let made = Made {
+            head: ResponseHead {
+                status: self.status,
+                headers: self.headers.iter().cloned().collect(),
+            },
+            body: match &self.body {
+                Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+                Cow::Owned(text) => Bytes::copy_from_slice(text.as_bytes()),
+            },
+            media_type: Some(PLAIN_TEXT),
+        };
+        made.response(self, request)
+    }
+}
+
+/// An answer before it is made fit for its request.
+struct Made {
+    head: ResponseHead,
+    body: Bytes,
+    /// `None`: it has its own.
+    media_type: Option<HeaderValue>,
+}
+
+impl Made {
+    fn response(self, reply: &LocalReply, request: Option<&RequestHead>) -> Response {
+        let Self {
+            head: ResponseHead {
+                mut status,
+                mut headers,
+            },
+            mut body,
+            media_type,
+        } = self;
         if request.is_some_and(|request| request.version == Version::HTTP_2) {
             // RFC 9113 §8.2.2: it has none, and would not take one.
             headers.remove(CONNECTION);
         }
-        if !self.is_plain && request.is_some_and(RequestHead::is_grpc) {
+        if !reply.is_plain && request.is_some_and(RequestHead::is_grpc) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            let status = self
-                .grpc_status
-                .unwrap_or_else(|| status_of_http(self.status).into());
-            headers.insert(GRPC_STATUS, HeaderValue::from(status));
-            if !self.body.is_empty() {
-                let message =
-                    percent_encoding::utf8_percent_encode(&self.body, GRPC_MESSAGE_ESCAPED).to_string();
+            let code = reply.grpc_status.unwrap_or_else(|| status_of_http(status).into());
+            headers.entry(GRPC_STATUS).or_insert(HeaderValue::from(code));
+            if !body.is_empty() && !headers.contains_key(GRPC_MESSAGE) {
+                let message = percent_encoding::percent_encode(&body, GRPC_MESSAGE_ESCAPED).to_string();
                 if let Ok(value) = HeaderValue::from_str(&message) {
                     headers.insert(GRPC_MESSAGE, value);
                 }
             }
-            return Response {
-                head: ResponseHead {
-                    status: StatusCode::OK,
-                    headers,
-                },
-                body: Body::empty(),
-            };
+            headers.remove(CONTENT_LENGTH);
+            status = StatusCode::OK;
+            body = Bytes::new();
+        } else if body.is_empty() {
+            headers.remove(CONTENT_LENGTH);
+            headers.remove(CONTENT_TYPE);
+        } else {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            if let Some(media_type) = media_type {
+                headers.insert(CONTENT_TYPE, media_type);
+            }
         }
-        if !self.body.is_empty() {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        }
-        let body = match &self.body {
-            Cow::Borrowed(text) => Body::full(*text),
-            Cow::Owned(text) => Body::full(text.clone()),
-        };
         Response {
-            head: ResponseHead {
-                status: self.status,
-                headers,
-            },
-            body,
+            head: ResponseHead { status, headers },
+            body: Body::full(body),
         }
     }
 }
+
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 
 /// gRPC's message escape: everything but printable ASCII without `%`. Source: gRPC over HTTP/2, `Percent-Encoded`.
 const GRPC_MESSAGE_ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
@@ -111,7 +139,7 @@ const GRPC_MESSAGE_ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CON
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Method;
+    use http::{HeaderMap, Method};
 
     fn request(content_type: Option<&'static str>) -> RequestHead {
         let mut headers = HeaderMap::new();

@@ -11,6 +11,7 @@ use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
 use super::filter::{Earlier, FilterChain, Scope};
+use super::local_reply::mapping::LocalReplies;
 use super::router::internal_redirect::PassedOn;
 use super::scoped_routes::Routes;
 use super::stream;
@@ -42,6 +43,8 @@ pub(crate) struct ConnectionManager {
     pub(crate) grpc_stats: Option<GrpcStats>,
     /// The same with the filters that came last; `None`: all filters are written in the listener.
     latest: Option<Box<ArcSwapOption<ConnectionManager>>>,
+    /// What becomes of answers that are made here; `None`: nothing.
+    pub(super) local_replies: Option<Arc<LocalReplies>>,
     /// The `server` header.
     pub(crate) server_name: HeaderValue,
     /// Logs.
@@ -210,6 +213,11 @@ impl ConnectionManager {
         };
         let configs = parts.discovered.unwrap_or(&config.filters);
         let filters = Filters::new(configs, &config.stat_prefix, parts.direction, &surroundings, None)?;
+        let local_replies = config
+            .local_replies
+            .as_deref()
+            .map(LocalReplies::new)
+            .transpose()?;
         let mut kept_response_headers = parts.access_log.response_headers();
         // Tells metrics how a gRPC call ended, when there are no trailers.
         kept_response_headers.push(GRPC_STATUS);
@@ -220,6 +228,7 @@ impl ConnectionManager {
             istio_stats: filters.istio_stats,
             grpc_stats: filters.grpc_stats,
             latest: parts.discovered.map(|_| Box::default()),
+            local_replies: local_replies.map(Arc::new),
             server_name: HeaderValue::from_str(&config.server_name)
                 .unwrap_or_else(|_| HeaderValue::from_static("envoy")),
             access_log: parts.access_log,
@@ -262,6 +271,7 @@ impl ConnectionManager {
             istio_stats: filters.istio_stats,
             grpc_stats: filters.grpc_stats,
             latest: None,
+            local_replies: self.local_replies.clone(),
             server_name: self.server_name.clone(),
             access_log: self.access_log.clone(),
             kept_response_headers: self.kept_response_headers.clone(),

@@ -29,6 +29,7 @@ use self::index::Index;
 pub(crate) use self::retries::Retries;
 use super::filter::{Level, RouteLimits, Settings};
 use super::header_changes::HeaderChanges;
+use super::local_reply::body_format::BodyFormat;
 use super::router::mirror::Mirror;
 use super::stream::view;
 use crate::codec::RequestHead;
@@ -143,42 +144,6 @@ pub(crate) enum Action {
         /// What it is made of; `None`: it goes as it is.
         format: Option<Box<BodyFormat>>,
     },
-}
-
-/// What the body of an answer is made of.
-#[derive(Debug)]
-pub(crate) struct BodyFormat {
-    text: LineFormat,
-    /// Of the body.
-    pub(super) content_type: HeaderValue,
-    omits_empty: bool,
-}
-
-impl BodyFormat {
-    fn new(config: &model::BodyFormat) -> Self {
-        let plain = HeaderValue::from_static("text/plain");
-        Self {
-            text: LineFormat::new(&config.text),
-            content_type: match config.content_type.as_str() {
-                "" => plain,
-                name => HeaderValue::from_str(name).unwrap_or(plain),
-            },
-            omits_empty: config.omits_empty,
-        }
-    }
-
-    /// The body, of which `body` is what it would be.
-    pub(super) fn body(&self, body: &[u8], head: &RequestHead, info: &StreamInfo) -> Bytes {
-        let entry = Entry {
-            info,
-            request: Some(view(head)),
-            response_headers: None,
-            trailers: None,
-        };
-        let mut made = Vec::new();
-        self.text.write_body(&entry, body, self.omits_empty, &mut made);
-        made.into()
-    }
 }
 
 /// `rate_limits` of a route and its virtual host.
@@ -413,6 +378,7 @@ fn formatted(
         request: Some(view(head)),
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     };
     let mut made = Vec::new();
     write(format, &entry, &mut made);

@@ -24,9 +24,10 @@ use super::downstream::Downstream;
 use super::filter::{ActiveFault, FilterState, Settings};
 use super::head;
 use super::local_reply::LocalReply;
+use super::local_reply::body_format::BodyFormat;
 use super::manager::ConnectionManager;
 use super::redirect;
-use super::route_table::{Action, BodyFormat};
+use super::route_table::Action;
 use super::router::internal_redirect::{Journey, NextPass};
 use super::router::{self, Guards};
 use super::upgrade::Upgraded;
@@ -245,15 +246,15 @@ impl Stream {
         format: Option<&BodyFormat>,
     ) -> router::Forwarded {
         let request = self.request();
-        let made = format.map(|format| format.body(body, request, &self.info.borrow()));
-        let body = made.as_ref().unwrap_or(body);
+        let made = format.map(|format| format.write(body, request.into(), &self.info.borrow(), None));
+        let body = made.map_or_else(|| body.clone(), Bytes::from);
         self.info.borrow_mut().response_code_details = Some("direct_response".into());
-        if request.is_grpc() {
-            let text = String::from_utf8_lossy(body).into_owned();
+        if request.is_grpc() || self.manager.local_replies.is_some() {
+            let text = String::from_utf8_lossy(&body).into_owned();
             let mut reply = LocalReply::new(status, None, "direct_response", text);
             reply.headers.extend(redirect::location(status, None, request));
             return router::Forwarded {
-                response: reply.response(Some(request)),
+                response: self.local_reply(&reply),
                 guards: None,
             };
         }
@@ -262,12 +263,12 @@ impl Stream {
         if !body.is_empty() {
             headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             let content_type = match format {
-                Some(format) => format.content_type.clone(),
+                Some(format) => format.media_type.clone(),
                 None => HeaderValue::from_static("text/plain"),
             };
             headers.insert(http::header::CONTENT_TYPE, content_type);
         }
-        let body = Body::full(body.clone());
+        let body = Body::full(body);
         router::Forwarded {
             response: Response {
                 head: ResponseHead { status, headers },
@@ -285,7 +286,10 @@ impl Stream {
             info.set_flag(flag);
         }
         info.response_code_details = Some(reply.details.clone());
-        reply.response(self.request.get())
+        match &self.manager.local_replies {
+            None => reply.response(self.request.get()),
+            Some(replies) => replies.response(reply, self.request.get(), &mut info),
+        }
     }
 
     /// The response head on its way down. What a filter answers has no header of the route.
@@ -401,6 +405,7 @@ impl Stream {
             }),
             response_headers: Some(&self.response_headers.borrow()),
             trailers: trailers.as_ref(),
+            local_reply_body: None,
         });
     }
 

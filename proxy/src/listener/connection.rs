@@ -215,6 +215,7 @@ fn log(listener: &Listener, mut info: StreamInfo) {
         request: None,
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     });
 }
 

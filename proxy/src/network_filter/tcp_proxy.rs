@@ -455,6 +455,7 @@ impl Drop for OnEnd<'_> {
             request: None,
             response_headers: None,
             trailers: None,
+            local_reply_body: None,
         });
     }
 }

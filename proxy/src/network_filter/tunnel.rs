@@ -191,6 +191,7 @@ impl Tunnel {
             request: None,
             response_headers: None,
             trailers: None,
+            local_reply_body: None,
         };
         let mut authority = Vec::new();
         self.hostname.write(&entry, &mut authority);

@@ -14,6 +14,7 @@ mod filter;
 mod local;
 mod sink;
 
+pub(crate) use filter::Filter;
 pub(crate) use sink::LogSinks;
 
 use std::io;
@@ -26,7 +27,6 @@ use outrigger_model::access_log::{AccessLog, LogFormat, Logger};
 pub(crate) use super::format::{Entry, RequestView};
 
 use super::format::LineFormat;
-use filter::Filter;
 use sink::Sink;
 
 /// Why a logger cannot be made. The configuration is at fault, or the file system.

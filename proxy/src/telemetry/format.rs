@@ -8,6 +8,8 @@
 //! that is there but empty is empty, and hides its alternative; of several headers of one name the first is shown; `:N` cuts
 //! bytes; *nothing in a header value or path is escaped*: quotes and bytes above 0x7f stand as they came. A line break cannot
 //! come in: no header value, method or path may hold one. Blanks in details and reasons become `_`; SNI is made a host name.
+pub(crate) mod json;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +47,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) response_headers: Option<&'a HeaderMap>,
     /// Response trailers.
     pub(crate) trailers: Option<&'a HeaderMap>,
+    /// What this proxy answers, while that is being made.
+    pub(crate) local_reply_body: Option<&'a [u8]>,
 }
 
 /// A format, ready to write lines.
@@ -105,22 +109,20 @@ impl LineFormat {
         }
     }
 
+    /// The one command that it is; `None`: it is more, or less.
+    fn single(&self) -> Option<&Part> {
+        match &*self.0 {
+            [part @ (Part::Request(_) | Part::Response(_) | Part::Trailer(_) | Part::Command(_))] => {
+                Some(part)
+            }
+            _ => None,
+        }
+    }
+
     /// Appends the value of a header: what is not there is nothing in it. Source: Envoy `HeaderParser`, whose formatters omit what
     /// is empty.
     pub(crate) fn write_value(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
         self.0.iter().for_each(|part| part.write_or(entry, true, out));
-    }
-}
-
-impl LineFormat {
-    /// Appends the body of a local reply, of which `body` is what it would be without a format.
-    pub(crate) fn write_body(&self, entry: &Entry<'_>, body: &[u8], omits_empty: bool, out: &mut Vec<u8>) {
-        for part in &self.0 {
-            match part {
-                Part::Command(Command::LocalReplyBody) => out.extend_from_slice(body),
-                part => part.write_or(entry, omits_empty, out),
-            }
-        }
     }
 }
 
@@ -175,6 +177,9 @@ impl Part {
             }
             Part::Response(rule) => rule.write(|key| response_value(entry, key), missing, out),
             Part::Trailer(rule) => rule.write(|key| named(entry.trailers?, key), missing, out),
+            Part::Command(Command::LocalReplyBody) => {
+                out.extend_from_slice(entry.local_reply_body.unwrap_or_default());
+            }
             Part::Command(command) => write_command(command, entry.info, out),
         }
     }

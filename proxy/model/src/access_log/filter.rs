@@ -18,19 +18,43 @@ const RESPONSE_FLAGS: [&str; 30] = [
     "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR", "UDO",
 ];
 
+/// What is told of an answer whose filter nothing judges.
+const NOT_JUDGED_FOR_REPLIES: &str =
+    "is judged by nothing here, so its mapper changes nothing: the telemetry issue builds it";
+
+/// What a filter chooses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Entries,
+    Replies,
+}
+
 /// What is told of a log whose filter nothing judges.
 const NOT_JUDGED: &str =
     "is judged by nothing here, so its log writes nothing: the telemetry issue builds it";
 
 impl AccessLogFilter {
-    /// Converts a filter.
+    /// Converts the filter of a log.
     pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::AccessLogFilter) -> Result<Self, Rejection> {
+        Self::of(Of::Entries, at, proto)
+    }
+
+    /// Converts the filter of a mapper of local replies.
+    pub(crate) fn for_replies(at: &FieldPath<'_>, proto: pb::AccessLogFilter) -> Result<Self, Rejection> {
+        Self::of(Of::Replies, at, proto)
+    }
+
+    fn of(of: Of, at: &FieldPath<'_>, proto: pb::AccessLogFilter) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::AccessLogFilter { supported { filter_specifier } });
         choices!(FilterSpecifier {
             supported { ResponseFlagFilter, StatusCodeFilter, DurationFilter, AndFilter, OrFilter }
             awaited "telemetry" {
-                NotHealthCheckFilter, TraceableFilter, RuntimeFilter, HeaderFilter, GrpcStatusFilter, ExtensionFilter,
-                MetadataFilter, LogTypeFilter,
+                TraceableFilter, GrpcStatusFilter, ExtensionFilter, MetadataFilter, LogTypeFilter,
+            }
+            partly {
+                NotHealthCheckFilter: "of local replies; a log that has it writes nothing: the telemetry issue builds it",
+                RuntimeFilter: "of local replies; a log that has it writes nothing: the telemetry issue builds it",
+                HeaderFilter: "of local replies; a log that has it writes nothing: the telemetry issue builds it",
             }
         });
         Ok(match at.required(filter_specifier)? {
@@ -50,29 +74,37 @@ impl AccessLogFilter {
             FilterSpecifier::AndFilter(proto) => {
                 let at = at.field("and_filter");
                 verdicts!(at, proto => pb::AndFilter { supported { filters } });
-                Self::And(several(at.field("filters"), filters)?)
+                Self::And(several(of, at.field("filters"), filters)?)
             }
             FilterSpecifier::OrFilter(proto) => {
                 let at = at.field("or_filter");
                 verdicts!(at, proto => pb::OrFilter { supported { filters } });
-                Self::Or(several(at.field("filters"), filters)?)
+                Self::Or(several(of, at.field("filters"), filters)?)
             }
             awaited => {
                 let filter = AwaitedFilter::from_proto(at, awaited)?;
-                at.problem(NOT_JUDGED);
+                match of {
+                    Of::Entries => at.problem(NOT_JUDGED),
+                    Of::Replies if filter.is_of_replies() => (),
+                    Of::Replies => at.problem(NOT_JUDGED_FOR_REPLIES),
+                }
                 Self::Awaited(filter)
             }
         })
     }
 }
 
-fn several(at: FieldPath<'_>, protos: Vec<pb::AccessLogFilter>) -> Result<Vec<AccessLogFilter>, Rejection> {
+fn several(
+    of: Of,
+    at: FieldPath<'_>,
+    protos: Vec<pb::AccessLogFilter>,
+) -> Result<Vec<AccessLogFilter>, Rejection> {
     if protos.len() < 2 {
         return Err(at.reject("needs at least two filters"));
     }
     let filters = protos.into_iter().enumerate();
     filters
-        .map(|(index, proto)| AccessLogFilter::from_proto(&at.index(index), proto))
+        .map(|(index, proto)| AccessLogFilter::of(of, &at.index(index), proto))
         .collect()
 }
 
@@ -107,6 +139,11 @@ impl Comparison {
 }
 
 impl AwaitedFilter {
+    /// It is judged where answers are made.
+    fn is_of_replies(&self) -> bool {
+        matches!(self, Self::NotHealthCheck | Self::Share { .. } | Self::Header(_))
+    }
+
     fn from_proto(at: &FieldPath<'_>, proto: FilterSpecifier) -> Result<Self, Rejection> {
         Ok(match proto {
             FilterSpecifier::NotHealthCheckFilter(proto) => {
@@ -120,8 +157,11 @@ impl AwaitedFilter {
             FilterSpecifier::RuntimeFilter(proto) => {
                 let at = at.field("runtime_filter");
                 verdicts!(at, proto => pb::RuntimeFilter {
-                    awaited "telemetry" { percent_sampled, use_independent_randomness }
-                    partly { runtime_key: "must be there; there is no runtime, and percent_sampled counts" }
+                    partly {
+                        percent_sampled: "of local replies",
+                        use_independent_randomness: "of local replies",
+                        runtime_key: "must be there; there is no runtime, and percent_sampled counts",
+                    }
                 });
                 at.field("runtime_key").not_empty(runtime_key)?;
                 let share = at.field("percent_sampled").fraction(percent_sampled)?;
@@ -132,7 +172,7 @@ impl AwaitedFilter {
             }
             FilterSpecifier::HeaderFilter(proto) => {
                 let at = at.field("header_filter");
-                verdicts!(at, proto => pb::HeaderFilter { awaited "telemetry" { header } });
+                verdicts!(at, proto => pb::HeaderFilter { partly { header: "of local replies" } });
                 let field = at.field("header");
                 Self::Header(HeaderMatcher::from_proto(&field, field.required(header)?)?)
             }

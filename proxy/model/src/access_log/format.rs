@@ -5,7 +5,7 @@ use super::{Command, FormatPart};
 use crate::field::{FieldPath, Rejection};
 
 /// Commands without parameters.
-const PLAIN: [(&str, Command); 31] = [
+const PLAIN: [(&str, Command); 32] = [
     ("START_TIME", Command::StartTime),
     ("PROTOCOL", Command::Protocol),
     ("RESPONSE_CODE", Command::ResponseCode),
@@ -52,13 +52,14 @@ const PLAIN: [(&str, Command); 31] = [
         Command::UpstreamRequestAttemptCount,
     ),
     ("HOSTNAME", Command::Hostname),
+    ("LOCAL_REPLY_BODY", Command::LocalReplyBody),
 ];
 
 /// Commands with a header name.
 const HEADERS: [&str; 3] = ["REQ", "RESP", "TRAILER"];
 
 /// Commands of Envoy that the telemetry issue builds. Source: Envoy docs, "Command operators" and the formatter extensions.
-const AWAITED: [&str; 78] = [
+const AWAITED: [&str; 77] = [
     "ACCESS_LOG_TYPE",
     "BYTES_RETRANSMITTED",
     "CEL",
@@ -103,7 +104,6 @@ const AWAITED: [&str; 78] = [
     "GRPC_STATUS",
     "GRPC_STATUS_NUMBER",
     "LISTENER_METADATA",
-    "LOCAL_REPLY_BODY",
     "METADATA",
     "PATH",
     "QUERY_PARAM",
@@ -138,16 +138,6 @@ const AWAITED: [&str; 78] = [
     "UPSTREAM_WIRE_BYTES_RECEIVED",
     "UPSTREAM_WIRE_BYTES_SENT",
 ];
-
-/// As [`parse`], for a body that a local reply has: `%LOCAL_REPLY_BODY%` is what it would be.
-///
-/// # Errors
-/// As [`parse`].
-pub(crate) fn parse_body(at: &FieldPath<'_>, text: &str) -> Result<Vec<FormatPart>, Rejection> {
-    parse_with(at, text, |command| {
-        (command == "LOCAL_REPLY_BODY").then_some(Command::LocalReplyBody)
-    })
-}
 
 /// Splits a format string. A command of Envoy, or a way to use one, that does not exist here yet is listed.
 ///

@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use envoy_types::pb::google::protobuf;
 
+use super::local_reply::LocalReplies;
 use super::{
     ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HeadersWithUnderscores,
     HttpConnectionManager, RouteSource, ServerHeader, Upgrade,
@@ -45,7 +46,7 @@ impl HttpConnectionManager {
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
                 merge_slashes, path_with_escaped_slashes_action, route_specifier, use_remote_address, add_proxy_protocol_connection_state,
                 preserve_external_request_id, proxy_100_continue, http1_safe_max_connection_duration, drain_timeout_jitter,
-                delayed_close_timeout,
+                delayed_close_timeout, local_reply_config,
             }
             partly {
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
@@ -57,7 +58,7 @@ impl HttpConnectionManager {
                 flush_access_log_on_new_request: "telemetry", access_log_options: "telemetry",
                 internal_address_config: "traffic", skip_xff_append: "traffic", via: "traffic",
                 always_set_request_id_in_response: "traffic", represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "traffic",
-                local_reply_config: "traffic", stream_error_on_invalid_http_message: "traffic",
+                stream_error_on_invalid_http_message: "traffic",
                 proxy_status_config: "traffic", append_x_forwarded_port: "traffic", append_local_overload: "traffic",
                 forward_proto_config: "traffic",
             }
@@ -109,6 +110,7 @@ impl HttpConnectionManager {
             routes: RouteSource::from_proto(at, route_specifier)?,
             filters,
             router,
+            local_replies: LocalReplies::from_proto(&at.field("local_reply_config"), local_reply_config)?,
             access_log: AccessLog::list(at.field("access_log"), access_log)?,
             tracing,
             upgrades: Upgrade::list(at.field("upgrade_configs"), upgrade_configs)?,

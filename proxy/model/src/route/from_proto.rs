@@ -7,9 +7,10 @@ use envoy_types::pb::envoy::config::route::v3::{
 
 use super::headers;
 use super::{
-    BodyFormat, BufferLimits, CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect,
-    RetryPolicy, Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
+    BufferLimits, CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy,
+    Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
 };
+use crate::access_log::BodyFormat;
 use crate::bootstrap::{ConfigServer, ConfigSource};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::fraction::Fraction;
@@ -458,6 +459,6 @@ fn direct_response(
     Ok(RouteAction::DirectResponse {
         status,
         body,
-        format: format.transpose()?.flatten().map(Box::new),
+        format: format.transpose()?.map(Box::new),
     })
 }

@@ -89,6 +89,7 @@ impl Mutations {
                         request: Some(view(head)),
                         response_headers: None,
                         trailers: None,
+                        local_reply_body: None,
                     };
                     value.write_value(&entry, &mut text);
                     query.add(key, &String::from_utf8_lossy(&text), *action);
@@ -212,6 +213,7 @@ impl Transform for TrailerChange {
                 response_headers: None,
                 // As in Envoy, `%TRAILER%` is of responses.
                 trailers: (self.whose == Trailers::Response).then_some(&*trailers),
+                local_reply_body: None,
             });
             step.apply(value, trailers);
         }
@@ -272,6 +274,7 @@ impl Filter for HeaderMutationFilter {
                     request: request.map(view),
                     response_headers: Some(&head.headers),
                     trailers: None,
+                    local_reply_body: None,
                 });
                 step.apply(value, &mut head.headers);
             }

@@ -7,7 +7,7 @@ use crate::telemetry::stream_info::StreamInfo;
 
 /// A filter that can be judged.
 #[derive(Debug)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     All,
     AnyFlag,
     Flags(ResponseFlags),
@@ -19,7 +19,7 @@ pub(super) enum Filter {
 
 impl Filter {
     /// `None`: some part of it is judged by nothing yet.
-    pub(super) fn new(filter: &AccessLogFilter) -> Result<Option<Self>, AccessLogError> {
+    pub(crate) fn new(filter: &AccessLogFilter) -> Result<Option<Self>, AccessLogError> {
         Ok(Some(match filter {
             AccessLogFilter::ResponseFlag(names) if names.is_empty() => Self::AnyFlag,
             AccessLogFilter::ResponseFlag(names) => {
@@ -43,7 +43,7 @@ impl Filter {
     }
 
     /// Whether the entry of a finished stream is written.
-    pub(super) fn passes(&self, info: &StreamInfo) -> bool {
+    pub(crate) fn passes(&self, info: &StreamInfo) -> bool {
         match self {
             Self::All => true,
             Self::AnyFlag => !info.flags.is_empty(),

@@ -45,6 +45,7 @@ fn log(logger: &AccessLogger, flags: &[ResponseFlag]) {
         request: None,
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     });
 }
 
@@ -179,6 +180,7 @@ fn a_stuck_reader_drops_lines_and_blocks_nobody() {
             request: None,
             response_headers: None,
             trailers: None,
+            local_reply_body: None,
         });
     }
     assert!(registry.counter("access_log.lines_dropped").value() > 0);

@@ -141,6 +141,7 @@ fn istio_default_line_of_a_good_request_is_envoys() {
         }),
         response_headers: Some(&received),
         trailers: None,
+        local_reply_body: None,
     };
     let envoy = "[2026-11-21T03:57:27.841Z] \"GET /good HTTP/1.1\" 200 - via_upstream - \"-\" 0 5 2 0 \"1.2.3.4\" \
                  \"curl/7.88.1\" \"rid-1\" \"127.0.0.1:19710\" \"127.0.0.1:19719\" \
@@ -167,6 +168,7 @@ fn istio_default_line_of_a_refused_tcp_connection_is_envoys() {
         request: None,
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     };
     let envoy = "[2026-11-21T03:57:37.603Z] \"- - -\" 0 UF,URX - - \"delayed_connect_error:_Connection_refused\" 0 0 0 - \
                  \"-\" \"-\" \"-\" \"-\" \"127.0.0.1:19718\" dead - 127.0.0.1:19713 127.0.0.1:46932 - -\n";
@@ -193,6 +195,7 @@ fn header_commands_follow_envoy() {
         }),
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     };
     let check = |command: Command, expected: &str| {
         assert_eq!(
@@ -251,6 +254,7 @@ fn nothing_is_escaped_in_header_values() {
         request: Some(view),
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     };
     let format = parts(
         &["\"", "\" \"", "\"\n"],
@@ -286,6 +290,7 @@ fn tls_facts_are_shown() {
         request: None,
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     };
     let commands = vec![
         Command::DownstreamPeerUriSan,
@@ -325,6 +330,7 @@ fn a_line_needs_no_memory_beyond_the_buffer() {
         request: None,
         response_headers: None,
         trailers: None,
+        local_reply_body: None,
     };
     let mut out = Vec::with_capacity(1024);
     let memory = out.as_ptr();
