@@ -4,6 +4,7 @@
 mod cluster_policies;
 pub(crate) mod downstream;
 mod edge;
+mod extras;
 pub(crate) mod filter;
 pub(crate) mod hash_policy;
 pub(crate) mod head;

@@ -19,6 +19,7 @@ mod formats;
 mod grpc_deadlines;
 mod grpc_stats;
 mod hash;
+mod head_extras;
 mod header_mutation;
 mod headers;
 mod health_checks;

@@ -1,4 +1,5 @@
 //! The HTTP connection manager. Source: envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto; contract §1.5.
+pub mod extras;
 mod from_proto;
 pub mod local_reply;
 
@@ -35,8 +36,8 @@ pub struct HttpConnectionManager {
     pub upgrades: Vec<Upgrade>,
     /// `Expect: 100-continue` goes upstream instead of being answered here, and informational responses are passed on.
     pub passes_100_continue: bool,
-    /// `x-forwarded-port` is added. Awaits the traffic issue.
-    pub appends_x_forwarded_port: bool,
+    /// What else heads get and lose; `None`: nothing.
+    pub head_extras: Option<Box<extras::HeadExtras>>,
     /// Span settings; `None`: no tracing.
     pub tracing: Option<Tracing>,
     /// Value of the `server` header; Envoy's default `envoy`.

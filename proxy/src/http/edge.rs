@@ -1,7 +1,7 @@
 //! Requests that come from outside of what is trusted (`use_remote_address: true`): what they say of themselves is replaced.
 //!
-//! Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders`; docs, HTTP header manipulation, x-forwarded-for. Nobody is internal:
-//! `internal_address_config` is not read.
+//! Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders`; docs, HTTP header manipulation, x-forwarded-for. Who is
+//! internal `internal_address_config` says.
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -20,26 +20,39 @@ const OF_A_SIDECAR: [&str; 3] = [
 ];
 
 /// Writes down who `client` is, and takes out what it may not say.
-pub(super) fn arrive(config: &HttpConnectionManager, client: IpAddr, headers: &mut HeaderMap) {
+pub(super) fn arrive(config: &HttpConnectionManager, client: IpAddr, headers: &mut HeaderMap, known: Known) {
+    if !known.keeps_forwarded_for {
+        append_forwarded_for(headers, client);
+    }
+    if known.is_internal {
+        return;
+    }
     for name in OF_A_SIDECAR {
         headers.remove(name);
     }
     if config.generate_request_id && !config.preserve_external_request_id {
         headers.remove(X_REQUEST_ID);
     }
-    // Envoy: a hop on this machine is told apart from no hop.
-    let hop = if client.is_loopback() {
-        local_address()
-    } else {
-        client
-    };
-    append_forwarded_for(headers, hop);
     if let Ok(value) = HeaderValue::from_str(&client.to_string()) {
         headers.insert(EXTERNAL_ADDRESS, value);
     }
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, hop: IpAddr) {
+/// What the configuration says of a client.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known {
+    /// It may say what it likes.
+    pub(super) is_internal: bool,
+    /// It is not added to the list of hops.
+    pub(super) keeps_forwarded_for: bool,
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+    // Envoy: a hop on this machine is told apart from no hop.
+    let hop = match client.is_loopback() {
+        true => local_address(),
+        false => client,
+    };
     let mut list = Vec::new();
     for value in headers.get_all(X_FORWARDED_FOR) {
         list.extend_from_slice(value.as_bytes());

@@ -9,6 +9,8 @@ use outrigger_model::hcm::{EscapedSlashes, HttpConnectionManager, ServerHeader};
 use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
+use super::edge::Known;
+use super::extras::Extras;
 use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::route_table::Route;
@@ -94,7 +96,19 @@ pub(super) fn inbound(
 ) -> Result<(), LocalReply> {
     let config = &manager.config;
     clean_path(config, head)?;
-    let scheme = if downstream.tls.is_some() { "https" } else { "http" };
+    let extras = manager.extras.as_deref();
+    let client = downstream.info.remote_address.ip();
+    let known = extras.map_or_else(Known::default, |extras| Known {
+        is_internal: extras.is_internal(
+            config.use_remote_address,
+            client,
+            head.headers.get(X_FORWARDED_FOR),
+        ),
+        keeps_forwarded_for: extras.keeps_forwarded_for(),
+    });
+    let by_port = extras.and_then(|extras| extras.scheme_by_port(&downstream.info));
+    let by_tls = if downstream.tls.is_some() { "https" } else { "http" };
+    let scheme = by_port.unwrap_or(by_tls);
     if config.use_remote_address || !head.headers.contains_key(X_FORWARDED_PROTO) {
         head.headers
             .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
@@ -105,11 +119,21 @@ pub(super) fn inbound(
         Some(b"http") => "http",
         _ => head.scheme,
     };
-    remove_internal_headers(&mut head.headers);
+    if let Some(extras) = extras {
+        extras.tell_port(&downstream.info, config.use_remote_address, &mut head.headers);
+    }
+    if known.is_internal {
+        Extras::mark_internal(&mut head.headers);
+    } else {
+        remove_internal_headers(&mut head.headers);
+    }
     if config.use_remote_address {
-        edge::arrive(config, downstream.info.remote_address.ip(), &mut head.headers);
+        edge::arrive(config, client, &mut head.headers, known);
     } else if let Some(client) = last_forwarded_for(&head.headers) {
         info.remote_address = Some(client);
+    }
+    if let Some(extras) = extras {
+        extras.request(head);
     }
     request_id::set(
         &mut head.headers,
@@ -197,7 +221,11 @@ pub(super) fn outbound(
     manager: &ConnectionManager,
     head: &mut ResponseHead,
     decorator: Option<&HeaderValue>,
+    (request, info): (Option<&RequestHead>, &StreamInfo),
 ) {
+    if let Some(extras) = &manager.extras {
+        extras.response(head, request, info);
+    }
     let headers = &mut head.headers;
     match manager.config.server_header {
         ServerHeader::Overwrite => {

@@ -10,6 +10,7 @@ use outrigger_model::http_filter::{HttpFilter, PlacedFilter};
 use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
+use super::extras::Extras;
 use super::filter::{Earlier, FilterChain, Scope};
 use super::local_reply::mapping::LocalReplies;
 use super::router::internal_redirect::PassedOn;
@@ -43,6 +44,8 @@ pub(crate) struct ConnectionManager {
     pub(crate) grpc_stats: Option<GrpcStats>,
     /// The same with the filters that came last; `None`: all filters are written in the listener.
     latest: Option<Box<ArcSwapOption<ConnectionManager>>>,
+    /// What else heads get and lose; `None`: nothing.
+    pub(super) extras: Option<Arc<Extras>>,
     /// What becomes of answers that are made here; `None`: nothing.
     pub(super) local_replies: Option<Arc<LocalReplies>>,
     /// The `server` header.
@@ -218,6 +221,8 @@ impl ConnectionManager {
             .as_deref()
             .map(LocalReplies::new)
             .transpose()?;
+        let extras = config.head_extras.as_deref();
+        let extras = extras.map(|extras| Extras::new(extras, &config, parts.local_peers));
         let mut kept_response_headers = parts.access_log.response_headers();
         // Tells metrics how a gRPC call ended, when there are no trailers.
         kept_response_headers.push(GRPC_STATUS);
@@ -228,6 +233,7 @@ impl ConnectionManager {
             istio_stats: filters.istio_stats,
             grpc_stats: filters.grpc_stats,
             latest: parts.discovered.map(|_| Box::default()),
+            extras: extras.map(Arc::new),
             local_replies: local_replies.map(Arc::new),
             server_name: HeaderValue::from_str(&config.server_name)
                 .unwrap_or_else(|_| HeaderValue::from_static("envoy")),
@@ -271,6 +277,7 @@ impl ConnectionManager {
             istio_stats: filters.istio_stats,
             grpc_stats: filters.grpc_stats,
             latest: None,
+            extras: self.extras.clone(),
             local_replies: self.local_replies.clone(),
             server_name: self.server_name.clone(),
             access_log: self.access_log.clone(),

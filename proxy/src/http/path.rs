@@ -11,7 +11,7 @@ pub(super) struct InvalidPath;
 /// Resolves `.` and `..`, decodes percent-encoded unreserved characters, merges slashes when asked. The query stays as it is.
 ///
 /// # Errors
-/// The path does not begin with `/` (but `*` passes).
+/// The path does not begin with `/` (but `*` passes), or has a NUL in it, and dots are to be resolved.
 pub(super) fn normalize(
     path: &PathAndQuery,
     dots: bool,
@@ -22,6 +22,9 @@ pub(super) fn normalize(
         return Ok(None);
     }
     if !original.starts_with('/') {
+        return Err(InvalidPath);
+    }
+    if dots && original.contains("%00") {
         return Err(InvalidPath);
     }
     let mut changed = Cow::Borrowed(original);

@@ -417,6 +417,11 @@ impl Exchange<'_> {
     /// The request as this attempt sends it.
     fn head_for(&self, host: &Host) -> RequestHead {
         let mut head = self.stream.request().clone();
+        let extras = self.stream.manager.extras.as_ref();
+        if extras.is_some_and(|extras| extras.takes_scheme_of_server()) {
+            let is_tls = self.cluster.is_tls(host);
+            head.scheme = if is_tls { "https" } else { "http" };
+        }
         let tells = !self.stream.manager.config.router.suppress_envoy_headers;
         if self
             .forward

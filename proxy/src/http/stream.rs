@@ -177,7 +177,7 @@ pub(super) fn refuse(
 ) -> Response {
     let stream = Rc::new(Stream::new(manager, downstream, Version::HTTP_11));
     let mut response = stream.local_reply(&LocalReply::refusal(refusal));
-    head::outbound(manager, &mut response.head, None);
+    head::outbound(manager, &mut response.head, None, (None, &stream.info.borrow()));
     stream.info.borrow_mut().response_code = Some(response.head.status);
     stream.respond(response)
 }
@@ -286,10 +286,19 @@ impl Stream {
             info.set_flag(flag);
         }
         info.response_code_details = Some(reply.details.clone());
-        match &self.manager.local_replies {
+        let mut response = match &self.manager.local_replies {
             None => reply.response(self.request.get()),
             Some(replies) => replies.response(reply, self.request.get(), &mut info),
+        };
+        if self
+            .manager
+            .extras
+            .as_ref()
+            .is_some_and(|extras| extras.keeps_connections())
+        {
+            response.head.headers.remove(http::header::CONNECTION);
         }
+        response
     }
 
     /// The response head on its way down. What a filter answers has no header of the route.
@@ -311,7 +320,11 @@ impl Stream {
         let nothing = Settings::default();
         let settings = chosen.settings().unwrap_or(&nothing);
         self.manager.filters.encode(self, (head, body), state, settings);
-        head::outbound(&self.manager, head, chosen.decorator.as_ref());
+        {
+            let info = self.info.borrow();
+            let decorator = chosen.decorator.as_ref();
+            head::outbound(&self.manager, head, decorator, (self.request.get(), &info));
+        }
         let mut info = self.info.borrow_mut();
         info.response_code = Some(head.status);
         info.upstream_peer = state.upstream_peer.take();

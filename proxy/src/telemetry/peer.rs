@@ -34,6 +34,11 @@ impl LocalPeers {
         &self.node.cluster
     }
 
+    /// Who this proxy is.
+    pub(crate) fn node_id(&self) -> &str {
+        &self.node.id
+    }
+
     /// Encodes the usual variant.
     pub(crate) fn new(node: Node) -> Self {
         Self {

@@ -629,6 +629,12 @@ impl Cluster {
         matches!(self.config.discovery, Discovery::OriginalDst)
     }
 
+    /// Connections to this host are TLS.
+    pub(crate) fn is_tls(&self, host: &Host) -> bool {
+        let choice = self.transports.get(host.transport);
+        choice.is_some_and(|choice| matches!(choice.socket, TransportSocket::Tls(_)))
+    }
+
     /// Index of the transport for an endpoint with this metadata: the first match all of whose criteria equal, else the fallback.
     fn transport_of(&self, metadata: &Metadata) -> usize {
         let labels = metadata.0.get(TRANSPORT_MATCH);

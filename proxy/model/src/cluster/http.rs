@@ -267,11 +267,12 @@ impl Http1Options {
                 default_host_for_http_10: "is for servers",
                 allow_absolute_url: "is for servers",
                 ignore_http_11_upgrade: "is for servers",
+                allow_custom_methods: "is for servers",
+                override_stream_error_on_invalid_http_message: "is for servers",
             }
             unsupported {
                 allow_chunked_length: "traffic",
-                override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
-                allow_custom_methods: "traffic",
+                send_fully_qualified_url: "traffic",
             }
         });
         Ok(Self {
@@ -354,20 +355,35 @@ impl Http2Options {
             supported {
                 max_concurrent_streams, initial_stream_window_size, initial_connection_window_size, allow_connect,
             }
-            inert { use_oghttp2_codec: "chooses between two of Envoy's codecs, and neither is here" }
+            partly {
+                override_stream_error_on_invalid_http_message: "true; a message that is wrong ends its stream alone, whatever this says",
+            }
+            inert {
+                use_oghttp2_codec: "chooses between two of Envoy's codecs, and neither is here",
+                stream_error_on_invalid_http_messaging: "a message that is wrong ends its stream alone, whatever this says",
+                allow_metadata: "METADATA is a frame of Envoy's own; an unknown frame is passed over (RFC 9113 §5.5)",
+                max_metadata_size: "METADATA is a frame of Envoy's own; an unknown frame is passed over (RFC 9113 §5.5)",
+            }
             unsupported {
-                hpack_table_size: "traffic", allow_metadata: "traffic",
-                max_outbound_frames: "traffic", max_outbound_control_frames: "traffic",
-                max_consecutive_inbound_frames_with_empty_payload: "traffic",
-                max_inbound_priority_frames_per_stream: "traffic",
-                max_inbound_window_update_frames_per_data_frame_sent: "traffic",
-                stream_error_on_invalid_http_messaging: "traffic",
-                override_stream_error_on_invalid_http_message: "traffic", custom_settings_parameters: "traffic",
-                connection_keepalive: "traffic", max_metadata_size: "traffic", enable_huffman_encoding: "traffic",
-                max_header_field_size_kb: "traffic", disallow_obs_text: "traffic", stream_reset_burst: "traffic",
-                stream_reset_rate: "traffic",
+                hpack_table_size: "traffic", custom_settings_parameters: "traffic", connection_keepalive: "traffic",
+            }
+            never {
+                max_outbound_frames: "the h2 library bounds what it has ready for a stream by bytes, and not by frames",
+                max_outbound_control_frames: "the h2 library reads no further while its answers are not taken",
+                max_consecutive_inbound_frames_with_empty_payload: "the h2 library has a budget for small DATA frames of its own",
+                max_inbound_priority_frames_per_stream: "PRIORITY frames are passed over and keep no memory",
+                max_inbound_window_update_frames_per_data_frame_sent: "WINDOW_UPDATE frames change a number and keep no memory",
+                enable_huffman_encoding: "the h2 library always writes values in Huffman's code",
+                max_header_field_size_kb: "one field may be as long as the whole head may be",
+                disallow_obs_text: "bytes above 0x7f are taken, as without it",
+                stream_reset_burst: "the h2 library has a limit of its own for streams that are reset before they are served",
+                stream_reset_rate: "the h2 library has a limit of its own for streams that are reset before they are served",
             }
         });
+        if override_stream_error_on_invalid_http_message.value() == Some(false) {
+            at.field("override_stream_error_on_invalid_http_message")
+                .problem("false has no effect here: the stream ends alone");
+        }
         let default = Self::default();
         let streams = max_concurrent_streams
             .value()

@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use envoy_types::pb::google::protobuf;
 
+use super::extras::{self, HeadExtras, NewScheme, ProxyStatus};
 use super::local_reply::LocalReplies;
 use super::{
     ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HeadersWithUnderscores,
@@ -46,21 +47,22 @@ impl HttpConnectionManager {
                 generate_request_id, forward_client_cert_details, set_current_client_cert_details, normalize_path,
                 merge_slashes, path_with_escaped_slashes_action, route_specifier, use_remote_address, add_proxy_protocol_connection_state,
                 preserve_external_request_id, proxy_100_continue, http1_safe_max_connection_duration, drain_timeout_jitter,
-                delayed_close_timeout, local_reply_config,
+                delayed_close_timeout, local_reply_config, add_user_agent, scheme_header_transformation,
+                skip_xff_append, via, always_set_request_id_in_response, proxy_status_config,
+                append_x_forwarded_port, forward_proto_config, stream_error_on_invalid_http_message,
             }
             partly {
+                internal_address_config: "who is internal keeps its x-envoy headers and is marked; those that steer retries and timeouts have no effect",
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
             }
+            inert {
+                represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "Envoy does not read it either",
+                append_local_overload: "nothing is refused here for overload, so that nothing has to be said of it",
+            }
             unsupported {
-                add_user_agent: "traffic",
-                scheme_header_transformation: "traffic", access_log_flush_interval: "telemetry",
-                flush_access_log_on_new_request: "telemetry", access_log_options: "telemetry",
-                internal_address_config: "traffic", skip_xff_append: "traffic", via: "traffic",
-                always_set_request_id_in_response: "traffic", represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "traffic",
-                stream_error_on_invalid_http_message: "traffic",
-                proxy_status_config: "traffic", append_x_forwarded_port: "traffic", append_local_overload: "traffic",
-                forward_proto_config: "traffic",
+                access_log_flush_interval: "telemetry", flush_access_log_on_new_request: "telemetry",
+                access_log_options: "telemetry",
             }
             never {
                 http3_protocol_options: "HTTP/3, which Istio does not configure",
@@ -101,6 +103,33 @@ impl HttpConnectionManager {
             .limit(stream_idle_timeout, STREAM_IDLE_TIMEOUT)?;
         let details = set_current_client_cert_details;
         let http1 = Http1::from_proto(&at.field("http_protocol_options"), http_protocol_options)?;
+        let via_at = at.field("via");
+        if via.contains(|letter: char| letter.is_control()) {
+            return Err(via_at.reject(format!("{via:?} is no value of a header")));
+        }
+        let [https_ports, http_ports] =
+            extras::ports(&at.field("forward_proto_config"), forward_proto_config)?;
+        let extras = HeadExtras {
+            via_name: via,
+            keeps_forwarded_for: skip_xff_append,
+            tells_port: append_x_forwarded_port,
+            answers_request_id: always_set_request_id_in_response,
+            names_itself: add_user_agent.value().unwrap_or(false),
+            new_scheme: NewScheme::from_proto(
+                &at.field("scheme_header_transformation"),
+                scheme_header_transformation,
+            )?,
+            internal_ranges: extras::internal_ranges(
+                &at.field("internal_address_config"),
+                internal_address_config,
+            )?,
+            proxy_status: ProxyStatus::from_proto(proxy_status_config),
+            https_ports,
+            http_ports,
+            keeps_connections: http1
+                .keeps_connections
+                .unwrap_or(stream_error_on_invalid_http_message.value().unwrap_or(false)),
+        };
         let tracing = tracing
             .map(|proto| Tracing::from_proto(&at.field("tracing"), proto))
             .transpose()?;
@@ -115,7 +144,7 @@ impl HttpConnectionManager {
             tracing,
             upgrades: Upgrade::list(at.field("upgrade_configs"), upgrade_configs)?,
             passes_100_continue: proxy_100_continue,
-            appends_x_forwarded_port: append_x_forwarded_port,
+            head_extras: (extras != HeadExtras::default()).then(|| Box::new(extras)),
             server_name: if server_name.is_empty() {
                 "envoy".to_owned()
             } else {
@@ -369,6 +398,7 @@ struct Http1 {
     accepts_10: bool,
     default_host: Option<String>,
     takes_chunked_length: bool,
+    keeps_connections: Option<bool>,
     options: Http1Options,
 }
 
@@ -380,11 +410,12 @@ impl Http1 {
         verdicts!(at, proto => core::Http1ProtocolOptions {
             supported {
                 accept_http_10, default_host_for_http_10, enable_trailers, header_key_format, allow_chunked_length,
+                override_stream_error_on_invalid_http_message,
             }
             partly { allow_absolute_url: "true, which is also the default; false is listed as without effect" }
             inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
             unsupported {
-                override_stream_error_on_invalid_http_message: "traffic", send_fully_qualified_url: "traffic",
+                send_fully_qualified_url: "traffic",
                 allow_custom_methods: "traffic", ignore_http_11_upgrade: "traffic",
             }
         });
@@ -398,6 +429,7 @@ impl Http1 {
             accepts_10: accept_http_10,
             default_host: Some(default_host_for_http_10).filter(|host| !host.is_empty()),
             takes_chunked_length: allow_chunked_length,
+            keeps_connections: override_stream_error_on_invalid_http_message.value(),
             options: Http1Options {
                 passes_trailers: enable_trailers,
                 name_case: NameCase::from_proto(&at.field("header_key_format"), header_key_format)?,

@@ -1,0 +1,215 @@
+//! What few connection managers do to heads besides. Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders`,
+//! `mutateResponseHeaders`.
+mod proxy_status;
+
+use std::net::IpAddr;
+
+use http::header::{USER_AGENT, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use outrigger_model::hcm::HttpConnectionManager;
+use outrigger_model::hcm::extras::{HeadExtras, NewScheme};
+
+use self::proxy_status::Status;
+use super::request_id::X_REQUEST_ID;
+use crate::codec::{RequestHead, ResponseHead};
+use crate::telemetry::peer::LocalPeers;
+use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo};
+
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const OWN_CLUSTER: HeaderName = HeaderName::from_static("x-envoy-downstream-service-cluster");
+const OWN_NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-node");
+
+/// Headers by which a client that is trusted steers Envoy's router, which sends none of them on.
+const FOR_THE_ROUTER: [&str; 10] = [
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-max-retries",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+];
+
+/// Runtime of [`HeadExtras`].
+#[derive(Debug)]
+pub(super) struct Extras {
+    config: HeadExtras,
+    via: Option<HeaderValue>,
+    own_cluster: Option<HeaderValue>,
+    own_node: Option<HeaderValue>,
+    status: Option<Status>,
+}
+
+impl Extras {
+    /// Values that do not change from request to request are made once.
+    pub(super) fn new(config: &HeadExtras, manager: &HttpConnectionManager, local: &LocalPeers) -> Self {
+        let value = |text: &str| HeaderValue::from_str(text).ok().filter(|value| !value.is_empty());
+        let names_itself = config.names_itself;
+        Self {
+            via: value(&config.via_name),
+            own_cluster: value(local.cluster()).filter(|_| names_itself),
+            own_node: value(local.node_id()).filter(|_| names_itself),
+            status: config
+                .proxy_status
+                .as_ref()
+                .map(|config| Status::new(config, manager, local)),
+            config: config.clone(),
+        }
+    }
+
+    /// The client is one of those inside. Asked before anything was changed.
+    pub(super) fn is_internal(
+        &self,
+        uses_remote_address: bool,
+        client: IpAddr,
+        forwarded_for: Option<&HeaderValue>,
+    ) -> bool {
+        if self.config.internal_ranges.is_empty() {
+            return false;
+        }
+        let address = match (uses_remote_address, forwarded_for) {
+            (true, None) => Some(client),
+            // One address, and no way that it came.
+            (false, Some(list)) => list.to_str().ok().and_then(|list| list.trim().parse().ok()),
+            _ => None,
+        };
+        let ranges = &self.config.internal_ranges;
+        address.is_some_and(|address| ranges.iter().any(|range| range.contains(&address)))
+    }
+
+    /// The client is not added to `x-forwarded-for`.
+    pub(super) fn keeps_forwarded_for(&self) -> bool {
+        self.config.keeps_forwarded_for
+    }
+
+    /// A refused request does not end its connection.
+    pub(super) fn keeps_connections(&self) -> bool {
+        self.config.keeps_connections
+    }
+
+    /// `:scheme` is that of the connection to the server.
+    pub(super) fn takes_scheme_of_server(&self) -> bool {
+        self.config.new_scheme == Some(NewScheme::OfServer)
+    }
+
+    /// What a balancer's port says of the client's scheme.
+    pub(super) fn scheme_by_port(&self, connection: &ConnectionInfo) -> Option<&'static str> {
+        let port = connection.local_address.port();
+        if !connection.is_restored {
+            return None;
+        }
+        if self.config.https_ports.contains(&port) {
+            return Some("https");
+        }
+        self.config.http_ports.contains(&port).then_some("http")
+    }
+
+    /// Tells the port that the client reached; `replaces`: nobody before is trusted.
+    pub(super) fn tell_port(&self, connection: &ConnectionInfo, replaces: bool, headers: &mut HeaderMap) {
+        if self.config.tells_port && (replaces || !headers.contains_key(X_FORWARDED_PORT)) {
+            headers.insert(
+                X_FORWARDED_PORT,
+                HeaderValue::from(connection.local_address.port()),
+            );
+        }
+    }
+
+    /// Marks the request of somebody inside, and takes out what is for a router that it would steer.
+    pub(super) fn mark_internal(headers: &mut HeaderMap) {
+        for name in FOR_THE_ROUTER {
+            headers.remove(name);
+        }
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    }
+
+    /// Says who this proxy is, and sets the scheme.
+    pub(super) fn request(&self, head: &mut RequestHead) {
+        if let Some(cluster) = &self.own_cluster {
+            head.headers.insert(OWN_CLUSTER, cluster.clone());
+            let has_agent = head
+                .headers
+                .get(USER_AGENT)
+                .is_some_and(|agent| !agent.is_empty());
+            if !has_agent {
+                head.headers.insert(USER_AGENT, cluster.clone());
+            }
+            if let Some(node) = &self.own_node {
+                head.headers.insert(OWN_NODE, node.clone());
+            }
+        }
+        self.append_via(&mut head.headers);
+        let scheme = match self.config.new_scheme {
+            Some(NewScheme::Http) => "http",
+            Some(NewScheme::Https) => "https",
+            Some(NewScheme::OfServer) | None => return,
+        };
+        head.scheme = scheme;
+        head.headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+
+    /// The response head, after the filters.
+    pub(super) fn response(&self, head: &mut ResponseHead, request: Option<&RequestHead>, info: &StreamInfo) {
+        let id = request.filter(|_| self.config.answers_request_id);
+        if let Some(id) = id.and_then(|request| request.headers.get(X_REQUEST_ID)) {
+            head.headers.insert(X_REQUEST_ID, id.clone());
+        }
+        self.append_via(&mut head.headers);
+        if let Some(status) = &self.status {
+            status.tell(head, info);
+        }
+    }
+
+    fn append_via(&self, headers: &mut HeaderMap) {
+        let Some(via) = &self.via else { return };
+        let value = match headers.get(VIA) {
+            None => Ok(via.clone()),
+            Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b", ", via.as_bytes()].concat()),
+        };
+        if let Ok(value) = value {
+            headers.insert(VIA, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn extras(config: HeadExtras) -> Extras {
+        Extras {
+            config,
+            via: None,
+            own_cluster: None,
+            own_node: None,
+            status: None,
+        }
+    }
+
+    #[test]
+    fn the_port_that_a_balancer_took_tells_the_scheme() {
+        let extras = extras(HeadExtras {
+            https_ports: vec![443, 8443],
+            http_ports: vec![80],
+            ..HeadExtras::default()
+        });
+        let check = |port: u16, is_restored, expected| {
+            let address = ([127, 0, 0, 1], port).into();
+            let mut connection = ConnectionInfo::new(0, address, address);
+            connection.is_restored = is_restored;
+            assert_eq!(extras.scheme_by_port(&Arc::new(connection)), expected, "{port}");
+        };
+        check(443, true, Some("https"));
+        check(8443, true, Some("https"));
+        check(80, true, Some("http"));
+        check(81, true, None);
+        check(443, false, None);
+    }
+}
