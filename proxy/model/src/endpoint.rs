@@ -4,6 +4,7 @@ mod remembered;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::metadata::Metadata;
@@ -20,6 +21,8 @@ pub struct LoadAssignment {
     pub overprovisioning_factor: u32,
     /// The health of a priority is that of its hosts by their weights, not by their number.
     pub weighs_health: bool,
+    /// Of no use after this time, unless it comes again; `None`: never.
+    pub stale_after: Option<Duration>,
 }
 
 /// Endpoints of one locality.

@@ -59,6 +59,8 @@ struct Endpoints {
 #[derive(Debug)]
 pub(super) struct KeptEndpoints {
     pub(super) members: Census,
+    /// They are of no use after this time.
+    stale_after: Option<Duration>,
     /// Of many endpoints, so that the next assignment costs what has changed.
     remembered: Option<Box<Remembered>>,
 }
@@ -81,6 +83,8 @@ pub(super) struct Clusters {
     replaced: Replaced,
     /// Made, and waiting for the addresses of their names.
     prepared: BTreeMap<String, Arc<Cluster>>,
+    /// Services whose endpoints are of no use after this.
+    stale_at: BTreeMap<String, Instant>,
     /// Clusters whose service has another name, by that.
     aliases: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
@@ -91,6 +95,7 @@ impl Clusters {
         Self {
             replaced: Replaced::default(),
             prepared: BTreeMap::new(),
+            stale_at: BTreeMap::new(),
             store: Store::new(Changes::new(registry, "cluster_manager.cluster")).packing(),
             endpoints: Store::default().packing(),
             owners: Owners::default(),
@@ -196,8 +201,10 @@ impl Clusters {
             Ok(converted)
         };
         let Offered::Changed(pending) = self.endpoints.offer(name, version, bytes, decode)? else {
+            self.note_freshness(name);
             return Ok(());
         };
+        let stale_after = pending.model.stale_after;
         let members = slot::members_of(&pending.model);
         for cluster in self.of_service(name) {
             let Some(slot) = shared.clusters.cell(cluster).slot() else {
@@ -213,10 +220,38 @@ impl Clusters {
         }
         let kept = |assignment| KeptEndpoints {
             members,
+            stale_after,
             remembered: layout.map(|layout| Box::new(layout.remember(assignment))),
         };
         self.endpoints.accept(name, pending.keep(kept));
+        self.note_freshness(name);
         Ok(())
+    }
+
+    /// Endpoints have come, whether they are new or not.
+    fn note_freshness(&mut self, service: &str) {
+        let stale_after = self.endpoints.get(service).and_then(|kept| kept.stale_after);
+        match stale_after {
+            Some(time) => drop(self.stale_at.insert(service.to_owned(), Instant::now() + time)),
+            None => drop(self.stale_at.remove(service)),
+        }
+    }
+
+    /// Clusters lose endpoints that nobody has confirmed for too long. Source: Envoy `EdsClusterImpl::onAssignmentTimeout`.
+    pub(super) fn drop_stale(&mut self, shared: &Shared, workers: &[WorkerHandle]) {
+        let now = Instant::now();
+        let stale = self.stale_at.extract_if(.., |_, at| *at <= now);
+        let stale: Vec<String> = stale.map(|(service, _)| service).collect();
+        for service in stale {
+            tracing::info!(service, "endpoints are stale");
+            for cluster in self.of_service(&service) {
+                let slot = shared.clusters.cell(cluster).slot();
+                if let Some(cluster) = slot.and_then(|slot| slot.clear_endpoints()) {
+                    drop_gone_hosts(&cluster, workers);
+                }
+            }
+            self.endpoints.remove(&service);
+        }
     }
 
     /// The clusters in use with endpoints of this service.

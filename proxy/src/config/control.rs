@@ -430,6 +430,7 @@ impl Control {
     pub(crate) fn tick(&mut self) {
         self.read_secret_files();
         self.listeners.extensions.expire();
+        self.clusters.drop_stale(&self.shared, &self.workers);
         self.settle();
         self.wish();
         self.refresh_stats();

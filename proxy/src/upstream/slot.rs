@@ -205,6 +205,18 @@ impl Slot {
         cluster
     }
 
+    /// What was said of endpoints is of no use any more. Returns the cluster if somebody uses it.
+    pub(crate) fn clear_endpoints(&self) -> Option<Arc<Cluster>> {
+        let mut kept = self.lock();
+        kept.endpoints = None;
+        self.set_members(Census::default());
+        let cluster = self.used();
+        if let Some(cluster) = &cluster {
+            cluster.set_endpoints(&LoadAssignment::default(), None);
+        }
+        cluster
+    }
+
     /// Endpoints that were there before the cluster was. For one that nobody uses.
     pub(crate) fn begin_with(&self, encoded: Packed, members: Census) {
         self.lock().endpoints = Some(encoded);

@@ -175,6 +175,35 @@ fn hosts_that_are_well_go_when_they_fail() {
     }
 }
 
+/// Endpoints that do not come again are of no use after a time.
+#[test]
+fn endpoints_become_stale() {
+    for kind in [Kind::Envoy, Kind::Outrigger] {
+        let folder = e2e::tools::open_folder("outrigger-e2e-stale-");
+        let fresh = assignment(&PORTS);
+        let fading = fresh.replace(
+            "endpoints: [",
+            "policy: { endpoint_stale_after: 2s }, endpoints: [",
+        );
+        put(folder.path(), "endpoints.yaml", &fresh);
+        let changing = format!(
+            "{{ name: changing, type: EDS, connect_timeout: 1s, eds_cluster_config: {{ eds_config: {} }} }}",
+            source(folder.path(), "endpoints.yaml")
+        );
+        let routes = "{ match: { prefix: / }, route: { cluster: changing } }";
+        let resources = configuration(&[Manager::with_routes(routes)], &[changing]);
+        let alone = Alone::start(kind, &resources, |_, _| {});
+        becomes(&alone, "cluster.changing.membership_total: 2");
+        put(folder.path(), "endpoints.yaml", &fading);
+        becomes(&alone, "cluster.changing.membership_total: 0");
+        // What comes later counts.
+        put(folder.path(), "endpoints.yaml", &assignment(&PORTS[..1]));
+        becomes(&alone, "cluster.changing.membership_total: 1");
+        std::thread::sleep(Duration::from_millis(2500));
+        becomes(&alone, "cluster.changing.membership_total: 1");
+    }
+}
+
 fn assignment(ports: &[u16]) -> String {
     let hosts = ports.iter().map(|port| {
         format!("{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}, ")

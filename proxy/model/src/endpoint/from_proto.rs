@@ -1,6 +1,7 @@
 //! Protobuf to [`LoadAssignment`].
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
@@ -38,6 +39,7 @@ impl LoadAssignment {
             localities,
             overprovisioning_factor: policy.overprovisioning_factor,
             weighs_health: policy.weighs_health,
+            stale_after: policy.stale_after,
         })
     }
 
@@ -65,6 +67,7 @@ impl LoadAssignment {
 struct LoadPolicy {
     overprovisioning_factor: u32,
     weighs_health: bool,
+    stale_after: Option<Duration>,
 }
 
 impl LoadPolicy {
@@ -73,14 +76,14 @@ impl LoadPolicy {
         proto: Option<pb::cluster_load_assignment::Policy>,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => pb::cluster_load_assignment::Policy {
-            supported { overprovisioning_factor, weighted_priority_health }
-            unsupported { endpoint_stale_after: "traffic" }
+            supported { overprovisioning_factor, weighted_priority_health, endpoint_stale_after }
             refused { drop_overloads: "ignoring it would send requests that should be dropped" }
         });
         let factor = overprovisioning_factor.value().unwrap_or(OVERPROVISIONING_FACTOR);
         Ok(Self {
             overprovisioning_factor: at.field("overprovisioning_factor").within(factor, 1..=u32::MAX)?,
             weighs_health: weighted_priority_health,
+            stale_after: at.field("endpoint_stale_after").positive(endpoint_stale_after)?,
         })
     }
 }

@@ -28,6 +28,7 @@ fn assignment(endpoints: &[Arc<Endpoint>]) -> LoadAssignment {
         }],
         overprovisioning_factor: 140,
         weighs_health: false,
+        stale_after: None,
     }
 }
 

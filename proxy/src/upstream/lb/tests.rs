@@ -77,6 +77,7 @@ fn hosts(groups: &[Group<'_>], settings: &Settings) -> HostSet {
         localities: localities.collect(),
         overprovisioning_factor: 140,
         weighs_health: false,
+        stale_after: None,
     };
     build(&assignment, settings)
 }

@@ -46,6 +46,7 @@ impl Scene {
             }],
             overprovisioning_factor: 140,
             weighs_health: false,
+            stale_after: None,
         };
         let making = Making {
             settings: &Settings::of(&cluster),

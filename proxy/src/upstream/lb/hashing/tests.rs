@@ -55,6 +55,7 @@ fn placements(groups: &[Group<'_>], policy: LbPolicy, by_hostname: bool) -> Stri
         localities: localities.collect(),
         overprovisioning_factor: 140,
         weighs_health: false,
+        stale_after: None,
     };
     let making = Making {
         settings: &settings,

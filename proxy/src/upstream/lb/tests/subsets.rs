@@ -47,6 +47,7 @@ fn of_versions(versions: &[&str], settings: &Settings) -> HostSet {
         }],
         overprovisioning_factor: 140,
         weighs_health: false,
+        stale_after: None,
     };
     build(&assignment, settings)
 }
