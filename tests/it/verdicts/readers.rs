@@ -8,6 +8,16 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "comparison.value",
     ),
     (
+        "Endpoint.additional_addresses",
+        "src/upstream/connect.rs",
+        "host.config.additional_addresses",
+    ),
+    (
+        "Listener.additional_addresses",
+        "src/config/build.rs",
+        "config.additional_addresses",
+    ),
+    (
         "Forward.priority",
         "src/http/router.rs",
         "forward.config.priority",
