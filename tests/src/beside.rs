@@ -337,7 +337,10 @@ fn without_chance(line: &str) -> String {
         }
         // All of 15 s, or what is left of them for a retry, which may be all when it was quick.
         Some((name, value))
-            if name == "x-envoy-expected-rq-timeout-ms" && (value.starts_with("149") || value == "15000") =>
+            if name == "x-envoy-expected-rq-timeout-ms"
+                && value
+                    .parse()
+                    .is_ok_and(|millis| (14_000..=15_000).contains(&millis)) =>
         {
             format!("{name}: about 15000")
         }
