@@ -9,6 +9,7 @@ mod compression;
 mod config_files;
 mod connect;
 mod connection_life;
+mod connection_limits;
 mod cors;
 mod direct_responses;
 mod dump;

@@ -42,6 +42,10 @@ pub(crate) mod types {
     pub(crate) const ORIGINAL_SRC: &str = "envoy.extensions.filters.listener.original_src.v3.OriginalSrc";
     pub(crate) const LISTENER_LOCAL_RATE_LIMIT: &str =
         "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit";
+    pub(crate) const CONNECTION_LIMIT: &str =
+        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
+    pub(crate) const NETWORK_LOCAL_RATE_LIMIT: &str =
+        "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit";
     pub(crate) const MONGO_PROXY: &str = "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy";
     pub(crate) const PREVIOUS_PRIORITIES: &str =
         "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";

@@ -109,20 +109,12 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 50] = [
     ),
     ("envoy.extensions.filters.http.tap.v3.Tap", RARE),
     ("envoy.extensions.filters.http.wasm.v3.Wasm", Issue("extensions")),
-    (
-        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
-        Issue("traffic"),
-    ),
     ("envoy.extensions.filters.network.direct_response.v3.Config", RARE),
     ("envoy.extensions.filters.network.dubbo_proxy.v3.DubboProxy", RARE),
     ("envoy.extensions.filters.network.echo.v3.Echo", RARE),
     (
         "envoy.extensions.filters.network.ext_proc.v3.NetworkExternalProcessor",
         RARE,
-    ),
-    (
-        "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit",
-        Issue("traffic"),
     ),
     (
         "envoy.extensions.filters.network.mysql_proxy.v3.MySQLProxy",

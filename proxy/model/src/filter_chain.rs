@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::hcm::HttpConnectionManager;
 use crate::network_filter::istio_stats::IstioStats;
+use crate::network_filter::limits::{ConnectionLimit, ConnectionRate};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::network_filter::mongo_proxy::MongoProxy;
 use crate::network_filter::tcp_proxy::TcpProxy;
@@ -37,6 +38,10 @@ pub enum NetworkFilter {
     MetadataExchange(MetadataExchange),
     /// `istio.stats`.
     IstioStats(IstioStats),
+    /// At most so many connections at once.
+    ConnectionLimit(ConnectionLimit),
+    /// At most so many connections in a time.
+    ConnectionRate(Box<ConnectionRate>),
     /// MongoDB's counters.
     MongoProxy(Box<MongoProxy>),
 }

@@ -1,15 +1,14 @@
 //! Listeners. Source: envoy/config/listener/v3/{listener,listener_components}.proto; what Istio sets: contract §1.3.
-mod awaited;
 mod from_proto;
 mod proxy_protocol;
 
-pub use awaited::AwaitedFilter;
 pub use proxy_protocol::{ProxyProtocol, TlvRule};
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::address::Address;
 use crate::filter_chain::FilterChain;
+use crate::network_filter::limits::ConnectionRate;
 
 /// A listener's name.
 pub type ListenerName = String;
@@ -117,6 +116,8 @@ pub enum ListenerFilterKind {
         /// `SO_MARK` of their sockets; `None`: not marked.
         mark: Option<u32>,
     },
+    /// Connections that come too fast are closed.
+    LocalRateLimit(Box<ConnectionRate>),
 }
 
 /// Source: listener_components.proto `ListenerFilterChainMatchPredicate`.

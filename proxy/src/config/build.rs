@@ -22,6 +22,7 @@ use crate::http::route_table::{RouteCell, RouteTable};
 use crate::http::scoped_routes::{Routes, ScopeCell};
 use crate::listener::inspect::Inspector;
 use crate::listener::runtime::{Chain, Exchange, Listener, ListenerStats, Terminal};
+use crate::network_filter::limits::{Count, Gate, Rate};
 use crate::network_filter::metadata_exchange::ExchangeStats;
 use crate::network_filter::mongo_proxy::MongoProxy;
 use crate::network_filter::tcp_proxy::{Filters, TcpProxy};
@@ -192,6 +193,12 @@ impl Builder<'_> {
             }
             _ => None,
         });
+        let registry = &self.shared.registry;
+        let gates = config.filters.iter().filter_map(|filter| match filter {
+            NetworkFilter::ConnectionLimit(limit) => Some(Gate::Count(Count::new(limit, registry))),
+            NetworkFilter::ConnectionRate(rate) => Some(Gate::Rate(Rate::of_chain(rate, registry))),
+            _ => None,
+        });
         let terminal = match &config.terminal {
             TerminalFilter::TcpProxy(tcp) => {
                 let access_log = AccessLogger::build(&tcp.access_log, &self.shared.sinks)?;
@@ -214,6 +221,7 @@ impl Builder<'_> {
             name: config.name.as_str().into(),
             tls: config.tls.as_ref().map(|tls| self.secrets.server_cell(tls)),
             handshake_timeout: config.transport_connect_timeout,
+            gates: gates.collect(),
             exchange,
             terminal,
             drain: Drain::default(),

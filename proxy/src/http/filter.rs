@@ -11,7 +11,7 @@ mod csrf;
 mod fault;
 mod header_mutation;
 mod health_check;
-mod local_ratelimit;
+pub(crate) mod local_ratelimit;
 mod missing;
 mod peer_metadata;
 mod settings;

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
 use super::filter_chain::{self, ConnectionFacts};
@@ -13,6 +14,7 @@ use crate::http::downstream::Downstream;
 use crate::net::connect::reset_on_close;
 use crate::net::original_dst::original_dst;
 use crate::net::prefixed::Prefixed;
+use crate::network_filter::limits::{Counted as Entered, Entrance};
 use crate::network_filter::{hcm, metadata_exchange};
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::peer::Peer;
@@ -66,6 +68,16 @@ pub(super) async fn run(
     let _counted = Counted::new(&listener);
     drop(accepted);
     info.filter_chain_name = Some(chain.name.clone());
+    let _entered = match enter(&chain, &mut stream).await {
+        Ok(entered) => entered,
+        Err(flag) => {
+            reset_if_unread(&stream, &found);
+            if let Terminal::Tcp(proxy) = &chain.terminal {
+                proxy.turned_away(Arc::new(info), flag);
+            }
+            return;
+        }
+    };
     let tcp = Prefixed::new(found.buffer.freeze(), stream);
     let Some((transport, tls)) = secure(&listener, &chain, tcp, &mut info).await else {
         return;
@@ -142,6 +154,31 @@ fn choose(listener: &Listener, found: &Inspection, info: &ConnectionInfo) -> Opt
         .and_then(|index| listener.chains.get(index))
         .or(listener.default_chain.as_ref())
         .cloned()
+}
+
+/// Asks the chain's limits in order.
+///
+/// # Errors
+/// The connection may not come in, and has waited for its end; the flag is Envoy's.
+async fn enter(
+    chain: &Chain,
+    stream: &mut TcpStream,
+) -> Result<SmallVec<[Entered; 1]>, Option<ResponseFlag>> {
+    let mut entered = SmallVec::new();
+    for gate in &chain.gates {
+        match gate.enter() {
+            Entrance::Open(counted) => entered.extend(counted),
+            Entrance::TooFast => return Err(Some(ResponseFlag::UpstreamRetryLimitExceeded)),
+            Entrance::TooMany(None) => return Err(None),
+            Entrance::TooMany(Some((_counted, delay))) => {
+                // As Envoy: what the client says meanwhile is read, and forgotten.
+                let mut forgotten = tokio::io::sink();
+                let _ = time::within(Some(delay), tokio::io::copy(stream, &mut forgotten)).await;
+                return Err(None);
+            }
+        }
+    }
+    Ok(entered)
 }
 
 /// Nothing is served here: closed, counted, logged with `NR`.

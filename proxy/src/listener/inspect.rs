@@ -17,6 +17,7 @@ use crate::codec::h2;
 use crate::net::connect::OriginalSource;
 use crate::net::original_dst::original_dst;
 use crate::net::proxy_protocol::Tlv;
+use crate::network_filter::limits::Rate;
 use crate::stats::Registry;
 use crate::tls::client_hello::{self, HelloVerdict, MAX_INSPECTED_BYTES};
 
@@ -40,6 +41,7 @@ enum InspectorKind {
     Http,
     ProxyProtocol(ProxyProtocol),
     OriginalSrc { mark: Option<u32> },
+    Rate(Rate),
 }
 
 impl Inspector {
@@ -50,6 +52,9 @@ impl Inspector {
             ListenerFilterKind::TlsInspector => InspectorKind::Tls,
             ListenerFilterKind::HttpInspector => InspectorKind::Http,
             ListenerFilterKind::OriginalSrc { mark } => InspectorKind::OriginalSrc { mark: *mark },
+            ListenerFilterKind::LocalRateLimit(config) => {
+                InspectorKind::Rate(Rate::of_listener(config, registry))
+            }
             ListenerFilterKind::ProxyProtocol(config) => {
                 InspectorKind::ProxyProtocol(ProxyProtocol::new(config, registry))
             }
@@ -134,6 +139,11 @@ pub(crate) async fn run(
                     address: source.ip(),
                     mark: *mark,
                 });
+            }
+            InspectorKind::Rate(rate) => {
+                if !rate.admits() {
+                    return Err(InspectError::Refused("connections come too fast"));
+                }
             }
             InspectorKind::ProxyProtocol(filter) => filter.run(stream, local, found).await?,
         }

@@ -11,6 +11,7 @@ use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 use super::inspect::Inspector;
 use crate::drain::{Drain, DrainWatch};
 use crate::http::manager::ConnectionManager;
+use crate::network_filter::limits::Gate;
 use crate::network_filter::metadata_exchange::ExchangeStats;
 use crate::network_filter::tcp_proxy::TcpProxy;
 use crate::stats::{Counter, Gauge, Histogram, Registry};
@@ -103,6 +104,8 @@ pub(crate) struct Chain {
     pub(crate) tls: Option<ServerTlsCell>,
     /// Limit for the handshake.
     pub(crate) handshake_timeout: Option<Duration>,
+    /// Limits of its connections, in order.
+    pub(crate) gates: Vec<Gate>,
     /// TCP metadata exchange.
     pub(crate) exchange: Option<Exchange>,
     /// The end.

@@ -19,7 +19,7 @@ use crate::telemetry::access_log::{AccessLogger, Entry};
 use crate::telemetry::istio_stats::{IstioStats, TcpReport};
 use crate::telemetry::peer::{LocalPeers, Peer};
 use crate::telemetry::response_flag::ResponseFlag;
-use crate::telemetry::stream_info::StreamInfo;
+use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time::{self, Instant};
 use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
@@ -169,6 +169,20 @@ impl TcpProxy {
                 transport.close_unread();
             }
         }
+    }
+
+    /// A connection that a filter before this one does not let in.
+    pub(crate) fn turned_away(&self, connection: Arc<ConnectionInfo>, flag: Option<ResponseFlag>) {
+        self.stats.downstream_cx_total.inc();
+        self.stats.downstream_cx_active.inc();
+        let mut info = StreamInfo::new(connection, None);
+        flag.into_iter().for_each(|flag| info.set_flag(flag));
+        drop(OnEnd {
+            proxy: self,
+            info,
+            meter: Meter::new(),
+            reports: self.istio_stats.iter().map(|_| TcpReport::default()).collect(),
+        });
     }
 
     /// When a connection that begins now is to end. Source: Envoy `Filter::calculateMaxDownstreamConnectionDurationWithJitter`.

@@ -282,6 +282,16 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "src/network_filter/mongo_proxy.rs",
         "&config.stat_prefix",
     ),
+    (
+        "ConnectionLimit.stat_prefix",
+        "src/network_filter/limits.rs",
+        "connection_limit.{}\",config.stat_prefix",
+    ),
+    (
+        "ConnectionRate.stat_prefix",
+        "src/network_filter/limits.rs",
+        "&config.stat_prefix",
+    ),
     ("TcpProxy.access_log", "src/config/build.rs", "&tcp.access_log"),
     (
         "TcpProxy.clusters",

@@ -12,6 +12,7 @@ use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::hcm::HttpConnectionManager;
 use crate::network_filter::ext_authz::ExtAuthz;
 use crate::network_filter::istio_stats::IstioStats;
+use crate::network_filter::limits::{ConnectionLimit, ConnectionRate};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::network_filter::mongo_proxy::MongoProxy;
 use crate::network_filter::rbac::Rbac;
@@ -22,12 +23,14 @@ use crate::tls::DownstreamTls;
 /// Filters that keep connections out. Passing over one would let anybody in, so its listener is refused until the security issue builds it.
 const POLICY_FILTERS: [&str; 2] = [types::NETWORK_RBAC, types::NETWORK_EXT_AUTHZ];
 
-const NETWORK_FILTERS: [&str; 5] = [
+const NETWORK_FILTERS: [&str; 7] = [
     types::HTTP_CONNECTION_MANAGER,
     types::TCP_PROXY,
     types::TCP_METADATA_EXCHANGE,
     types::ISTIO_STATS,
     types::MONGO_PROXY,
+    types::CONNECTION_LIMIT,
+    types::NETWORK_LOCAL_RATE_LIMIT,
 ];
 
 /// Converts a listener's chains.
@@ -282,6 +285,13 @@ impl Filter {
             types::MONGO_PROXY => {
                 let mongo = MongoProxy::from_proto(&at, config.message(&at)?)?;
                 Self::Middle(NetworkFilter::MongoProxy(Box::new(mongo)))
+            }
+            types::CONNECTION_LIMIT => Self::Middle(NetworkFilter::ConnectionLimit(
+                ConnectionLimit::from_proto(&at, config.message(&at)?)?,
+            )),
+            types::NETWORK_LOCAL_RATE_LIMIT => {
+                let rate = ConnectionRate::of_chain(&at, config.message(&at)?)?;
+                Self::Middle(NetworkFilter::ConnectionRate(Box::new(rate)))
             }
             policy if POLICY_FILTERS.contains(&policy) => {
                 let rejection = config.reject_policy(&at, "network filter", &name);

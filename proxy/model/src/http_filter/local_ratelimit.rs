@@ -141,7 +141,8 @@ impl LocalRateLimit {
 }
 
 impl TokenBucket {
-    fn from_proto(at: &FieldPath<'_>, proto: types::TokenBucket) -> Result<Self, Rejection> {
+    /// Converts one.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: types::TokenBucket) -> Result<Self, Rejection> {
         verdicts!(at, proto => types::TokenBucket { supported { max_tokens, tokens_per_fill, fill_interval } });
         let tokens = tokens_per_fill.value().unwrap_or(1);
         let field = at.field("fill_interval");

@@ -7,7 +7,6 @@ use envoy_types::pb::envoy::extensions::filters::listener as filters;
 use envoy_types::pb::envoy::r#type::v3 as range;
 use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
 
-use super::awaited::{AWAITED_FILTERS, AwaitedFilter};
 use super::proxy_protocol::ProxyProtocol;
 use super::{Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TrafficDirection};
 use crate::access_log::AccessLog;
@@ -15,6 +14,7 @@ use crate::address::{Address, Names};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::filter_chain::{self, FilterChain};
+use crate::network_filter::limits::ConnectionRate;
 use crate::scalar::Wrapped;
 
 /// `Listener.listener_filters_timeout` when unset.
@@ -23,12 +23,13 @@ const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// `per_connection_buffer_limit_bytes` when unset.
 const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
 
-const LISTENER_FILTERS: [&str; 5] = [
+const LISTENER_FILTERS: [&str; 6] = [
     types::ORIGINAL_DST,
     types::TLS_INSPECTOR,
     types::HTTP_INSPECTOR,
     types::PROXY_PROTOCOL,
     types::ORIGINAL_SRC,
+    types::LISTENER_LOCAL_RATE_LIMIT,
 ];
 
 impl Listener {
@@ -221,14 +222,9 @@ fn listener_filter_kind(
             let mark = (mark != 0).then_some(mark);
             Ok(ListenerFilterKind::OriginalSrc { mark })
         }
-        known if AWAITED_FILTERS.contains(&known) => {
-            let rejection = at.reject(format!(
-                "listener filter {name:?} of type {known:?} has no behaviour here, and connections would be taken for others without it: \
-                 the traffic issue builds it"
-            ));
-            Err(AwaitedFilter::from_config(at, config, name)
-                .err()
-                .unwrap_or(rejection))
+        types::LISTENER_LOCAL_RATE_LIMIT => {
+            let rate = ConnectionRate::of_listener(at, config.message(at)?)?;
+            Ok(ListenerFilterKind::LocalRateLimit(Box::new(rate)))
         }
         _ => Err(config.reject(at, "listener filter", name, &LISTENER_FILTERS)),
     }

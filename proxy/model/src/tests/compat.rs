@@ -18,7 +18,7 @@ a field that a newer Envoy adds does not compile until it has a verdict. A messa
 - **inert**: nobody could see a difference; the note says why.
 - *unsupported*: it has no effect. The resource is accepted, and the field, or the message that it is in, is listed among the problems
   of the configuration. The note says what will build it, or why nothing will.
-  Filters that keep requests or connections out (rbac, jwt_authn, ext_authz, local_ratelimit of listeners) are checked field by field
+  Filters that keep requests or connections out (rbac, jwt_authn, ext_authz) are checked field by field
   and then refused as a whole.
 - *refused*: the resource is rejected when it is set; the note says what ignoring it would do.
 ";

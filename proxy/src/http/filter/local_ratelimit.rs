@@ -2,7 +2,7 @@
 //!
 //! Buckets belong to what they were configured in: all requests of all workers take from the same one, without a lock.
 //! Source: envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto; Envoy `LocalRateLimitFilter`, `LocalRateLimiterImpl`.
-mod bucket;
+pub(crate) mod bucket;
 mod descriptor;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::time::Instant;
 
 /// The bucket.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     max_tokens: u32,
     /// Nanoseconds in which one token comes.
     token: u128,
@@ -21,7 +21,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub(super) fn new(config: &TokenBucket) -> Self {
+    pub(crate) fn new(config: &TokenBucket) -> Self {
         let token = (config.fill_interval.as_nanos() / u128::from(config.tokens_per_fill)).max(1);
         let full = token * u128::from(config.max_tokens);
         // `begin` lies so far back that the bucket has had the time to fill.
@@ -45,7 +45,7 @@ impl Bucket {
     }
 
     /// Takes a token; false: there is none.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.take_at(self.now())
     }
 
