@@ -12,6 +12,7 @@ mod connection_life;
 mod connection_limits;
 mod cors;
 mod direct_responses;
+mod dns;
 mod dump;
 mod edge;
 mod extensions;

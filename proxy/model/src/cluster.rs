@@ -1,6 +1,7 @@
 //! Clusters. Source: envoy/config/cluster/v3/cluster.proto; what Istio sets: contract §1.8.
 mod dns;
 mod from_proto;
+pub mod grpc_health;
 mod health_check;
 mod http;
 mod lb;
@@ -333,12 +334,35 @@ pub struct Dns {
     pub refresh_rate: Duration,
     /// First and longest time until the next question after a failure.
     pub failure_refresh_rate: (Duration, Duration),
+    /// At most so much is added to the time until the next question.
+    pub jitter: Duration,
     /// The answer's TTL takes the place of `refresh_rate`.
     pub respects_ttl: bool,
     /// Which addresses are wanted.
     pub family: DnsLookupFamily,
+    /// Who is asked.
+    pub resolver: DnsResolver,
+}
+
+/// Who is asked for names, and how. Source: cares_dns_resolver.proto; resolver.proto `DnsResolverOptions`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DnsResolver {
     /// Name servers; empty: the system's.
-    pub resolvers: Vec<Address>,
+    pub servers: Vec<Address>,
+    /// The system's servers go first, where it has some.
+    pub is_fallback: bool,
+    /// Never over UDP.
+    pub uses_tcp: bool,
+    /// The system's search domains are not tried.
+    pub is_absolute: bool,
+    /// For one answer of one server; `None`: as the system says.
+    pub query_timeout: Option<Duration>,
+    /// How often all servers are asked; `None`: as the system says.
+    pub query_tries: Option<u32>,
+    /// Begins with any of the servers, not with the first.
+    pub rotates: bool,
+    /// Bytes of an answer over UDP that this end takes (EDNS); `None`: 512.
+    pub edns_payload: Option<u16>,
 }
 
 /// Source: cluster.proto `DnsLookupFamily`.

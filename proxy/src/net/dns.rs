@@ -72,30 +72,50 @@ pub(crate) enum ResolveError {
     },
 }
 
-/// Bytes of an answer over UDP without EDNS.
+/// Bytes of an answer over UDP that are read: as many as `edns_payload` may say.
 const MAX_UDP_BYTES: usize = 4096;
 
-/// Resolves `name`: as an address, from the hosts file, or by asking; `servers` take the place of the system's unless empty.
+/// What is not to be done as the system says. The default: nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Manner {
+    /// In place of the system's, unless empty,
+    pub(crate) servers: Vec<SocketAddr>,
+    /// or if the system has none.
+    pub(crate) is_fallback: bool,
+    /// Never over UDP.
+    pub(crate) uses_tcp: bool,
+    /// Search domains are not tried.
+    pub(crate) is_absolute: bool,
+    /// For one answer.
+    pub(crate) timeout: Option<Duration>,
+    /// How often all servers are asked.
+    pub(crate) tries: Option<u32>,
+    /// Begins with any server.
+    pub(crate) rotates: bool,
+    /// Bytes of an answer over UDP; `None`: 512, without EDNS.
+    pub(crate) edns_payload: Option<u16>,
+}
+
+/// Resolves `name`: as an address, from the hosts file, or by asking.
 ///
 /// # Errors
 /// No server gave an answer. That a name does not exist is an answer.
 pub(crate) async fn resolve(
     system: &System,
-    servers: &[SocketAddr],
+    manner: &Manner,
     name: &str,
     kind: Kind,
 ) -> Result<Resolved, ResolveError> {
     if let Some(known) = literal(name, kind).or_else(|| system.known(name, kind)) {
         return Ok(known);
     }
-    let servers = if servers.is_empty() {
-        &system.servers
-    } else {
-        servers
+    let candidates = match manner.is_absolute {
+        true => vec![name.trim_end_matches('.').to_owned()],
+        false => system.candidates(name),
     };
     let mut last = Resolved::default();
-    for candidate in system.candidates(name) {
-        last = ask_all(system, servers, &candidate, kind).await?;
+    for candidate in candidates {
+        last = ask_all(system, manner, &candidate, kind).await?;
         if !last.addresses.is_empty() {
             break;
         }
@@ -112,17 +132,19 @@ fn literal(name: &str, kind: Kind) -> Option<Resolved> {
     })
 }
 
-/// Asks one server after the other, as often as the system wants.
-async fn ask_all(
-    system: &System,
-    servers: &[SocketAddr],
-    name: &str,
-    kind: Kind,
-) -> Result<Resolved, ResolveError> {
+/// Asks one server after the other, as often as is wanted.
+async fn ask_all(system: &System, manner: &Manner, name: &str, kind: Kind) -> Result<Resolved, ResolveError> {
+    let is_own = !manner.servers.is_empty() && !(manner.is_fallback && !system.servers.is_empty());
+    let servers = if is_own { &manner.servers } else { &system.servers };
+    let first = match manner.rotates {
+        true if !servers.is_empty() => fastrand::usize(..servers.len()),
+        _ => 0,
+    };
     let mut error = ResolveError::NoServer;
-    for _ in 0..system.attempts {
-        for server in servers {
-            let asked = time::within(Some(system.timeout), ask(*server, name, kind)).await;
+    for _ in 0..manner.tries.unwrap_or(system.attempts) {
+        for server in servers.iter().cycle().skip(first).take(servers.len()) {
+            let timeout = manner.timeout.unwrap_or(system.timeout);
+            let asked = time::within(Some(timeout), ask(*server, manner, name, kind)).await;
             match asked.unwrap_or(Err(ResolveError::Timeout(*server))) {
                 Ok(resolved) => return Ok(resolved),
                 Err(bad @ ResolveError::BadName(_)) => return Err(bad),
@@ -133,30 +155,18 @@ async fn ask_all(
     Err(error)
 }
 
-async fn ask(server: SocketAddr, name: &str, kind: Kind) -> Result<Resolved, ResolveError> {
+async fn ask(server: SocketAddr, manner: &Manner, name: &str, kind: Kind) -> Result<Resolved, ResolveError> {
     let io = |source| ResolveError::Io { server, source };
     let malformed = |source| ResolveError::Malformed { server, source };
     let bad_name = || ResolveError::BadName(name.to_owned());
     let question = Question::new(fastrand::u16(..), name, kind).ok_or_else(bad_name)?;
-    let encoded = question.encode().ok_or_else(bad_name)?;
-    let local: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // Connected, so that only the server is heard.
-    let socket = UdpSocket::bind((local, 0)).await.map_err(io)?;
-    socket.connect(server).await.map_err(io)?;
-    socket.send(&encoded).await.map_err(io)?;
-    let mut buffer = [0; MAX_UDP_BYTES];
-    loop {
-        let length = socket.recv(&mut buffer).await.map_err(io)?;
-        match question.read(buffer.get(..length).unwrap_or_default()) {
-            // An answer to another question: an old one, or one of an attacker.
-            Err(MalformedAnswer::NotOurs) => continue,
-            Ok(Answer::Truncated) => break,
-            Ok(Answer::Whole(resolved)) => return Ok(resolved),
-            Ok(Answer::Refused(code)) => return Err(ResolveError::Refused { server, code }),
-            Err(error) => return Err(malformed(error)),
+    let encoded = question.encode(manner.edns_payload).ok_or_else(bad_name)?;
+    if !manner.uses_tcp {
+        let answer = over_udp(server, &question, &encoded).await.map_err(io)?;
+        match answer.map_err(malformed)? {
+            Answer::Whole(resolved) => return Ok(resolved),
+            Answer::Refused(code) => return Err(ResolveError::Refused { server, code }),
+            Answer::Truncated => {}
         }
     }
     let whole = over_tcp(server, &encoded).await.map_err(io)?;
@@ -164,6 +174,30 @@ async fn ask(server: SocketAddr, name: &str, kind: Kind) -> Result<Resolved, Res
         Answer::Whole(resolved) => Ok(resolved),
         Answer::Refused(code) => Err(ResolveError::Refused { server, code }),
         Answer::Truncated => Err(malformed(MalformedAnswer::Cut)),
+    }
+}
+
+/// What comes first that is an answer to this question: others are old, or of an attacker.
+async fn over_udp(
+    server: SocketAddr,
+    question: &Question,
+    encoded: &[u8],
+) -> io::Result<Result<Answer, MalformedAnswer>> {
+    let local: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Connected, so that only the server is heard.
+    let socket = UdpSocket::bind((local, 0)).await?;
+    socket.connect(server).await?;
+    socket.send(encoded).await?;
+    let mut buffer = [0; MAX_UDP_BYTES];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        match question.read(buffer.get(..length).unwrap_or_default()) {
+            Err(MalformedAnswer::NotOurs) => {}
+            answer => return Ok(answer),
+        }
     }
 }
 

@@ -10,12 +10,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use outrigger_model::address::Address;
-use outrigger_model::cluster::{Discovery, Dns, DnsLookupFamily};
+use outrigger_model::cluster::{Discovery, Dns, DnsLookupFamily, DnsResolver};
 use outrigger_model::endpoint::{Endpoint, LoadAssignment};
 
 use super::cluster::Cluster;
 use super::upkeep::in_use;
-use crate::net::dns::{Kind, ResolveError, Resolved, System, resolve};
+use crate::net::dns::{Kind, Manner, ResolveError, Resolved, System, resolve};
 use crate::time;
 use crate::worker;
 
@@ -80,6 +80,12 @@ async fn follow(cluster: Weak<Cluster>, found: Rc<Found>, target: Target) {
         let dns = &now.config.dns;
         let answer = lookup(&System::load(), dns, &target.name).await;
         let wait = match answer {
+            // There is one host as long as there was one. Source: Envoy `LogicalDnsCluster`.
+            Ok(resolved) if resolved.addresses.is_empty() && found.is_logical => {
+                now.stats.update_failure.inc();
+                failures += 1;
+                failure_after(dns, failures)
+            }
             Ok(resolved) => {
                 failures = 0;
                 found.take(&now, &target, resolved.addresses);
@@ -99,13 +105,14 @@ async fn follow(cluster: Weak<Cluster>, found: Rc<Found>, target: Target) {
     }
 }
 
-/// The time of the answer, if it is to be respected and known.
+/// The time of the answer, if it is to be respected and known, and the jitter.
 fn refresh_after(dns: &Dns, ttl: Duration) -> Duration {
-    if dns.respects_ttl && !ttl.is_zero() {
+    let base = if dns.respects_ttl && !ttl.is_zero() {
         ttl
     } else {
         dns.refresh_rate
-    }
+    };
+    base + dns.jitter.mul_f64(fastrand::f64())
 }
 
 /// Fully jittered, longer with each failure; without bounds of its own the refresh rate. Source: Envoy `prepareDnsRefreshStrategy`.
@@ -120,15 +127,8 @@ fn failure_after(dns: &Dns, failures: u32) -> Duration {
 
 /// All addresses of the wanted families.
 async fn lookup(system: &System, dns: &Dns, name: &str) -> Result<Resolved, ResolveError> {
-    let servers: Vec<SocketAddr> = dns
-        .resolvers
-        .iter()
-        .filter_map(|address| match address {
-            Address::Socket(address) => Some(*address),
-            Address::Pipe(_) | Address::Host { .. } => None,
-        })
-        .collect();
-    let ask = async |kind| resolve(system, &servers, name, kind).await;
+    let manner = manner(&dns.resolver);
+    let ask = async |kind| resolve(system, &manner, name, kind).await;
     let either = async |first, second| match ask(first).await {
         Ok(resolved) if !resolved.addresses.is_empty() => Ok(resolved),
         _ => ask(second).await,
@@ -154,14 +154,27 @@ async fn lookup(system: &System, dns: &Dns, name: &str) -> Result<Resolved, Reso
     }
 }
 
+fn manner(resolver: &DnsResolver) -> Manner {
+    let servers = resolver.servers.iter().filter_map(|address| match address {
+        Address::Socket(address) => Some(*address),
+        Address::Pipe(_) | Address::Host { .. } => None,
+    });
+    Manner {
+        servers: servers.collect(),
+        is_fallback: resolver.is_fallback,
+        uses_tcp: resolver.uses_tcp,
+        is_absolute: resolver.is_absolute,
+        timeout: resolver.query_timeout,
+        tries: resolver.query_tries,
+        rotates: resolver.rotates,
+        edns_payload: resolver.edns_payload,
+    }
+}
+
 impl Found {
     /// An answer; the hosts change if it does.
     fn take(&self, cluster: &Cluster, target: &Target, mut addresses: Vec<IpAddr>) {
         cluster.stats.update_success.inc();
-        // There is one host as long as there was one. Source: Envoy `LogicalDnsCluster`.
-        if addresses.is_empty() && self.is_logical {
-            return;
-        }
         if self.is_logical {
             addresses.truncate(1);
         }
@@ -172,7 +185,8 @@ impl Found {
             .addresses
             .borrow_mut()
             .insert(target.place, addresses.clone());
-        if before.as_ref() == Some(&addresses) {
+        // No host is there before the first answer.
+        if before.unwrap_or_default() == addresses {
             cluster.stats.update_no_rebuild.inc();
             return;
         }
@@ -198,16 +212,12 @@ impl Found {
 
 /// An endpoint for each address; one with an address already is as it is.
 fn resolved(endpoint: &Arc<Endpoint>, addresses: &[IpAddr]) -> Vec<Arc<Endpoint>> {
-    let Address::Host { name, port } = &endpoint.address else {
+    let Address::Host { port, .. } = &endpoint.address else {
         return vec![endpoint.clone()];
     };
     let at = |address: &IpAddr| {
         Arc::new(Endpoint {
             address: Address::Socket(SocketAddr::new(*address, *port)),
-            hostname: match endpoint.hostname.is_empty() {
-                true => name.clone(),
-                false => endpoint.hostname.clone(),
-            },
             ..Endpoint::clone(endpoint)
         })
     };
@@ -290,9 +300,10 @@ mod tests {
             .run_until(async {
                 let serving = tokio::task::spawn_local(serve(server, answers));
                 upkeep::start(&cluster);
+                let answers = || cluster.stats.update_success.value() + cluster.stats.update_failure.value();
                 for hosts in expected {
-                    let waited = cluster.stats.update_success.value();
-                    while cluster.stats.update_success.value() == waited {
+                    let waited = answers();
+                    while answers() == waited {
                         time::sleep(Duration::from_millis(50)).await;
                     }
                     assert_eq!(lasts(&cluster), *hosts);
@@ -320,13 +331,21 @@ mod tests {
             failure_refresh_rate: failure,
             respects_ttl,
             family: DnsLookupFamily::Auto,
-            resolvers: Vec::new(),
+            jitter: Duration::ZERO,
+            resolver: DnsResolver::default(),
         };
         let seconds = Duration::from_secs;
         let plain = (seconds(5), seconds(5));
         assert_eq!(refresh_after(&dns(false, plain), seconds(30)), seconds(5));
         assert_eq!(refresh_after(&dns(true, plain), seconds(30)), seconds(30));
         assert_eq!(refresh_after(&dns(true, plain), Duration::ZERO), seconds(5));
+        let jittered = Dns {
+            jitter: seconds(2),
+            ..dns(false, plain)
+        };
+        let waits: Vec<_> = (0..200).map(|_| refresh_after(&jittered, seconds(30))).collect();
+        assert!(waits.iter().all(|wait| (seconds(5)..=seconds(7)).contains(wait)));
+        assert!(waits.iter().any(|wait| *wait > seconds(6)));
         assert_eq!(failure_after(&dns(true, plain), 3), seconds(5));
         let growing = dns(true, (seconds(1), seconds(10)));
         for (failures, longest) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (40, 10)] {

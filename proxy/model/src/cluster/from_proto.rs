@@ -42,6 +42,7 @@ impl Cluster {
                 http2_protocol_options, protocol_selection, upstream_bind_config, transport_socket_matches,
                 transport_socket, metadata, upstream_connection_options, filters, outlier_detection,
                 dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
+                dns_resolution_config, dns_resolvers, use_tcp_for_dns_lookups, dns_jitter,
                 health_checks, close_connections_on_host_health_failure, lb_subset_config,
                 wait_for_warm_on_init, ignore_health_on_host_removal, preconnect_policy,
             }
@@ -49,12 +50,9 @@ impl Cluster {
                 per_connection_buffer_limit_bytes: "HTTP/2 windows and fixed sizes limit what waits for a server",
                 http_protocol_options: "deprecated; HTTP/1.1 is what a cluster speaks without it too",
                 cleanup_interval: "no list of the hosts of an ORIGINAL_DST cluster is kept that could be cleaned up",
-                dns_jitter: "only spreads load on resolvers",
             }
             unsupported {
                 stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",
-                dns_resolvers: "traffic", use_tcp_for_dns_lookups: "traffic",
-                dns_resolution_config: "traffic",
                 track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry",
             }
             never {
@@ -95,7 +93,11 @@ impl Cluster {
                 failure_refresh_rate: dns_failure_refresh_rate,
                 respects_ttl: respect_dns_ttl,
                 lookup_family: dns_lookup_family,
+                jitter: dns_jitter,
                 resolver: typed_dns_resolver_config,
+                resolution: dns_resolution_config,
+                resolvers: dns_resolvers,
+                uses_tcp: use_tcp_for_dns_lookups,
             },
         )?;
         let outlier = outlier_detection
@@ -219,7 +221,9 @@ fn discovery(
     };
     Ok(match at.field("type").enumeration(number)? {
         cluster::DiscoveryType::Static => Discovery::Static(endpoints(Names::Refused)?),
-        cluster::DiscoveryType::StrictDns => Discovery::StrictDns(endpoints(Names::Resolved)?),
+        cluster::DiscoveryType::StrictDns => {
+            Discovery::StrictDns(dns::with_names(endpoints(Names::Resolved)?))
+        }
         cluster::DiscoveryType::LogicalDns => {
             let assignment = endpoints(Names::Resolved)?;
             if assignment
@@ -233,7 +237,7 @@ fn discovery(
                     .field("load_assignment")
                     .reject("a LOGICAL_DNS cluster has exactly one endpoint"));
             }
-            Discovery::LogicalDns(assignment)
+            Discovery::LogicalDns(dns::with_names(assignment))
         }
         cluster::DiscoveryType::OriginalDst => Discovery::OriginalDst,
         cluster::DiscoveryType::Eds => {

@@ -68,13 +68,22 @@ impl Question {
         Some(Self { id, name, kind })
     }
 
-    /// The message. `None`: it does not fit, which a name's length does not allow.
-    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+    /// The message; with EDNS if `payload` says how many bytes of an answer are taken. `None`: it does not fit, which a name's length does
+    /// not allow.
+    pub(super) fn encode(&self, payload: Option<u16>) -> Option<Vec<u8>> {
         let mut message = MessageBuilder::new_vec();
         message.header_mut().set_id(self.id);
         message.header_mut().set_rd(true);
         let mut message = message.question();
         message.push((&self.name, self.kind)).ok()?;
+        let mut message = message.additional();
+        if let Some(bytes) = payload {
+            let option = message.opt(|option| {
+                option.set_udp_payload_size(bytes);
+                Ok(())
+            });
+            option.ok()?;
+        }
         Some(message.finish())
     }
 

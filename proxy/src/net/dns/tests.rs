@@ -9,7 +9,7 @@ fn question() -> Question {
 
 /// Header and question of an answer with these flags and this many records.
 fn begin(flags: u16, records: u16) -> Vec<u8> {
-    let mut bytes = question().encode().expect("a name");
+    let mut bytes = question().encode(None).expect("a name");
     bytes[2..4].copy_from_slice(&flags.to_be_bytes());
     bytes[6..8].copy_from_slice(&records.to_be_bytes());
     bytes
@@ -87,7 +87,7 @@ fn answers_to_other_questions_and_damaged_ones_are_refused() {
 fn names_that_cannot_be_asked_for_are_refused() {
     let encodes = |name: &str| {
         let question = Question::new(1, name, Kind::V6);
-        question.is_some_and(|question| question.encode().is_some())
+        question.is_some_and(|question| question.encode(None).is_some())
     };
     assert!(encodes("a.b.") && encodes("a"));
     assert!(!encodes("") && !encodes("a..b") && !encodes(&"a".repeat(64)) && !encodes(&"a.".repeat(130)));
@@ -137,10 +137,13 @@ async fn a_server_is_asked_and_the_next_one_when_it_fails() {
         socket.send_to(&bytes, from).await.expect("sent");
     };
     let system = System::parse("options timeout:1 attempts:1", "");
-    let servers = [failing_address, address];
+    let manner = Manner {
+        servers: vec![failing_address, address],
+        ..Manner::default()
+    };
     let record = record(1, 60, &[10, 0, 0, 9]);
     let (resolved, (), ()) = tokio::join!(
-        resolve(&system, &servers, "x.test", Kind::V4),
+        resolve(&system, &manner, "x.test", Kind::V4),
         answer(failing, 0x8182, None),
         answer(server, 0x8180, Some(record)),
     );
@@ -148,4 +151,14 @@ async fn a_server_is_asked_and_the_next_one_when_it_fails() {
         resolved.expect("an answer").addresses,
         [IpAddr::from([10, 0, 0, 9])]
     );
+}
+
+#[test]
+fn a_question_with_edns_says_how_much_it_takes() {
+    let plain = question().encode(None).expect("a name");
+    let with = question().encode(Some(1232)).expect("a name");
+    // One additional record: the root, OPT, the size, no extended code, no flags, no options.
+    assert_eq!(with[..10], plain[..10]);
+    assert_eq!(with[10..12], [0, 1]);
+    assert_eq!(with[plain.len()..], [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
 }

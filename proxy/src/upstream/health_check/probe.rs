@@ -6,8 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use outrigger_model::cluster::{HealthCheck as Config, HealthChecker};
-use prost::Message as _;
+use outrigger_model::cluster::{HealthCheck as Config, HealthChecker, grpc_health};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Finding;
@@ -34,22 +33,6 @@ const HTTP2: Http2Settings = Http2Settings {
     max_header_list_bytes: 60 * 1024,
     allows_connect: false,
 };
-
-/// `HealthCheckRequest`. Source: grpc/health/v1/health.proto.
-#[derive(prost::Message)]
-struct Question {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-/// `HealthCheckResponse`.
-#[derive(prost::Message)]
-struct Answer {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
-const SERVING: i32 = 1;
 
 /// Asks; keeps the connection where that is wanted.
 #[derive(Debug, Default)]
@@ -301,8 +284,7 @@ async fn read(body: &mut Body) -> Result<(Vec<u8>, Option<HeaderMap>), Nothing> 
 
 /// One message, in front of it that it is not compressed, and its length.
 fn grpc_question(service: &str) -> Bytes {
-    let service = service.to_owned();
-    let message = Question { service }.encode_to_vec();
+    let message = grpc_health::question(service);
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0][..], &length.to_be_bytes(), &message].concat().into()
 }
@@ -313,7 +295,7 @@ pub(super) fn is_serving(answer: &[u8]) -> bool {
         return false;
     };
     let is_whole = u32::from_be_bytes(length) as usize == message.len();
-    is_whole && Answer::decode(message).is_ok_and(|answer| answer.status == SERVING)
+    is_whole && grpc_health::is_serving(message)
 }
 
 /// Each block is somewhere after the one before it. Source: Envoy docs, L3/L4 health checking.
