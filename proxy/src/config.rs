@@ -10,6 +10,7 @@ mod counters;
 pub(crate) mod dial;
 mod dump;
 mod extensions;
+mod first;
 pub(crate) mod history;
 mod listeners;
 mod names;

@@ -17,7 +17,7 @@ const GATEWAY: Builder = Never("Istio sets it at gateways only");
 const RARE: Builder = Never("Istio does not send it");
 
 /// Message types by name, in alphabetical order.
-pub(crate) const EXTENSIONS: [(&str, Builder); 50] = [
+pub(crate) const EXTENSIONS: [(&str, Builder); 48] = [
     (
         "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
         RARE,

@@ -18,6 +18,7 @@ use super::build::Shared;
 use super::clusters::Clusters;
 use super::connections::Connections;
 use super::counters::{ControlStats, DiscoveryStats};
+use super::first::First;
 use super::history::{Difference, History, Limits, Summary, UnknownVersion};
 use super::listeners::Listeners;
 use super::names::{self, Names};
@@ -49,16 +50,14 @@ pub(crate) struct Control {
     pub(super) bootstrap: Bytes,
     node: Bytes,
     pub(super) bootstrap_updated: SystemTime,
-    /// CDS and LDS are expected from a control plane or a file.
-    dynamic: (bool, bool),
+    /// The first clusters and listeners of a control plane or a file.
+    first: (First, First),
     wishes: Wishes,
     /// Generations of clusters and listeners that the wishes follow from.
     wished: (Option<u64>, Option<u64>),
     history: History,
     /// Configuration on disk, if it is to be kept.
     pub(super) restore: Option<Restore>,
-    /// The first CDS and LDS responses came.
-    answered: (bool, bool),
     initialized: bool,
     started: Instant,
 }
@@ -93,12 +92,14 @@ impl Control {
             bootstrap: encoded,
             node: bootstrap.node.encoded.clone().into(),
             bootstrap_updated: SystemTime::now(),
-            dynamic: (bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+            first: (
+                First::new(bootstrap.cds.clone()),
+                First::new(bootstrap.lds.clone()),
+            ),
             wishes: Wishes::of_bootstrap(bootstrap.cds.as_ref(), bootstrap.lds.as_ref()),
             wished: (None, None),
             history: History::new(Limits::default()),
             restore: None,
-            answered: (false, false),
             initialized: false,
             started,
         };
@@ -333,11 +334,11 @@ impl Control {
     fn answered(&mut self, type_url: &str, version: &str) {
         match type_url {
             CLUSTER_TYPE => {
-                self.answered.0 = true;
+                self.first.0.come();
                 version.clone_into(&mut self.clusters.store.version);
             }
             LISTENER_TYPE => {
-                self.answered.1 = true;
+                self.first.1.come();
                 version.clone_into(&mut self.listeners.store.version);
             }
             _ => {}
@@ -375,7 +376,7 @@ impl Control {
 
     /// A control plane or a file has given the first clusters or listeners.
     pub(super) fn has_answered(&self) -> bool {
-        self.answered.0 || self.answered.1
+        self.first.0.has_come() || self.first.1.has_come()
     }
 
     fn stats_of(&self, type_url: &str) -> Option<&DiscoveryStats> {
@@ -387,7 +388,9 @@ impl Control {
     }
 
     /// A server's stream ended, or could not be opened; or a poll failed, or a file cannot be read.
-    pub(crate) fn unreachable(&self, server: &ConfigServer) {
+    pub(crate) fn unreachable(&mut self, server: &ConfigServer) {
+        self.first.0.unreachable(server);
+        self.first.1.unreachable(server);
         for (_, type_url, _) in self.wishes.iter().filter(|(from, _, _)| *from == server) {
             if let Some(stats) = self.stats_of(type_url) {
                 stats.unreachable();
@@ -403,11 +406,13 @@ impl Control {
             .publish_warm(&self.secrets, &self.shared, &self.workers);
         self.listeners.publish_routes(&self.shared);
         self.listeners.extensions.publish(&self.shared);
-        let clusters_ready = (!self.dynamic.0 || self.answered.0) && self.clusters.warming.is_empty();
+        self.first.0.begin();
+        let clusters_ready = self.first.0.is_over() && self.clusters.warming.is_empty();
         if clusters_ready || self.initialized {
             self.listeners
                 .publish_warm(&mut self.secrets, &self.shared, &self.workers);
-            let listeners_ready = !self.dynamic.1 || self.answered.1;
+            self.first.1.begin();
+            let listeners_ready = self.first.1.is_over();
             if !self.initialized && clusters_ready && listeners_ready && self.listeners.warming.is_empty() {
                 self.initialized = true;
                 self.stats.initialized(self.started.elapsed());
@@ -431,6 +436,7 @@ impl Control {
         self.read_secret_files();
         self.listeners.extensions.expire();
         self.clusters.drop_stale(&self.shared, &self.workers);
+        self.expire_first();
         self.settle();
         self.wish();
         self.refresh_stats();
@@ -440,6 +446,21 @@ impl Control {
             cluster.forget_unused_dialled_hosts();
             cluster.catch_up();
             upkeep::start(&cluster);
+        }
+    }
+
+    /// What the bootstrap brought is served without what does not come.
+    fn expire_first(&mut self) {
+        let (clusters, listeners) = &mut self.first;
+        let each = [
+            (clusters, &self.stats.cds, "clusters"),
+            (listeners, &self.stats.lds, "listeners"),
+        ];
+        for (first, stats, kind) in each {
+            if first.expire() {
+                stats.timed_out();
+                tracing::warn!(kind, "initial_fetch_timeout is over: the start goes on without");
+            }
         }
     }
 
@@ -467,9 +488,9 @@ impl Control {
         self.initialized
     }
 
-    /// CDS has answered, or is not used.
+    /// CDS has answered, is not used, or is not waited for any more.
     pub(crate) fn has_clusters(&self) -> bool {
-        !self.dynamic.0 || self.answered.0
+        self.first.0.is_over()
     }
 
     /// The secrets wanted now, by server.

@@ -18,6 +18,7 @@ pub(super) struct DiscoveryStats {
     update_success: Counter,
     update_rejected: Counter,
     update_failure: Counter,
+    init_fetch_timeout: Counter,
     update_duration: Histogram,
     update_time: Gauge,
     version: Gauge,
@@ -35,6 +36,7 @@ impl DiscoveryStats {
             update_success: counter("update_success"),
             update_rejected: counter("update_rejected"),
             update_failure: counter("update_failure"),
+            init_fetch_timeout: counter("init_fetch_timeout"),
             update_duration: registry.histogram(format!("{prefix}.update_duration")),
             update_time: registry.gauge(format!("{prefix}.update_time")),
             version: registry.gauge(format!("{prefix}.version")),
@@ -63,6 +65,12 @@ impl DiscoveryStats {
     pub(super) fn rejected(&self) {
         self.update_attempt.inc();
         self.update_rejected.inc();
+    }
+
+    /// The first answer took too long.
+    pub(super) fn timed_out(&self) {
+        self.update_attempt.inc();
+        self.init_fetch_timeout.inc();
     }
 
     /// The stream ended, or could not be opened.

@@ -414,7 +414,7 @@ impl Handler for ServerHandler {
                     self.streams.connected.set(0);
                 }
                 if let Some(control) = self.streams.control.upgrade() {
-                    control.borrow().unreachable(&self.server);
+                    control.borrow_mut().unreachable(&self.server);
                 }
                 self.streams.restore();
             }

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod extensions;
+mod first;
 mod order;
 mod owners;
 mod proxy_config;

@@ -23,7 +23,6 @@ pub(super) struct FilterCounters {
 #[derive(Debug)]
 struct OfFilter {
     updates: DiscoveryStats,
-    init_fetch_timeout: Counter,
     config_reload: Counter,
     config_fail: Counter,
     config_conflict: Counter,
@@ -116,9 +115,8 @@ impl FilterCounters {
             let is_file = matches!(source.server, ConfigServer::Path(_));
             if !filter.is_settled && !is_file && waited(source, filter.since) {
                 filter.is_settled = true;
-                filter.init_fetch_timeout.inc();
                 filter.config_fail.inc();
-                filter.updates.attempted();
+                filter.updates.timed_out();
             }
         }
     }
@@ -138,7 +136,6 @@ impl OfFilter {
         }
         Self {
             updates,
-            init_fetch_timeout: counter("init_fetch_timeout"),
             config_reload: counter("config_reload"),
             config_fail: counter("config_fail"),
             config_conflict: counter("config_conflict"),
