@@ -115,18 +115,16 @@ impl Clusters {
         bytes: &[u8],
         secrets: &mut Secrets,
     ) -> Result<(), String> {
+        if self.store.is_static(name) {
+            self.store.pass_over(name, version, bytes);
+            return Ok(());
+        }
         let Offered::Changed(pending) = self
             .store
             .offer(name, version, bytes, |bytes| decode::cluster(bytes))?
         else {
             return Ok(());
         };
-        if self.store.accepted.get(name).is_some_and(|known| known.is_static) {
-            let reason =
-                format!("cluster {name:?} is one of the bootstrap; dynamic clusters need other names");
-            self.store.refuse(name, version, bytes, &reason);
-            return Err(reason);
-        }
         if let Some(error) = tls_of(&pending.model).find_map(|tls| ClientTls::check(tls).err()) {
             let reason = format!("cluster {name:?}: transport_socket: {error}");
             self.store.refuse(name, version, bytes, &reason);
@@ -157,6 +155,11 @@ impl Clusters {
 
     /// A cluster that the control plane took back.
     pub(super) fn remove(&mut self, name: &str, shared: &Shared, workers: &[WorkerHandle]) {
+        if self.store.is_static(name) {
+            // Only what was passed over is gone.
+            self.store.remove(name);
+            return;
+        }
         self.warming.remove(name);
         self.replaced.end(name);
         self.prepared.remove(name);

@@ -114,7 +114,8 @@ fn section<T>(store: &Store<T>, is_warming: impl Fn(&str) -> bool) -> DumpSectio
             DumpState::Active
         },
     });
-    let refused = store.refused.iter().map(|(name, refused)| DumpResource {
+    let refused = store.refused.iter().filter(|(name, _)| !store.is_static(name));
+    let refused = refused.map(|(name, refused)| DumpResource {
         version: refused.version.to_string(),
         name: name.to_string(),
         bytes: refused.bytes.clone(),

@@ -125,6 +125,10 @@ impl Listeners {
         bytes: &[u8],
         workers: usize,
     ) -> Result<(), String> {
+        if self.store.is_static(name) {
+            self.store.pass_over(name, version, bytes);
+            return Ok(());
+        }
         let Offered::Changed(pending) = self
             .store
             .offer(name, version, bytes, |bytes| decode::listener(bytes))?

@@ -287,6 +287,20 @@ impl<T> Store<T> {
         problems
     }
 
+    /// It came with the bootstrap.
+    pub(super) fn is_static(&self, name: &str) -> bool {
+        self.accepted.get(name).is_some_and(|accepted| accepted.is_static)
+    }
+
+    /// As Envoy, one of the bootstrap is not replaced, and nobody is told but who asks for problems.
+    pub(super) fn pass_over(&mut self, name: &str, version: &str, bytes: &[u8]) {
+        let reason = "is one of the bootstrap, which stays; dynamic ones need other names";
+        if !self.refused.contains_key(name) {
+            tracing::warn!(resource = name, reason, "configuration is passed over");
+        }
+        self.refuse(name, version, bytes, reason);
+    }
+
     /// Remembers a refusal; what was in force stays.
     pub(super) fn refuse(&mut self, name: &str, version: &str, bytes: &[u8], reason: &str) {
         let now = SystemTime::now();
@@ -304,7 +318,7 @@ impl<T> Store<T> {
     /// Forgets a resource; static ones stay. True: it was in force.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         self.refused.remove(name);
-        if self.accepted.get(name).is_some_and(|accepted| accepted.is_static) {
+        if self.is_static(name) {
             return false;
         }
         let removed = self.accepted.remove_entry(name);

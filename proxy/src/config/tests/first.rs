@@ -1,5 +1,5 @@
-//! The bootstrap's own resources: served without what does not come.
-use outrigger_model::decode::CLUSTER_TYPE;
+//! The bootstrap's own resources: served without what does not come, and not replaced by what does.
+use outrigger_model::decode::{CLUSTER_TYPE, LISTENER_TYPE};
 
 use super::*;
 use crate::stats::text;
@@ -95,4 +95,52 @@ async fn a_file_that_cannot_be_used_is_not_waited_for() {
     control.unreachable(&ConfigServer::Path("/no/such/file".into()));
     control.tick();
     assert_eq!(state(&control), (true, true));
+}
+
+#[test]
+fn what_the_bootstrap_brought_is_neither_replaced_nor_taken_away() {
+    let mut control = with_listener(ADS);
+    let clusters = [cluster("own", "x", None, None), cluster("other", "x", None, None)];
+    apply(
+        &mut control,
+        CLUSTER_TYPE,
+        resources(&clusters).into_values().collect(),
+        &[],
+    )
+    .unwrap();
+    let listener = listener("fixed", 0, &rds("other", None), None);
+    apply(
+        &mut control,
+        LISTENER_TYPE,
+        resources(&[listener]).into_values().collect(),
+        &[],
+    )
+    .unwrap();
+    assert!(control.is_static_cluster("own"));
+    assert!(
+        control.clusters.store.get("other").is_some(),
+        "its neighbours are taken"
+    );
+    assert_eq!(
+        wanted(&control, outrigger_model::decode::ROUTE_TABLE_TYPE),
+        BTreeSet::new()
+    );
+    let listed: Vec<_> = control
+        .problems()
+        .iter()
+        .map(|each| each.resource.to_string())
+        .collect();
+    assert_eq!(listed, ["own", "fixed"]);
+    apply(&mut control, CLUSTER_TYPE, Vec::new(), &["own"]).unwrap();
+    apply(&mut control, LISTENER_TYPE, Vec::new(), &["fixed"]).unwrap();
+    assert!(control.is_static_cluster("own") && control.listeners.store.get("fixed").is_some());
+    assert!(control.problems().is_empty());
+    assert!(
+        control
+            .shared()
+            .clusters
+            .all()
+            .iter()
+            .any(|cluster| &*cluster.name == "own")
+    );
 }
