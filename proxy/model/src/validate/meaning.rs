@@ -99,7 +99,11 @@ fn verdict(kind: Kind, bytes: &[u8]) -> Result<Vec<Problem>, Rejection> {
         Kind::Cluster => decode::cluster(bytes).map(|converted| converted.problems),
         Kind::Endpoints => decode::load_assignment(bytes).map(|converted| converted.problems),
         Kind::Secret => decode::secret(bytes).map(|converted| converted.problems),
+        Kind::Scope => decode::scope(bytes).map(|converted| converted.problems),
+        Kind::VirtualHost => decode::virtual_host(bytes).map(|converted| converted.problems),
+        Kind::Filter => decode::http_filter(bytes).map(|converted| converted.problems),
         Kind::NameTable => decode::name_table(bytes).map(|converted| converted.problems),
+        Kind::ProxyConfig => decode::proxy_config(bytes).map(|converted| converted.problems),
     }
 }
 

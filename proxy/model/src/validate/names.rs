@@ -9,7 +9,8 @@ pub(super) fn check(resources: &Resources, findings: &mut Findings) {
     let mut first: HashMap<(Kind, &str), &Resource> = HashMap::new();
     for resource in resources.current() {
         // A listener without a name gets one of its own.
-        if matches!(resource.kind, Kind::Bootstrap | Kind::NameTable) || resource.name.is_empty() {
+        // Bootstraps, name tables, proxy configurations have no names.
+        if resource.name.is_empty() {
             continue;
         }
         let earlier = *first.entry((resource.kind, &resource.name)).or_insert(resource);

@@ -22,19 +22,31 @@ pub enum Kind {
     Endpoints,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`.
     Secret,
+    /// `envoy.config.route.v3.ScopedRouteConfiguration`; one inside a listener is part of the listener.
+    Scope,
+    /// `envoy.config.route.v3.VirtualHost`, by itself.
+    VirtualHost,
+    /// `envoy.config.core.v3.TypedExtensionConfig`, by itself: an HTTP filter.
+    Filter,
     /// `istio.networking.nds.v1.NameTable`.
     NameTable,
+    /// `istio.mesh.v1alpha1.ProxyConfig`.
+    ProxyConfig,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::Bootstrap,
         Self::Listener,
         Self::RouteTable,
         Self::Cluster,
         Self::Endpoints,
         Self::Secret,
+        Self::Scope,
+        Self::VirtualHost,
+        Self::Filter,
         Self::NameTable,
+        Self::ProxyConfig,
     ];
 
     fn of(full_name: &str) -> Option<Self> {
@@ -44,6 +56,11 @@ impl Kind {
     /// As people call one.
     pub fn name(self) -> &'static str {
         self.row().1
+    }
+
+    /// A bootstrap has messages of its type that are no resources.
+    fn is_also_a_part(self) -> bool {
+        self == Self::Filter
     }
 
     /// Full name, what people call it, the field with the name, the section of a config dump that shows that all of them are known.
@@ -80,7 +97,21 @@ impl Kind {
                 "name",
                 "",
             ),
+            Self::Scope => (
+                "envoy.config.route.v3.ScopedRouteConfiguration",
+                "scoped route configuration",
+                "name",
+                "envoy.admin.v3.ScopedRoutesConfigDump",
+            ),
+            Self::VirtualHost => ("envoy.config.route.v3.VirtualHost", "virtual host", "name", ""),
+            Self::Filter => (
+                "envoy.config.core.v3.TypedExtensionConfig",
+                "http filter",
+                "name",
+                "envoy.admin.v3.EcdsConfigDump",
+            ),
             Self::NameTable => ("istio.networking.nds.v1.NameTable", "name table", "", ""),
+            Self::ProxyConfig => ("istio.mesh.v1alpha1.ProxyConfig", "proxy configuration", "", ""),
         }
     }
 }
@@ -204,7 +235,9 @@ impl Resources {
         let descriptor = message.descriptor();
         let full_name = descriptor.full_name();
         let path = join(path, at.path);
-        if let Some(kind) = Kind::of(full_name) {
+        let is_part =
+            |kind: &Kind| kind.is_also_a_part() && at.is_inside("envoy.config.bootstrap.v3.Bootstrap");
+        if let Some(kind) = Kind::of(full_name).filter(|kind| !is_part(kind)) {
             let is_static = at.is_inside("envoy.config.bootstrap.v3.Bootstrap")
                 || at.around.iter().any(|name| STATIC.contains(&name.as_str()));
             let is_dumped = at.is_inside("envoy.admin.v3.ConfigDump");
@@ -253,7 +286,9 @@ impl Resources {
     /// listeners, and what is static is in the bootstrap, if the dump has that.
     fn is_shown_elsewhere(&self, full_name: &str, file: usize) -> bool {
         match full_name {
-            "envoy.admin.v3.UpdateFailureState" | "envoy.admin.v3.RoutesConfigDump.StaticRouteConfig" => true,
+            "envoy.admin.v3.UpdateFailureState"
+            | "envoy.admin.v3.RoutesConfigDump.StaticRouteConfig"
+            | "envoy.admin.v3.ScopedRoutesConfigDump.InlineScopedRouteConfigs" => true,
             name if STATIC.contains(&name) => {
                 let mut bootstraps = self.of(Kind::Bootstrap);
                 bootstraps.any(|bootstrap| bootstrap.is_dumped && bootstrap.file == file)

@@ -357,3 +357,81 @@ fn messages_in_messages_without_end_are_not_followed() {
         ["note not-checked  "]
     );
 }
+
+#[test]
+fn parts_that_come_by_themselves_are_checked_too() {
+    let check = |resource: &str, expected: &[&str]| {
+        let text = format!("resources:\n- {resource}\n");
+        let findings = findings_of(&[input("a.yaml", text.into_bytes())]);
+        let told = told(&findings);
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.contains(expected), "{told}");
+        }
+    };
+    let fault = |status: u16| {
+        format!(
+            "{{ \"@type\": type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig, name: f, typed_config: {{ \"@type\": \
+             type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {{ http_status: {status}, \
+             percentage: {{ numerator: 100 }} }} }} }}"
+        )
+    };
+    check(&fault(418), &[]);
+    check(
+        &fault(1),
+        &["error rejected http filter \"f\" typed_config.abort.http_status"],
+    );
+    let scope = |key: &str| {
+        format!(
+            "{{ \"@type\": type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration, name: s, route_configuration_name: r{key} }}"
+        )
+    };
+    let unknown = "not-checked";
+    check(&scope(", key: { fragments: [ { string_key: a } ] }"), &[unknown]);
+    check(&scope(""), &["key", unknown]);
+    let host = |timeout: &str| {
+        format!(
+            "{{ \"@type\": type.googleapis.com/envoy.config.route.v3.VirtualHost, name: t/a, domains: [a], routes: [ \
+             {{ match: {{ prefix: / }}, route: {{ cluster: c, timeout: {timeout} }} }} ] }}"
+        )
+    };
+    check(&host("1s"), &[unknown]);
+    check(&host("-1s"), &["timeout", unknown]);
+    check(
+        "{ \"@type\": type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig, ca_certificates_pem: [x] }",
+        &[],
+    );
+}
+
+#[test]
+fn a_scope_names_a_route_table() {
+    let scope = |table: &str| {
+        format!(
+            "{}- \"@type\": type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration\n  name: s\n  \
+             route_configuration_name: {table}\n  key: {{ fragments: [ {{ string_key: a }} ] }}\n",
+            routes("{ match: { prefix: / }, route: { cluster: a } }")
+        )
+    };
+    let told = |table: &str| {
+        told(&findings_of(&[input(
+            "a.yaml",
+            format!("resources:\n{}", scope(table)).into_bytes(),
+        )]))
+    };
+    let missing = told("rr");
+    assert!(missing.iter().any(|line| line.contains("rr")), "{missing:?}");
+    assert!(
+        !told("r").iter().any(|line| line.contains("route table")),
+        "{:?}",
+        told("r")
+    );
+}
+
+#[test]
+fn what_a_bootstrap_is_made_of_is_no_filter() {
+    let text = "static_resources: {}\ntyped_dns_resolver_config: { name: envoy.network.dns_resolver.cares, typed_config: { \"@type\": \
+                type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig } }\n";
+    let report = validate(&DESCRIPTORS, &[input("b.yaml", text.as_bytes().to_vec())]);
+    let kinds: Vec<_> = report.resources.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [Kind::Bootstrap]);
+}

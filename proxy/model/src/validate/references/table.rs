@@ -123,6 +123,11 @@ pub(super) const FIELDS: &[(&str, &str, Target)] = &[
         Target::Routes,
     ),
     (
+        "envoy.config.route.v3.ScopedRouteConfiguration",
+        "route_configuration_name",
+        Target::Routes,
+    ),
+    (
         "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig",
         "name",
         Target::Secret,
