@@ -80,7 +80,7 @@
 //! assert!(session.next_request().is_none(), "until something is answered or wanted");
 //! ```
 //!
-//! Not done: `xdstp:` collections, and REST over HTTP/2.
+//! Not done: `xdstp:` collections.
 
 #![forbid(unsafe_code)]
 

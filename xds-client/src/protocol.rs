@@ -59,6 +59,8 @@ pub struct Rest {
     pub path: String,
     /// Value of the `host` header; Envoy sends the name of the cluster.
     pub host: String,
+    /// The server speaks HTTP/2 from the first byte; else HTTP/1.1.
+    pub is_http2: bool,
     /// Between the end of a poll and the next; up to as much again is added at random, as Envoy does.
     pub refresh_delay: Duration,
     /// Limit of one poll, without connecting. Envoy's default is 1 s.

@@ -18,7 +18,7 @@ use xds_client::{
 const TYPE: &str = "t/things";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A request is `node version names`, a response `version names`.
+/// A request is `node version names`, a response `version names`; a version with `~` comes without the type.
 struct Codec;
 
 impl RestCodec for Codec {
@@ -40,7 +40,11 @@ impl RestCodec for Codec {
         };
         Ok(DiscoveryResponse {
             version_info: version.to_owned(),
-            type_url: TYPE.into(),
+            type_url: if version.starts_with('~') {
+                String::new()
+            } else {
+                TYPE.into()
+            },
             resources: names.split_whitespace().map(any).collect(),
             ..DiscoveryResponse::default()
         })
@@ -65,6 +69,42 @@ async fn serve(
             let length = body.len();
             let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}");
             stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+}
+
+/// As [`serve`], in HTTP/2; each connection serves two polls and is closed.
+async fn serve_http2(
+    listener: TcpListener,
+    mut answers: VecDeque<Option<(u16, &'static str)>>,
+    seen: mpsc::Sender<String>,
+) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let mut served = 0;
+        while let Some(accepted) = connection.accept().await {
+            let (request, mut respond) = accepted.unwrap();
+            let line = format!("{} {}", request.method(), request.uri());
+            let (seen, answer) = (seen.clone(), answers.pop_front());
+            // The connection has to be polled for the body to come.
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                let mut text = line;
+                while let Some(data) = body.data().await {
+                    text = format!("{text}|{}", String::from_utf8_lossy(&data.unwrap()));
+                }
+                seen.send(text).await.unwrap();
+                let (status, body) = answer.unwrap_or(Some((304, ""))).unwrap();
+                let mut response = hyper::Response::new(());
+                *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap();
+                let mut stream = respond.send_response(response, false).unwrap();
+                stream.send_data(body.into(), true).unwrap();
+            });
+            served += 1;
+            if served == 2 {
+                connection.graceful_shutdown();
+            }
         }
     }
 }
@@ -122,16 +162,25 @@ struct Fixture {
 }
 
 async fn start(answers: &[Option<(u16, &'static str)>]) -> Fixture {
+    start_with(answers, false).await
+}
+
+async fn start_with(answers: &[Option<(u16, &'static str)>], is_http2: bool) -> Fixture {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::Tcp {
         host: "127.0.0.1".into(),
         port: listener.local_addr().unwrap().port(),
     };
     let (seen_sender, seen) = mpsc::channel(64);
-    tokio::spawn(serve(listener, answers.iter().copied().collect(), seen_sender));
+    let answers = answers.iter().copied().collect();
+    match is_http2 {
+        true => drop(tokio::spawn(serve_http2(listener, answers, seen_sender))),
+        false => drop(tokio::spawn(serve(listener, answers, seen_sender))),
+    }
     let rest = Rest {
         path: "/v3/discovery:things".into(),
         host: "xds_cluster".into(),
+        is_http2,
         refresh_delay: Duration::from_millis(10),
         request_timeout: Duration::from_millis(300),
         codec: Arc::new(Codec),
@@ -225,4 +274,29 @@ async fn other_names_are_asked_for_at_once() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_http2_is_polled_so() {
+    let answers = [Some((200, "v1 a")), Some((200, "v2 bad")), Some((503, ""))];
+    let mut fixture = start_with(&answers, true).await;
+    for version in ["", "v1", "v1", "v1"] {
+        let expected = format!("POST http://xds_cluster/v3/discovery:things|me {version:?} ");
+        assert_eq!(next(&mut fixture.seen).await, expected);
+    }
+    for told in ["+a -", "+bad -a"] {
+        assert_eq!(next(&mut fixture.told).await, told);
+    }
+    assert!(next(&mut fixture.told).await.contains("answered 503"));
+    let counters = fixture.handle.counters();
+    assert!(
+        counters.connects >= 2,
+        "a connection that ends is replaced: {counters:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_response_need_not_say_its_type() {
+    let mut fixture = start(&[Some((200, "~1 a"))]).await;
+    assert_eq!(next(&mut fixture.told).await, "+a -");
 }

@@ -40,8 +40,8 @@ const UPKEEP: Duration = Duration::from_secs(1);
 /// Files are looked at this often, as those of secrets.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Finds the transport for a static cluster by its name.
-pub(crate) type TransportOf = Box<dyn Fn(&str) -> Option<Transport>>;
+/// Finds the transport for a static cluster by its name, and whether HTTP/2 is spoken to it.
+pub(crate) type TransportOf = Box<dyn Fn(&str) -> Option<(Transport, bool)>>;
 
 /// What the command line says of control planes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -235,14 +235,16 @@ impl Streams {
                 (&server.cluster, protocol, self.grpc(server)?)
             }
             ConfigServer::Rest(rest) => {
+                let (transport, is_http2) = self.transport(&rest.cluster)?;
                 let protocol = Protocol::Rest(Rest {
                     path: service.rest.to_owned(),
                     host: rest.cluster.clone(),
+                    is_http2,
                     refresh_delay: rest.refresh_delay,
                     request_timeout: rest.request_timeout,
                     codec: Arc::new(Json),
                 });
-                (&rest.cluster, protocol, self.transport(&rest.cluster)?)
+                (&rest.cluster, protocol, transport)
             }
             ConfigServer::Path(path) => {
                 let source = FileSource {
@@ -255,7 +257,10 @@ impl Streams {
                 return Some(handle);
             }
         };
-        let is_http2 = !matches!(protocol, Protocol::Rest(_));
+        let is_http2 = match &protocol {
+            Protocol::Rest(rest) => rest.is_http2,
+            Protocol::Sotw(_) | Protocol::Delta(_) => true,
+        };
         let (client, handle) = Client::new(transport, protocol, self.node.clone(), subscriptions, random);
         self.count(cluster, handle.clone(), is_http2);
         self.run(client, server.clone());
@@ -263,7 +268,7 @@ impl Streams {
     }
 
     fn grpc(&self, server: &GrpcServer) -> Option<Transport> {
-        let transport = self.transport(&server.cluster)?;
+        let (transport, _) = self.transport(&server.cluster)?;
         let mut headers = server.metadata.iter();
         headers
             .try_fold(transport, |transport, (name, value)| {
@@ -273,7 +278,7 @@ impl Streams {
             .ok()
     }
 
-    fn transport(&self, cluster: &str) -> Option<Transport> {
+    fn transport(&self, cluster: &str) -> Option<(Transport, bool)> {
         let transport = (self.transport_of)(cluster);
         if transport.is_none() {
             tracing::error!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_model::address::Address as ModelAddress;
 use outrigger_model::bootstrap::Bootstrap;
-use outrigger_model::cluster::Discovery;
+use outrigger_model::cluster::{Discovery, UpstreamHttpVersion};
 use outrigger_model::decode;
 use outrigger_model::document::{UnknownFields, encoded_bootstrap, parse_bootstrap, read_bootstrap};
 use xds_client::{Address, Node, Transport};
@@ -83,7 +83,8 @@ fn name_node(node: &mut Node, service: &Service) {
 
 /// Transports to the static clusters that serve configuration.
 pub(super) struct Transports {
-    addresses: BTreeMap<String, Address>,
+    /// With whether HTTP/2 is spoken.
+    addresses: BTreeMap<String, (Address, bool)>,
 }
 
 impl Transports {
@@ -112,20 +113,22 @@ impl Transports {
                 },
                 ModelAddress::Pipe(path) => Address::Unix(path.clone()),
             };
-            Some((cluster.name.clone(), address))
+            let is_http2 = cluster.http.version == UpstreamHttpVersion::Http2;
+            Some((cluster.name.clone(), (address, is_http2)))
         });
         Self {
             addresses: addresses.collect(),
         }
     }
 
-    /// A transport to the cluster of this name, with the cluster's TLS.
-    pub(super) fn get(&self, cluster: &str, clusters: &ClusterTable) -> Option<Transport> {
-        let address = self.addresses.get(cluster)?.clone();
+    /// A transport to the cluster of this name, with the cluster's TLS, and whether HTTP/2 is spoken on it.
+    pub(super) fn get(&self, cluster: &str, clusters: &ClusterTable) -> Option<(Transport, bool)> {
+        let (address, is_http2) = self.addresses.get(cluster)?.clone();
         let transport = Transport::new(address)
             .inspect_err(|error| tracing::error!(cluster, %error, "cannot be dialled"))
             .ok()?;
-        Some(transport.with_connector(Arc::new(ClusterDial::new(clusters.cell(cluster)))))
+        let dial = ClusterDial::new(clusters.cell(cluster));
+        Some((transport.with_connector(Arc::new(dial)), is_http2))
     }
 }
 

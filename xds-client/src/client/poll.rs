@@ -1,4 +1,4 @@
-//! A session over HTTP/1.1 polls. Source: Envoy's `HttpSubscriptionImpl` and `RestApiFetcher`.
+//! A session over HTTP polls, of version 1.1 or 2. Source: Envoy's `HttpSubscriptionImpl` and `RestApiFetcher`.
 //!
 //! Each poll is a stream of its own to the session: it says the version accepted last and all names, and what it gets is
 //! acknowledged by the next poll's version. 304 means that nothing changed. There is no NACK: a version that was not
@@ -12,10 +12,10 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::{http1, http2};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::upkeep::Upkeep;
 use crate::connect::Traffic;
@@ -29,9 +29,37 @@ pub(super) struct Poller {
     traffic: Arc<Traffic>,
     rest: Rest,
     /// Kept from one poll to the next while the control plane keeps it.
-    connection: Option<SendRequest<String>>,
+    connection: Option<Sender>,
     /// The last poll succeeded.
     is_up: bool,
+}
+
+/// One end of a connection; the other is a task.
+enum Sender {
+    Http1(http1::SendRequest<String>),
+    Http2(http2::SendRequest<String>),
+}
+
+impl Sender {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    async fn send(&mut self, message: Request<String>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(message).await
+            }
+            Self::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(message).await
+            }
+        }
+    }
 }
 
 impl Poller {
@@ -54,6 +82,7 @@ impl Poller {
                 self.upkeep.one_turn(&mut session, handler).await;
                 continue;
             };
+            let type_url = request.type_url.clone();
             let polled = self.poll(request, &mut session).await;
             self.upkeep.advance(&mut session, handler);
             let retry_in = self.next_delay();
@@ -63,7 +92,11 @@ impl Poller {
                         handler.on_connection(ConnectionEvent::Connected);
                         self.upkeep.answered(self.transport.address(), handler);
                     }
-                    if let Some(response) = response {
+                    if let Some(mut response) = response {
+                        // Which type it is of is clear from what was asked; Envoy does not look.
+                        if response.type_url.is_empty() {
+                            response.type_url = type_url;
+                        }
                         session.on_response(response.into(), handler);
                     }
                 }
@@ -115,8 +148,13 @@ impl Poller {
         session: &mut SotwSession,
     ) -> Result<Option<DiscoveryResponse>, TransportError> {
         let body = self.rest.codec.encode(&request).map_err(|e| self.failed(e))?;
-        let mut message = Request::post(&self.rest.path)
-            .header(HOST, &self.rest.host)
+        let Rest { path, host, .. } = &self.rest;
+        let message = match self.rest.is_http2 {
+            // HTTP/2 has the host in the target.
+            true => Request::post(format!("http://{host}{path}")),
+            false => Request::post(path).header(HOST, host),
+        };
+        let mut message = message
             .header(CONTENT_TYPE, self.rest.codec.content_type())
             .body(body)
             .map_err(|e| self.failed(e.to_string()))?;
@@ -132,11 +170,7 @@ impl Poller {
         counters.open_calls = 1;
         let limit = self.transport.max_message_bytes();
         let exchange = async {
-            connection.ready().await.map_err(|e| e.to_string())?;
-            let response = connection
-                .send_request(message)
-                .await
-                .map_err(|e| e.to_string())?;
+            let response = connection.send(message).await.map_err(|e| e.to_string())?;
             read(response, limit).await
         };
         let answered = tokio::time::timeout(self.rest.request_timeout, exchange).await;
@@ -153,18 +187,27 @@ impl Poller {
         Ok(response)
     }
 
-    async fn connect(&mut self, session: &mut SotwSession) -> Result<SendRequest<String>, TransportError> {
+    async fn connect(&mut self, session: &mut SotwSession) -> Result<Sender, TransportError> {
         session.counters_mut().connect_attempts += 1;
         let stream = self.transport.dial(&self.traffic).await;
         let stream = stream.inspect_err(|_| session.counters_mut().connect_failures += 1)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| self.failed(e.to_string()))?;
+        let stream = TokioIo::new(stream);
+        // Each task ends with the sender, or with the control plane's end of the connection.
+        let sender = if self.rest.is_http2 {
+            let made = http2::handshake(TokioExecutor::new(), stream).await;
+            made.map(|(sender, connection)| {
+                tokio::spawn(async move { drop(connection.await) });
+                Sender::Http2(sender)
+            })
+        } else {
+            let made = http1::handshake(stream).await;
+            made.map(|(sender, connection)| {
+                tokio::spawn(async move { drop(connection.await) });
+                Sender::Http1(sender)
+            })
+        };
+        let sender = sender.map_err(|e| self.failed(e.to_string()))?;
         session.counters_mut().connects += 1;
-        // Ends with the sender, or with the control plane's end of it.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
         Ok(sender)
     }
 
