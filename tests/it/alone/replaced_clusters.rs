@@ -181,9 +181,10 @@ fn endpoints_become_stale() {
     for kind in [Kind::Envoy, Kind::Outrigger] {
         let folder = e2e::tools::open_folder("outrigger-e2e-stale-");
         let fresh = assignment(&PORTS);
-        let fading = fresh.replace(
+        let fading = fresh.replacen(
             "endpoints: [",
             "policy: { endpoint_stale_after: 2s }, endpoints: [",
+            1,
         );
         put(folder.path(), "endpoints.yaml", &fresh);
         let changing = format!(
