@@ -53,6 +53,21 @@ pub struct Endpoint {
     pub health: Health,
     /// `istio.workload`, `envoy.transport_socket_match` and others.
     pub metadata: Metadata,
+    /// What is not as usual when it is checked.
+    pub health_check: Option<Box<EndpointHealthCheck>>,
+}
+
+/// How one endpoint is checked. Source: endpoint_components.proto `HealthCheckConfig`; Envoy `resolveHealthCheckAddress`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndpointHealthCheck {
+    /// It is not, and counts as healthy.
+    pub is_disabled: bool,
+    /// In place of its own address; port 0: the usual one.
+    pub address: Option<SocketAddr>,
+    /// In place of the port.
+    pub port: Option<u16>,
+    /// The authority of questions; empty: as the checker says.
+    pub hostname: String,
 }
 
 /// EDS health. Source: health_check.proto `HealthStatus`: UNKNOWN counts as healthy, DRAINING and TIMEOUT as unhealthy.

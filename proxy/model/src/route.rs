@@ -6,7 +6,9 @@ mod internal_redirect;
 mod policy;
 mod rewrite;
 
-pub(crate) use headers::{addition as header_addition, additions as header_additions, header_name};
+pub(crate) use headers::{
+    addition as header_addition, additions as header_additions, header_name, removals as header_removals,
+};
 
 use std::time::Duration;
 

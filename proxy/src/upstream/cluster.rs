@@ -479,6 +479,7 @@ impl Cluster {
                 weight: 1,
                 health: Health::Unknown,
                 metadata: Metadata::default(),
+                health_check: None,
             }),
             workload: None,
             transport: self.transport_of(&Metadata::default()),

@@ -238,13 +238,23 @@ pub(crate) async fn connect_with(
     }
 }
 
-/// A connection that is not counted; the caller sets a time limit.
+/// A connection for a health check, which may go to another address. It is not counted; the caller sets a time limit.
 ///
 /// # Errors
 /// See [`ConnectError`].
 pub(super) async fn dial(cluster: &Cluster, host: &Host) -> Result<Transport, ConnectError> {
-    let (transport, _, _) = establish(cluster, host, host.address, &TlsWish::default(), None).await?;
+    let address = checked_address(host);
+    let (transport, _, _) = establish(cluster, host, address, &TlsWish::default(), None).await?;
     Ok(transport)
+}
+
+/// Source: Envoy `resolveHealthCheckAddress`.
+fn checked_address(host: &Host) -> SocketAddr {
+    let Some(config) = host.config.health_check.as_deref() else {
+        return host.address;
+    };
+    let address = config.address.unwrap_or(host.address);
+    SocketAddr::new(address.ip(), config.port.unwrap_or_else(|| address.port()))
 }
 
 fn failed(cluster: &Cluster, host: &Host) {

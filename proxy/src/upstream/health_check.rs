@@ -178,11 +178,20 @@ async fn follow_hosts(cluster: Weak<Cluster>) {
     while let Some(now) = in_use(&cluster) {
         let hosts = now.hosts();
         let key = |host: &Arc<Host>| Arc::as_ptr(&host.state).addr();
-        for host in hosts.all.iter().filter(|host| !known.contains(&key(host))) {
-            worker::spawn(check(cluster.clone(), host.clone()));
+        let (excused, checked): (Vec<_>, Vec<_>) = hosts.all.iter().partition(|host| host.is_excused());
+        for host in checked.iter().filter(|host| !known.contains(&key(host))) {
+            worker::spawn(check(cluster.clone(), (*host).clone()));
         }
-        known = hosts.all.iter().map(key).collect();
-        if hosts.all.is_empty() {
+        known = checked.into_iter().map(key).collect();
+        let changed = excused.into_iter().filter(|host| {
+            host.state.set_checked();
+            host.state.set(HealthFlag::PendingActiveCheck, false);
+            host.state.set(HealthFlag::FailedActiveCheck, false)
+        });
+        if changed.count() > 0 {
+            now.rebalance();
+        }
+        if hosts.all.iter().all(|host| !host.state.is_unchecked()) {
             now.set_checked();
         }
         drop((hosts, now));
@@ -192,23 +201,23 @@ async fn follow_hosts(cluster: Weak<Cluster>) {
     }
 }
 
-/// The host is one of the cluster's still.
-fn is_there(cluster: &Cluster, host: &Host) -> bool {
+/// The host as it is now, if it is one of the cluster's still and to be checked.
+fn current(cluster: &Cluster, host: &Host) -> Option<Arc<Host>> {
     let hosts = cluster.hosts();
-    let current = hosts.find(host.address);
-    current.is_some_and(|current| Arc::ptr_eq(&current.state, &host.state))
+    let current = hosts.find(host.address)?;
+    (Arc::ptr_eq(&current.state, &host.state) && !current.is_excused()).then(|| current.clone())
 }
 
-async fn check(cluster: Weak<Cluster>, host: Arc<Host>) {
+async fn check(cluster: Weak<Cluster>, mut host: Arc<Host>) {
     let (mut session, mut probe) = (Session::new(), Probe::default());
     let jitter = in_use(&cluster).and_then(|now| Some(now.config.health_checks.first()?.initial_jitter));
     if let Some(jitter) = jitter.filter(|jitter| !jitter.is_zero()) {
         time::sleep(jitter.mul_f64(fastrand::f64())).await;
     }
     loop {
-        let Some(now) = in_use(&cluster).filter(|now| is_there(now, &host)) else {
-            return;
-        };
+        let Some(now) = in_use(&cluster) else { return };
+        let Some(known) = current(&now, &host) else { return };
+        host = known;
         let (Some(config), Some(stats)) = (now.config.health_checks.first(), now.health_stats()) else {
             return;
         };

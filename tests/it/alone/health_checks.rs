@@ -128,6 +128,29 @@ const CHECKS: &[Checked] = &[
     ),
     // Envoy's text has this field and Envoy does nothing with it.
     checked("not-elsewhere", "QUICK PATH, alt_port: 1", &[(0, "200 503 200")]),
+    checked(
+        "with-headers",
+        "QUICK http_health_check: { path: /check, request_headers_to_add: [{ header: { key: x-one, value: a } }, \
+         { header: { key: X-Two, value: \"100%%\" } }, { header: { key: user-agent, value: me }, append_action: OVERWRITE_IF_EXISTS }, \
+         { header: { key: x-none, value: none }, append_action: OVERWRITE_IF_EXISTS }], request_headers_to_remove: [x-one] }",
+        &[(0, "200 503")],
+    ),
+    checked(
+        "without-agent",
+        "QUICK http_health_check: { path: /check, request_headers_to_remove: [user-agent] }",
+        &[(0, "200 503")],
+    ),
+    checked(
+        "with-body",
+        "QUICK http_health_check: { path: /check, method: POST, send: { text: \"6869\" } }",
+        &[(0, "200 503 200")],
+    ),
+    checked(
+        "elsewhere",
+        "QUICK http_health_check: { path: /check, host: h.example }",
+        &[(0, "at:200 503 200"), (0, "200 200"), (0, "off")],
+    ),
+    checked("nobody-is-asked", "QUICK PATH", &[(0, "off")]),
     // What a host says of itself.
     checked(
         "degraded",
@@ -242,6 +265,11 @@ const CHECKS: &[Checked] = &[
         )],
     ),
     checked(
+        "grpc-with-metadata",
+        "QUICK grpc_health_check: { initial_metadata: [{ header: { key: x-one, value: a } }, { header: { key: x-one, value: b } }] }",
+        &[(0, "serving not-serving")],
+    ),
+    checked(
         "grpc-damaged",
         "QUICK grpc_health_check: {}",
         &[(0, "serving damaged serving")],
@@ -291,6 +319,15 @@ fn port_of(case: usize, host: usize) -> u16 {
     u16::try_from(20_000 + 10 * case + host).expect("few cases")
 }
 
+/// Where a host is checked, and its script: `at:` is for another port, `off` for a host that is not checked.
+fn asked_at(case: usize, host: usize, script: &'static str) -> (u16, &'static str) {
+    let port = port_of(case, host);
+    match script.strip_prefix("at:") {
+        Some(script) => (port + 5, script),
+        None => (port, script),
+    }
+}
+
 fn cluster(number: usize, checked: &Checked) -> String {
     let Checked {
         name,
@@ -303,10 +340,18 @@ fn cluster(number: usize, checked: &Checked) -> String {
         .replace("QUICK ", &format!("{QUICK}, "))
         .replace("ONCE ", &format!("{ONCE}, "))
         .replace("PATH", PATH);
-    let endpoints = hosts.iter().enumerate().map(|(host, (priority, _))| {
+    let endpoints = hosts.iter().enumerate().map(|(host, (priority, script))| {
         let port = port_of(number, host);
+        let own = match *script {
+            "off" => "health_check_config: { disable_active_health_check: true }, ".to_owned(),
+            script if script.starts_with("at:") => format!(
+                "health_check_config: {{ port_value: {}, hostname: own.example }}, ",
+                asked_at(number, host, script).0
+            ),
+            _ => String::new(),
+        };
         format!(
-            "{{ priority: {priority}, lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}] }}, "
+            "{{ priority: {priority}, lb_endpoints: [{{ endpoint: {{ {own}address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}] }}, "
         )
     });
     let version = if check.contains("grpc") { HTTP2 } else { "" };
@@ -334,8 +379,8 @@ fn hosts_are_checked_as_by_envoy() {
         |namespace, _| {
             told.clear();
             for (number, checked) in CHECKS.iter().enumerate() {
-                let host = |host, script| Host {
-                    port: port_of(number, host),
+                let host = |port, script| Host {
+                    port,
                     script,
                     is_hasty: !stays_open(checked),
                     told: told.clone(),
@@ -346,8 +391,12 @@ fn hosts_are_checked_as_by_envoy() {
                     _ => host::http1,
                 };
                 for (index, (_, script)) in checked.hosts.iter().enumerate() {
+                    let (port, words) = asked_at(number, index, script);
                     if *script != "refused" {
-                        start(namespace, host(index, script));
+                        start(namespace, host(port, words));
+                    }
+                    if port != port_of(number, index) {
+                        start(namespace, host(port_of(number, index), ""));
                     }
                 }
             }
@@ -404,10 +453,13 @@ fn findings(alone: &Alone, told: &Told, number: usize, checked: &Checked) -> Vec
     let Checked { name, hosts, .. } = checked;
     let (mut done, mut open) = (0, 0);
     for (host, (_, script)) in hosts.iter().enumerate() {
+        let (port, script) = asked_at(number, host, script);
+        if script == "off" {
+            continue;
+        }
         let (words, leaves_open) = expected(checked, script);
         (done, open) = (done + words, open + usize::from(leaves_open));
-        if *script != "refused" && *script != "open" {
-            let port = port_of(number, host);
+        if script != "refused" && script != "open" {
             let all = words + usize::from(leaves_open);
             until(&format!("{name}: {all} checks of {port}"), PATIENCE, || {
                 (told.checks(port).len() >= all).then_some(())
@@ -435,7 +487,7 @@ fn findings(alone: &Alone, told: &Told, number: usize, checked: &Checked) -> Vec
     for (host, (_, script)) in hosts.iter().enumerate() {
         let port = port_of(number, host);
         let shown = flags(&clusters, port);
-        let mut asked = told.checks(port).join("\n    ");
+        let mut asked = told.checks(asked_at(number, host, script).0).join("\n    ");
         if script.contains("goaway") {
             // The first GOAWAY of two allows another stream: whether there is one depends on who is quicker.
             asked = asked.replace(" kept: ", " new: ");

@@ -120,6 +120,37 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "endpoint.address",
     ),
     (
+        "Endpoint.hostname",
+        "src/upstream/lb/hashing.rs",
+        "host.config.hostname",
+    ),
+    (
+        "EndpointHealthCheck.address",
+        "src/upstream/connect.rs",
+        "config.address.unwrap_or(host.address)",
+    ),
+    (
+        "EndpointHealthCheck.hostname",
+        "src/upstream/health_check/probe.rs",
+        "&config.hostname",
+    ),
+    (
+        "EndpointHealthCheck.is_disabled",
+        "src/upstream/endpoint/health.rs",
+        "config.is_disabled",
+    ),
+    (
+        "EndpointHealthCheck.port",
+        "src/upstream/connect.rs",
+        "config.port.unwrap_or_else",
+    ),
+    (
+        "FilterSettings.is_disabled",
+        "src/http/filter/settings.rs",
+        "config.is_disabled",
+    ),
+    ("Redirect.port", "src/http/redirect.rs", "config.port"),
+    (
         "Endpoint.metadata",
         "src/upstream/endpoint/host_set.rs",
         "endpoint.metadata",

@@ -5,7 +5,9 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::{self as core, health_check as pb};
 use envoy_types::pb::envoy::r#type::v3::{CodecClientType, Int64Range};
 
+use crate::access_log::FormatPart;
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::route::{HeaderAddition, header_additions, header_removals};
 use crate::scalar::Wrapped;
 
 /// How the hosts of a cluster are asked whether they are well, and how often.
@@ -59,6 +61,12 @@ pub enum HealthChecker {
         retriable_statuses: Vec<Range<u16>>,
         /// HTTP/2 instead of HTTP/1.1.
         is_http2: bool,
+        /// The body of a question.
+        send: Vec<u8>,
+        /// Added to its headers, without commands in their values.
+        added_headers: Vec<HeaderAddition>,
+        /// Left out then, lower case.
+        removed_headers: Vec<String>,
     },
     /// A connection, and bytes on it.
     Tcp {
@@ -73,6 +81,8 @@ pub enum HealthChecker {
         service: String,
         /// Empty: the cluster's name.
         authority: String,
+        /// Added to the headers, without commands in their values.
+        metadata: Vec<HeaderAddition>,
     },
 }
 
@@ -144,11 +154,12 @@ impl HealthChecker {
                 let at = at.field("grpc_health_check");
                 verdicts!(at, proto => pb::GrpcHealthCheck {
                     supported { service_name, authority }
-                    unsupported { initial_metadata: "traffic" }
+                    partly { initial_metadata: "values without commands; others are left out" }
                 });
                 Ok(Self::Grpc {
                     service: service_name,
                     authority,
+                    metadata: literals(at.field("initial_metadata"), initial_metadata)?,
                 })
             }
             Some(pb::HealthChecker::CustomHealthCheck(_)) => {
@@ -164,9 +175,11 @@ impl HealthChecker {
 
     fn http(at: &FieldPath<'_>, proto: pb::HttpHealthCheck) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::HttpHealthCheck {
-            supported { host, path, expected_statuses, retriable_statuses, codec_client_type, method }
+            supported {
+                host, path, expected_statuses, retriable_statuses, codec_client_type, method, send, request_headers_to_remove,
+            }
+            partly { request_headers_to_add: "values without commands; others are left out" }
             inert { response_buffer_size: "bounds what receive compares, and receive is refused" }
-            unsupported { send: "traffic", request_headers_to_add: "traffic", request_headers_to_remove: "traffic" }
             refused {
                 receive: "ignoring it would take hosts for healthy",
                 service_name_matcher: "ignoring it would take other services for this one",
@@ -185,10 +198,23 @@ impl HealthChecker {
             expected.push(GOOD);
         }
         let path = at.field("path").not_empty(path)?;
+        let method = method_of(&at.field("method"), method)?;
+        let send = send.map_or(Ok(Vec::new()), |proto| payload(&at.field("send"), proto))?;
+        if !send.is_empty() && !["POST", "PUT", "PATCH", "OPTIONS"].contains(&method) {
+            let reason =
+                format!("is a body, which {method} has not; write POST, PUT, PATCH or OPTIONS as method");
+            return Err(at.field("send").reject(reason));
+        }
         Ok(Self::Http {
             host,
             path,
-            method: method_of(&at.field("method"), method)?,
+            method,
+            send,
+            added_headers: literals(at.field("request_headers_to_add"), request_headers_to_add)?,
+            removed_headers: header_removals(
+                at.field("request_headers_to_remove"),
+                request_headers_to_remove,
+            )?,
             expected_statuses: expected,
             retriable_statuses: ranges("retriable_statuses", retriable_statuses)?,
             is_http2: match at.field("codec_client_type").enumeration(codec_client_type)? {
@@ -215,6 +241,25 @@ impl HealthChecker {
                 .collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// Headers whose values are known now: there is no request that commands could speak of.
+fn literals(
+    at: FieldPath<'_>,
+    protos: Vec<core::HeaderValueOption>,
+) -> Result<Vec<HeaderAddition>, Rejection> {
+    let (literals, others): (Vec<_>, Vec<_>) =
+        header_additions(at, protos)?.into_iter().partition(|addition| {
+            let mut parts = addition.value.iter();
+            parts.all(|part| matches!(part, FormatPart::Literal(_)))
+        });
+    for addition in others {
+        at.problem(format!(
+            "{:?} is left out: its value has a command",
+            addition.name
+        ));
+    }
+    Ok(literals)
 }
 
 /// Bytes as hexadecimal text or as they are.

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
 use envoy_types::pb::google::protobuf;
 
-use super::{Endpoint, Health, LoadAssignment, LocalityEndpoints};
+use super::{Endpoint, EndpointHealthCheck, Health, LoadAssignment, LocalityEndpoints};
 use crate::address::{Address, Names};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::metadata::Metadata;
@@ -165,8 +165,8 @@ impl Endpoint {
         let metadata = Metadata::from_proto(&at.field("metadata"), metadata)?;
         let at = at.field("endpoint");
         verdicts!(at, endpoint => pb::Endpoint {
-            supported { address, hostname, additional_addresses }
-            unsupported { health_check_config: "traffic", observability_name: "telemetry" }
+            supported { address, hostname, additional_addresses, health_check_config }
+            unsupported { observability_name: "telemetry" }
         });
         let field = at.field("address");
         let address = Address::from_proto(&field, address, names)?;
@@ -175,6 +175,9 @@ impl Endpoint {
                 .field("pipe")
                 .problem("only a control plane is reached over a pipe; requests are not sent there");
         }
+        let health_check = health_check_config.map(|proto| {
+            EndpointHealthCheck::from_proto(&at.field("health_check_config"), proto).map(Box::new)
+        });
         let at = at.field("additional_addresses");
         let additional = additional_addresses.into_iter().enumerate();
         let additional = additional.map(|(index, proto)| additional_address(&at.index(index), proto));
@@ -185,6 +188,35 @@ impl Endpoint {
             weight,
             health,
             metadata,
+            health_check: health_check.transpose()?,
+        })
+    }
+}
+
+impl EndpointHealthCheck {
+    fn from_proto(at: &FieldPath<'_>, proto: pb::endpoint::HealthCheckConfig) -> Result<Self, Rejection> {
+        verdicts!(at, proto => pb::endpoint::HealthCheckConfig {
+            supported { port_value, hostname, address, disable_active_health_check }
+        });
+        let address_at = at.field("address");
+        let address = match address {
+            None => None,
+            Some(proto) => match Address::from_proto(&address_at, Some(proto), Names::Refused)? {
+                Address::Socket(address) => Some(address),
+                Address::Pipe(_) | Address::Host { .. } => {
+                    return Err(address_at.reject("is no IP address and port"));
+                }
+            },
+        };
+        let port = match port_value {
+            0 => None,
+            port => Some(at.field("port_value").port(port)?),
+        };
+        Ok(Self {
+            is_disabled: disable_active_health_check,
+            address,
+            port,
+            hostname,
         })
     }
 }

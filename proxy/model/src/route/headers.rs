@@ -33,7 +33,8 @@ pub(super) fn mutations(at: &FieldPath<'_>, protos: Protos) -> Result<HeaderMuta
     })
 }
 
-fn removals(at: FieldPath<'_>, names: Vec<String>) -> Result<Vec<String>, Rejection> {
+/// Converts a list of headers to leave out.
+pub(crate) fn removals(at: FieldPath<'_>, names: Vec<String>) -> Result<Vec<String>, Rejection> {
     names
         .into_iter()
         .enumerate()

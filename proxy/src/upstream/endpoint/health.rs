@@ -216,6 +216,12 @@ impl Host {
         }
     }
 
+    /// It is not to be checked, and counts as healthy. Source: endpoint_components.proto `disable_active_health_check`.
+    pub(crate) fn is_excused(&self) -> bool {
+        let config = self.config.health_check.as_deref();
+        config.is_some_and(|config| config.is_disabled)
+    }
+
     /// Not counted where shares of healthy hosts are. Source: Envoy docs, excluded endpoints.
     pub(crate) fn is_excluded(&self) -> bool {
         self.health == Health::Draining

@@ -157,9 +157,9 @@ impl HostSet {
         self.all.iter().filter(is_ejected).count() as u64
     }
 
-    /// How many pass their active checks. O(n).
+    /// How many are checked and pass. O(n).
     pub(crate) fn passing(&self) -> u64 {
-        let passes = |host: &&Arc<Host>| !host.state.has(HealthFlag::FailedActiveCheck);
+        let passes = |host: &&Arc<Host>| !host.is_excused() && !host.state.has(HealthFlag::FailedActiveCheck);
         self.all.iter().filter(passes).count() as u64
     }
 

@@ -15,6 +15,7 @@ fn endpoint(last: u8, health: Health) -> Arc<Endpoint> {
         weight: 1,
         health,
         metadata: Metadata::default(),
+        health_check: None,
     })
 }
 

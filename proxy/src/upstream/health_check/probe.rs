@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use outrigger_model::access_log::FormatPart;
 use outrigger_model::cluster::{HealthCheck as Config, HealthChecker, grpc_health};
+use outrigger_model::route::{AppendAction, HeaderAddition};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Finding;
@@ -96,13 +98,25 @@ impl Probe {
                 expected_statuses,
                 retriable_statuses,
                 is_http2,
+                send,
+                added_headers,
+                removed_headers,
             } => {
-                let head = RequestHead {
+                let mut head = RequestHead {
                     method: Method::from_bytes(method.as_bytes()).map_err(|_| Nothing)?,
                     path: path.parse().map_err(|_| Nothing)?,
-                    ..head(cluster, authority)?
+                    ..head(cluster, host, authority)?
                 };
-                let mut response = self.send(cluster, host, *is_http2, head, Bytes::new()).await?;
+                if !send.is_empty() {
+                    head.headers
+                        .insert(header::CONTENT_LENGTH, HeaderValue::from(send.len()));
+                }
+                for name in removed_headers {
+                    head.headers.remove(name.as_str());
+                }
+                add(&mut head.headers, added_headers);
+                let body = Bytes::copy_from_slice(send);
+                let mut response = self.send(cluster, host, *is_http2, head, body).await?;
                 let head = &response.head;
                 let degraded = head.headers.contains_key(DEGRADED);
                 let finding = judge(head.status, expected_statuses, retriable_statuses, degraded);
@@ -114,11 +128,15 @@ impl Probe {
                 }
                 Ok(finding)
             }
-            HealthChecker::Grpc { service, authority } => {
+            HealthChecker::Grpc {
+                service,
+                authority,
+                metadata,
+            } => {
                 let mut head = RequestHead {
                     method: Method::POST,
                     path: GRPC_PATH,
-                    ..head(cluster, authority)?
+                    ..head(cluster, host, authority)?
                 };
                 let kind = HeaderValue::from_static("application/grpc");
                 head.headers.insert(header::CONTENT_TYPE, kind);
@@ -126,6 +144,7 @@ impl Probe {
                     .insert(header::TE, HeaderValue::from_static("trailers"));
                 head.headers
                     .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(config.timeout));
+                add(&mut head.headers, metadata);
                 let mut response = self
                     .send(cluster, host, true, head, grpc_question(service))
                     .await?;
@@ -239,12 +258,15 @@ impl Probe {
     }
 }
 
-fn head(cluster: &Cluster, authority: &str) -> Result<RequestHead, Nothing> {
-    let authority = if authority.is_empty() {
-        &cluster.name
-    } else {
-        authority
-    };
+/// The host's own name for checks goes before the checker's, and that before the cluster's. Source: Envoy `getHostname`.
+fn head(cluster: &Cluster, host: &Host, authority: &str) -> Result<RequestHead, Nothing> {
+    let own = host.config.health_check.as_deref();
+    let own = own.map_or("", |config| &config.hostname);
+    let names = [own, authority, &cluster.name];
+    let authority = names
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or_default();
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, USER_AGENT);
     Ok(RequestHead {
@@ -256,6 +278,39 @@ fn head(cluster: &Cluster, authority: &str) -> Result<RequestHead, Nothing> {
         headers,
         is_upgrade: false,
     })
+}
+
+fn add(headers: &mut HeaderMap, additions: &[HeaderAddition]) {
+    for addition in additions {
+        let text: String = addition.value.iter().map(literal).collect();
+        let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(addition.name.as_bytes()),
+            HeaderValue::from_str(&text),
+        ) else {
+            continue;
+        };
+        let is_there = headers.contains_key(&name);
+        match addition.action {
+            AppendAction::AppendIfExistsOrAdd => {
+                headers.append(name, value);
+            }
+            AppendAction::AddIfAbsent if is_there => {}
+            AppendAction::OverwriteIfExists if !is_there => {}
+            AppendAction::AddIfAbsent
+            | AppendAction::OverwriteIfExists
+            | AppendAction::OverwriteIfExistsOrAdd => {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The model lets no command through.
+fn literal(part: &FormatPart) -> &str {
+    match part {
+        FormatPart::Literal(text) => text,
+        FormatPart::Command(_) => "",
+    }
 }
 
 fn judge(status: StatusCode, expected: &[Range<u16>], retriable: &[Range<u16>], degraded: bool) -> Finding {

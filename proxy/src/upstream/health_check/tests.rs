@@ -48,6 +48,7 @@ fn host() -> Host {
             weight: 1,
             health: Health::Unknown,
             metadata: Metadata::default(),
+            health_check: None,
         }),
         workload: None,
         transport: 0,

@@ -69,6 +69,7 @@ fn hosts(groups: &[Group<'_>], settings: &Settings) -> HostSet {
                         weight: *weight,
                         health: *health,
                         metadata: Metadata::default(),
+                        health_check: None,
                     })
                 })
                 .collect(),

@@ -35,6 +35,7 @@ impl Scene {
                 weight: 1,
                 health: Health::Healthy,
                 metadata: Metadata::default(),
+                health_check: None,
             })
         });
         let assignment = LoadAssignment {

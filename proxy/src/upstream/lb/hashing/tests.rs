@@ -47,6 +47,7 @@ fn placements(groups: &[Group<'_>], policy: LbPolicy, by_hostname: bool) -> Stri
                     weight: *weight,
                     health: Health::Unknown,
                     metadata: Metadata::default(),
+                    health_check: None,
                 })
             })
             .collect(),

@@ -36,6 +36,7 @@ fn of_versions(versions: &[&str], settings: &Settings) -> HostSet {
             weight: 1,
             health: Health::Healthy,
             metadata: Metadata(BTreeMap::from([(SUBSET_NAMESPACE.to_owned(), labels)])),
+            health_check: None,
         })
     });
     let assignment = LoadAssignment {
