@@ -134,7 +134,7 @@ fn literal(name: &str, kind: Kind) -> Option<Resolved> {
 
 /// Asks one server after the other, as often as is wanted.
 async fn ask_all(system: &System, manner: &Manner, name: &str, kind: Kind) -> Result<Resolved, ResolveError> {
-    let is_own = !manner.servers.is_empty() && !(manner.is_fallback && !system.servers.is_empty());
+    let is_own = !manner.servers.is_empty() && (!manner.is_fallback || system.servers.is_empty());
     let servers = if is_own { &manner.servers } else { &system.servers };
     let first = match manner.rotates {
         true if !servers.is_empty() => fastrand::usize(..servers.len()),

@@ -243,8 +243,11 @@ fn with_endpoints(name: &str, fields: &str, endpoints: &str) -> String {
     )
 }
 
-/// Several names in one cluster: its name, endpoints, and the words for A questions of each name.
-fn several() -> Vec<(&'static str, String, Vec<(&'static str, &'static str)>)> {
+/// A name, and the words for its A questions.
+type Words = (&'static str, &'static str);
+
+/// Several names in one cluster: its name, endpoints, and the words of each name.
+fn several() -> Vec<(&'static str, String, Vec<Words>)> {
     let at = |name: &str, port, more: &str| endpoint(name, port, more);
     vec![
         (

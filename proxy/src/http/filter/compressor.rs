@@ -213,9 +213,8 @@ impl CompressorFilter {
 
     /// Counts what the client accepts; true: gzip.
     fn is_accepted(&self, response: &Encoding<'_>) -> bool {
-        let accepted = response.state.accepted_encodings.iter();
-        let accepted = accepted.filter(|(place, _)| *place == response.place);
-        let Some((_, accepted)) = accepted.last() else {
+        let mut accepted = response.state.accepted_encodings.iter().rev();
+        let Some((_, accepted)) = accepted.find(|(place, _)| *place == response.place) else {
             self.stats.no_accept_header.inc();
             return false;
         };

@@ -170,8 +170,8 @@ impl HeaderMutationFilter {
             _ => &[],
         };
         match self.most_specific_last {
-            true => levels.iter().rev().for_each(|level| change(level)),
-            false => levels.iter().for_each(|level| change(level)),
+            true => levels.iter().rev().for_each(change),
+            false => levels.iter().for_each(change),
         }
     }
 }
