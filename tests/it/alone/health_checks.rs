@@ -25,7 +25,7 @@ struct Checked {
 const QUICK: &str =
     "timeout: 60s, interval: 0.02s, no_traffic_interval: 0.02s, unhealthy_threshold: 2, healthy_threshold: 2";
 /// The same, and after a failure not again.
-const ONCE: &str = "timeout: 0.4s, interval: 0.02s, no_traffic_interval: 60s, no_traffic_healthy_interval: 0.02s, healthy_threshold: 2";
+const ONCE: &str = "timeout: 1.2s, interval: 0.02s, no_traffic_interval: 60s, no_traffic_healthy_interval: 0.02s, healthy_threshold: 2";
 
 const PATH: &str = "http_health_check: { path: /check }";
 const NO_PANIC: &str = "common_lb_config: { healthy_panic_threshold: {}, update_merge_window: 0s }, ";
@@ -90,7 +90,7 @@ const CHECKS: &[Checked] = &[
     ),
     checked(
         "late-again",
-        "timeout: 0.3s, interval: 0.02s, no_traffic_interval: 0.02s, no_traffic_healthy_interval: 60s, unhealthy_threshold: 1, \
+        "timeout: 1.2s, interval: 0.02s, no_traffic_interval: 0.02s, no_traffic_healthy_interval: 60s, unhealthy_threshold: 1, \
          healthy_threshold: 2, PATH",
         &[
             (0, "slow close slow 503 slow 200 200"),
@@ -197,19 +197,19 @@ const CHECKS: &[Checked] = &[
     // When.
     checked(
         "seldom-without-traffic",
-        "timeout: 60s, interval: 0.02s, no_traffic_interval: 1.2s, unhealthy_threshold: 2, healthy_threshold: 2, PATH",
+        "timeout: 60s, interval: 0.02s, no_traffic_interval: 1.8s, unhealthy_threshold: 2, healthy_threshold: 2, PATH",
         &[(0, "200 200+wait 200 close close 200 200")],
     ),
     checked(
         "at-the-edges",
-        "timeout: 60s, interval: 1.2s, no_traffic_interval: 0.02s, unhealthy_threshold: 2, healthy_threshold: 2, \
-         unhealthy_interval: 1.3s, unhealthy_edge_interval: 0.02s, healthy_edge_interval: 0.03s, PATH",
+        "timeout: 60s, interval: 1.8s, no_traffic_interval: 0.02s, unhealthy_threshold: 2, healthy_threshold: 2, \
+         unhealthy_interval: 1.8s, unhealthy_edge_interval: 0.02s, healthy_edge_interval: 0.03s, PATH",
         &[(0, "200 200+wait 200 close close 200 200")],
     ),
     checked(
         "other-edges",
-        "timeout: 60s, interval: 0.02s, no_traffic_interval: 0.02s, no_traffic_healthy_interval: 1.2s, unhealthy_threshold: 2, \
-         healthy_threshold: 2, unhealthy_interval: 0.02s, unhealthy_edge_interval: 1.2s, healthy_edge_interval: 1.2s, PATH",
+        "timeout: 60s, interval: 0.02s, no_traffic_interval: 0.02s, no_traffic_healthy_interval: 1.8s, unhealthy_threshold: 2, \
+         healthy_threshold: 2, unhealthy_interval: 0.02s, unhealthy_edge_interval: 1.8s, healthy_edge_interval: 1.8s, PATH",
         &[(0, "close 200 200 200+wait 200 close close 200 200")],
     ),
     // HTTP/2 and gRPC.
