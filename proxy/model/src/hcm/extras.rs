@@ -79,7 +79,8 @@ impl NewScheme {
         proto: Option<core::SchemeHeaderTransformation>,
     ) -> Result<Option<Self>, Rejection> {
         let Some(proto) = proto else { return Ok(None) };
-        verdicts!(at, proto => core::SchemeHeaderTransformation {             supported { transformation }
+        verdicts!(at, proto => core::SchemeHeaderTransformation {
+            supported { transformation }
             partly { match_upstream: "towards the server; logs and headers that a route adds show the scheme of the client" }
         });
         choices!(Transformation { supported { SchemeToOverwrite } });
