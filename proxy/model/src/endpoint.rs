@@ -13,7 +13,7 @@ use crate::node::Locality;
 pub use remembered::{Layout, Remembered};
 
 /// All endpoints of one cluster (`ClusterLoadAssignment`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadAssignment {
     /// Endpoints by locality and priority, in the order received.
     pub localities: Vec<LocalityEndpoints>,
@@ -24,6 +24,21 @@ pub struct LoadAssignment {
     /// Of no use after this time, unless it comes again; `None`: never.
     pub stale_after: Option<Duration>,
 }
+
+impl Default for LoadAssignment {
+    /// No endpoints.
+    fn default() -> Self {
+        Self {
+            localities: Vec::new(),
+            overprovisioning_factor: OVERPROVISIONING_FACTOR,
+            weighs_health: false,
+            stale_after: None,
+        }
+    }
+}
+
+/// `ClusterLoadAssignment.Policy.overprovisioning_factor` when unset, percent.
+const OVERPROVISIONING_FACTOR: u32 = 140;
 
 /// Endpoints of one locality.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use copied::Copied;
-pub(crate) use copied::CopyWriter;
+pub(crate) use copied::{CopyWriter, Ending};
 use made::Made;
 use pace::Pace;
 use replay::Replay;

@@ -15,6 +15,7 @@ use crate::codec::{RequestHead, ResponseHead};
 use crate::telemetry::peer::LocalPeers;
 use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo};
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -63,19 +64,15 @@ impl Extras {
     }
 
     /// The client is one of those inside. Asked before anything was changed.
-    pub(super) fn is_internal(
-        &self,
-        uses_remote_address: bool,
-        client: IpAddr,
-        forwarded_for: Option<&HeaderValue>,
-    ) -> bool {
+    pub(super) fn is_internal(&self, uses_remote_address: bool, client: IpAddr, headers: &HeaderMap) -> bool {
         if self.config.internal_ranges.is_empty() {
             return false;
         }
-        let address = match (uses_remote_address, forwarded_for) {
-            (true, None) => Some(client),
+        let mut lines = headers.get_all(X_FORWARDED_FOR).iter();
+        let address = match (uses_remote_address, lines.next(), lines.next()) {
+            (true, None, _) => Some(client),
             // One address, and no way that it came.
-            (false, Some(list)) => list.to_str().ok().and_then(|list| list.trim().parse().ok()),
+            (false, Some(list), None) => list.to_str().ok().and_then(|list| list.trim().parse().ok()),
             _ => None,
         };
         let ranges = &self.config.internal_ranges;
@@ -167,14 +164,22 @@ impl Extras {
 
     fn append_via(&self, headers: &mut HeaderMap) {
         let Some(via) = &self.via else { return };
-        let value = match headers.get(VIA) {
-            None => Ok(via.clone()),
-            Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b", ", via.as_bytes()].concat()),
-        };
-        if let Ok(value) = value {
+        let mut value = lines_before(headers, &VIA);
+        value.extend_from_slice(via.as_bytes());
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
             headers.insert(VIA, value);
         }
     }
+}
+
+/// What a value has to begin with that is added to those of all lines there are.
+fn lines_before(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let mut before = lines.join(&b","[..]);
+    if !before.is_empty() {
+        before.extend_from_slice(b", ");
+    }
+    before
 }
 
 #[cfg(test)]
@@ -191,6 +196,31 @@ mod tests {
             own_node: None,
             status: None,
         }
+    }
+
+    #[test]
+    fn a_client_is_inside_by_the_one_address_that_there_is() {
+        let extras = extras(HeadExtras {
+            internal_ranges: vec!["10.0.0.0/8".parse().expect("a range")],
+            ..HeadExtras::default()
+        });
+        let check = |lines: &[&'static str], expected: bool| {
+            let lines = lines
+                .iter()
+                .map(|line| (X_FORWARDED_FOR, HeaderValue::from_static(line)));
+            let headers = HeaderMap::from_iter(lines);
+            let client = [10, 0, 0, 9].into();
+            assert_eq!(
+                extras.is_internal(false, client, &headers),
+                expected,
+                "{headers:?}"
+            );
+        };
+        check(&["10.0.0.1"], true);
+        check(&["1.2.3.4"], false);
+        check(&["10.0.0.1, 10.0.0.2"], false);
+        check(&["10.0.0.1", "10.0.0.2"], false);
+        check(&[], false);
     }
 
     #[test]

@@ -99,11 +99,7 @@ pub(super) fn inbound(
     let extras = manager.extras.as_deref();
     let client = downstream.info.remote_address.ip();
     let known = extras.map_or_else(Known::default, |extras| Known {
-        is_internal: extras.is_internal(
-            config.use_remote_address,
-            client,
-            head.headers.get(X_FORWARDED_FOR),
-        ),
+        is_internal: extras.is_internal(config.use_remote_address, client, &head.headers),
         keeps_forwarded_for: extras.keeps_forwarded_for(),
     });
     let by_port = extras.and_then(|extras| extras.scheme_by_port(&downstream.info));

@@ -241,7 +241,11 @@ impl ConnectionManager {
             kept_response_headers,
             stats: ManagerStats::new(parts.registry, &config.stat_prefix),
             options: options(&config, parts.registry),
-            buffer_limit_bytes: usize::try_from(parts.buffer_limit_bytes).unwrap_or(usize::MAX),
+            buffer_limit_bytes: match parts.buffer_limit_bytes {
+                // No limit, as in Envoy.
+                0 => usize::MAX,
+                bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+            },
             config,
         })
     }

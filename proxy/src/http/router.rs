@@ -236,17 +236,27 @@ pub(super) fn limit_duration(
         head,
         route.hedges,
     );
-    if let Some(limit) = timeouts.duration.filter(|_| timeouts.tells_grpc_duration) {
-        head.headers
-            .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(limit));
+    let usual = stream.manager.config.stream_duration;
+    let duration = timeouts.duration.or(usual);
+    // Zero is no limit, unless it is what a deadline leaves.
+    let duration = duration.filter(|limit| timeouts.is_over || !limit.is_zero());
+    if timeouts.tells_grpc_duration {
+        match duration {
+            Some(limit) => drop(
+                head.headers
+                    .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(limit)),
+            ),
+            // As Envoy: the route takes the limit of the connection manager away.
+            None if usual.is_some_and(|limit| !limit.is_zero()) => {
+                drop(head.headers.remove(grpc::GRPC_TIMEOUT))
+            }
+            None => {}
+        }
     }
     if timeouts.is_over {
         return true;
     }
-    let duration = timeouts.duration.or(stream.manager.config.stream_duration);
-    stream
-        .limits
-        .set_duration(duration.filter(|limit| !limit.is_zero()));
+    stream.limits.set_duration(duration);
     false
 }
 

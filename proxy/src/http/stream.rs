@@ -249,17 +249,23 @@ impl Stream {
         let made = format.map(|format| format.write(body, request.into(), &self.info.borrow(), None));
         let body = made.map_or_else(|| body.clone(), Bytes::from);
         self.info.borrow_mut().response_code_details = Some("direct_response".into());
-        if request.is_grpc() || self.manager.local_replies.is_some() {
+        // What is no text is nothing that could be changed.
+        let is_mapped = self.manager.local_replies.is_some() && std::str::from_utf8(&body).is_ok();
+        if request.is_grpc() || is_mapped {
             let text = String::from_utf8_lossy(&body).into_owned();
             let mut reply = LocalReply::new(status, None, "direct_response", text);
+            if let Some(format) = format.filter(|_| !request.is_grpc()) {
+                reply
+                    .headers
+                    .push((http::header::CONTENT_TYPE, format.media_type.clone()));
+            }
             reply.headers.extend(redirect::location(status, None, request));
             return router::Forwarded {
                 response: self.local_reply(&reply),
                 guards: None,
             };
         }
-        let mut headers = HeaderMap::new();
-        headers.extend(redirect::location(status, None, request));
+        let mut headers = HeaderMap::from_iter(redirect::location(status, None, request));
         if !body.is_empty() {
             headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             let content_type = match format {

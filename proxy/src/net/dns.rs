@@ -141,6 +141,9 @@ async fn ask_all(system: &System, manner: &Manner, name: &str, kind: Kind) -> Re
         _ => 0,
     };
     let mut error = ResolveError::NoServer;
+    if servers.is_empty() {
+        return Err(error);
+    }
     for _ in 0..manner.tries.unwrap_or(system.attempts) {
         for server in servers.iter().cycle().skip(first).take(servers.len()) {
             let timeout = manner.timeout.unwrap_or(system.timeout);

@@ -32,6 +32,9 @@ use crate::time::Instant;
 /// Questions of a connection that wait for their answers; more are forgotten, the oldest first. Envoy has no limit.
 const MAX_QUESTIONS: usize = 10_000;
 
+/// A longer name of a collection and its callsite has no stats of its own. MongoDB's own limit is 255; Envoy has none.
+const MAX_NAME_BYTES: usize = 512;
+
 /// Runtime of `MongoProxy`.
 #[derive(Debug)]
 pub(crate) struct MongoProxy {
@@ -159,6 +162,9 @@ impl Reading<'_> {
             tracing::debug!(%error, "does not read along any more: not what a MongoDB client of old says");
             self.filter.stats.decoding_error.inc();
             self.is_lost.set(true);
+            for decoder in [&self.requests, &self.replies] {
+                decoder.borrow_mut().forget();
+            }
         }
         has_reply
     }
@@ -272,6 +278,9 @@ impl Reading<'_> {
 
     /// The filter's, which all connections share, is asked once for a name.
     fn named(&self, collection: &[u8], callsite: Option<&str>) -> Option<Arc<Named>> {
+        if collection.len() + callsite.map_or(0, str::len) > MAX_NAME_BYTES {
+            return None;
+        }
         let mut names = self.names.borrow_mut();
         if names.len() >= MAX_QUESTIONS {
             names.clear();

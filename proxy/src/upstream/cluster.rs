@@ -334,7 +334,10 @@ impl Cluster {
     /// A host asked in a response to have no more traffic until it passes its active checks; without any it counts for nothing.
     /// Source: Envoy `HealthCheckHostMonitorImpl::setUnhealthy`.
     pub(crate) fn asked_to_be_left_out(&self, host: &Host) {
-        let Some(stats) = &self.health_stats else { return };
+        // Of one that is not checked no check would take it back.
+        let Some(stats) = self.health_stats.as_ref().filter(|_| !host.is_excused()) else {
+            return;
+        };
         stats.passive_failure();
         if host.state.fail_at_once() {
             self.rebalance_soon();

@@ -256,7 +256,10 @@ impl Session {
             }
         }
         let step = self.judge(host, config, finding, Instant::now());
-        if step.changed {
+        // A host that is gone and was left out by its own word is failed already, and to go.
+        let is_to_go =
+            host.state.has(HealthFlag::PendingRemoval) && host.state.has(HealthFlag::FailedActiveCheck);
+        if step.changed || is_to_go {
             tracing::debug!(cluster = %cluster.name, host = %host.address, ?finding, "health changed");
             cluster.health_changed(host);
         }

@@ -87,6 +87,7 @@ struct Later {
     registry: Option<(Arc<Registry>, String)>,
     grpc: ClusterGrpc,
     redirects: OnceLock<InternalRedirectStats>,
+    retry_abandoned: OnceLock<Counter>,
 }
 
 impl Later {
@@ -178,6 +179,7 @@ impl ClusterStats {
                 grpc: ClusterGrpc::new(later.as_ref()),
                 registry: later,
                 redirects: OnceLock::new(),
+                retry_abandoned: OnceLock::new(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
             membership_total: gauge("membership_total"),
@@ -209,9 +211,10 @@ impl ClusterStats {
         }
     }
 
-    /// Counts a request that cannot be sent again because it is larger than what is kept. Takes the registry's lock.
+    /// Counts a request that cannot be sent again because it is larger than what is kept.
     pub(crate) fn retry_abandoned(&self) {
-        self.later.counter("retry_or_shadow_abandoned").inc();
+        let make = || self.later.counter("retry_or_shadow_abandoned");
+        self.later.retry_abandoned.get_or_init(make).inc();
     }
 
     /// Counters of redirects; made by the first.

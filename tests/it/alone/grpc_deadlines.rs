@@ -24,6 +24,11 @@ const ROUTES: &[(&str, &str)] = &[
         "/duration",
         "max_stream_duration: { max_stream_duration: 3s, grpc_timeout_header_offset: 0.5s }",
     ),
+    ("/zero", "max_stream_duration: { max_stream_duration: 0s }"),
+    (
+        "/zero-header",
+        "max_stream_duration: { max_stream_duration: 0s, grpc_timeout_header_max: 0s }",
+    ),
     (
         "/both",
         "max_grpc_timeout: 10s, max_stream_duration: { grpc_timeout_header_max: 5s }",

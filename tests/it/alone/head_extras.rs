@@ -32,6 +32,7 @@ const ID: (&str, &str) = ("x-request-id", "12345678-1234-4234-8234-123456789012"
 const CASES: &[Case] = &[
     get("/echo", &[]),
     get("/echo", &[("via", "1.0 there"), ("x-say", "via=1.1 upstream")]),
+    get("/echo", &[("via", "1.0 one"), ("via", "1.0 two")]),
     get("/direct", &[]),
     get("/echo", &[ID]).listener(1),
     get("/echo", &[ID, ("x-forwarded-port", "99")]).listener(1),

@@ -7,15 +7,14 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
 use envoy_types::pb::google::protobuf;
 
-use super::{Endpoint, EndpointHealthCheck, Health, LoadAssignment, LocalityEndpoints};
+use super::{
+    Endpoint, EndpointHealthCheck, Health, LoadAssignment, LocalityEndpoints, OVERPROVISIONING_FACTOR,
+};
 use crate::address::{Address, Names};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::metadata::Metadata;
 use crate::node::Locality;
 use crate::scalar::Wrapped;
-
-/// `ClusterLoadAssignment.Policy.overprovisioning_factor` when unset.
-const OVERPROVISIONING_FACTOR: u32 = 140;
 
 /// Largest `LocalityLbEndpoints.priority`. Source: endpoint_components.proto.
 const MAX_PRIORITY: u32 = 128;

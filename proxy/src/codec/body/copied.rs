@@ -1,7 +1,7 @@
 //! A copy of a body, made while somebody else reads the body itself.
 //!
 //! Who reads the copy slowly holds up nobody: when too much waits, the copy fails.
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -17,7 +17,34 @@ use super::{Body, BodyError, Source};
 #[derive(Debug)]
 pub(crate) struct CopyWriter {
     state: Rc<RefCell<State>>,
-    whole: Rc<Notify>,
+    ending: Rc<Ending>,
+}
+
+/// When there is no more to come.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    told: Notify,
+    is_whole: Cell<bool>,
+}
+
+impl Ending {
+    /// Of a body that is nothing.
+    pub(crate) fn of_nothing() -> Rc<Self> {
+        let ending = Rc::<Self>::default();
+        ending.tell(true);
+        ending
+    }
+
+    fn tell(&self, is_whole: bool) {
+        self.is_whole.set(is_whole);
+        self.told.notify_one();
+    }
+
+    /// Waits for it. True: the copy is whole; false: it has failed, and who sends it may wait in vain for room. For one waiter, once.
+    pub(crate) async fn wait(&self) -> bool {
+        self.told.notified().await;
+        self.is_whole.get()
+    }
 }
 
 /// The copy.
@@ -51,15 +78,15 @@ pub(super) fn copied(most_bytes: usize) -> (Body, CopyWriter) {
     }));
     let writer = CopyWriter {
         state: state.clone(),
-        whole: Rc::default(),
+        ending: Rc::default(),
     };
     (Body::new(Source::Copied(Copied(state))), writer)
 }
 
 impl CopyWriter {
-    /// Is told once of the end, if the body has one.
-    pub(crate) fn whole(&self) -> Rc<Notify> {
-        self.whole.clone()
+    /// Tells of the end.
+    pub(crate) fn ending(&self) -> Rc<Ending> {
+        self.ending.clone()
     }
 
     /// The next piece.
@@ -75,6 +102,7 @@ impl CopyWriter {
         state.bytes += data.len();
         if state.bytes > state.most_bytes {
             state.fail("the copy is read too slowly");
+            self.ending.tell(false);
         } else {
             state.chunks.push_back(data.clone());
         }
@@ -96,7 +124,7 @@ impl CopyWriter {
         if state.end.is_none() {
             state.end = Some(End::Whole(trailers));
             state.wake();
-            self.whole.notify_one();
+            self.ending.tell(true);
         }
     }
 }
@@ -107,6 +135,7 @@ impl Drop for CopyWriter {
         if state.end.is_none() {
             state.fail("what it is a copy of has no end");
             state.wake();
+            self.ending.tell(false);
         }
     }
 }
@@ -121,6 +150,12 @@ impl State {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        self.0.borrow_mut().chunks.clear();
     }
 }
 
@@ -163,6 +198,7 @@ mod tests {
             tokio::task::yield_now().await;
             writer.data(&chunk("0123456789"));
             writer.end();
+            assert!(writer.ending().wait().await);
         });
         assert_eq!(rest.expect("whole"), b"0123456789");
     }
@@ -171,12 +207,16 @@ mod tests {
     async fn a_copy_fails_when_too_much_waits_or_no_more_comes() {
         let (copy, writer) = copied(3);
         writer.data(&chunk("ab"));
+        let ending = writer.ending();
         writer.data(&chunk("cd"));
+        assert!(!ending.wait().await, "its sender hears of it");
         writer.end();
         assert!(collect(copy).await.is_err(), "too much waits");
         let (copy, writer) = copied(3);
         writer.data(&chunk("ab"));
+        let ending = writer.ending();
         drop(writer);
+        assert!(!ending.wait().await, "its sender hears of it");
         assert!(collect(copy).await.is_err(), "it has no end");
     }
 }

@@ -3,6 +3,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use outrigger_model::hcm::HttpConnectionManager;
 use outrigger_model::hcm::extras::{ProxyStatus, Teller};
 
+use super::lines_before;
 use crate::codec::ResponseHead;
 use crate::telemetry::peer::LocalPeers;
 use crate::telemetry::response_flag::ResponseFlag::{self, *};
@@ -62,11 +63,7 @@ impl Status {
         let Some((_, error, recommended)) = found else {
             return;
         };
-        let mut told = Vec::new();
-        if let Some(before) = head.headers.get(PROXY_STATUS) {
-            told.extend_from_slice(before.as_bytes());
-            told.extend_from_slice(b", ");
-        }
+        let mut told = lines_before(&head.headers, &PROXY_STATUS);
         told.extend_from_slice(self.teller.as_bytes());
         told.extend_from_slice(b"; error=");
         told.extend_from_slice(error.as_bytes());

@@ -246,6 +246,9 @@ impl<'e, 'a> Hedged<'e, 'a> {
         let exchange = &mut *self.exchange;
         running.host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
         exchange.tell_error(&running.host, error);
+        if matches!(error, AttemptError::Duration) {
+            exchange.cluster.stats.upstream_rq_max_duration_reached.inc();
+        }
         let verdict = match running.is_retried {
             true => Verdict::No,
             false => exchange.judge_error(error, self.source.as_ref()),

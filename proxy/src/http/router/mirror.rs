@@ -12,11 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use outrigger_model::cluster::{RoutingPriority, UpstreamHttpVersion};
 use outrigger_model::fraction::Fraction;
 use outrigger_model::route::MirrorPolicy;
-use tokio::sync::Notify;
 
 use super::attempt::tls_wish;
 use super::{EXPECTED_TIMEOUT, Guards};
-use crate::codec::body::{BodyError, BodyObserver, CopyWriter};
+use crate::codec::body::{BodyError, BodyObserver, CopyWriter, Ending};
 use crate::codec::{Body, RequestHead};
 use crate::http::cluster_policies;
 use crate::http::filter::draws;
@@ -142,21 +141,23 @@ struct Copy {
 }
 
 impl Copy {
-    /// `whole` is told when the request is; then the timeout begins.
-    async fn send(self, body: Body, timeout: Option<Duration>, whole: Rc<Notify>) {
+    /// The timeout begins with the end of the request; a copy that fails before is given up, also by a server that takes nothing.
+    async fn send(self, body: Body, timeout: Option<Duration>, ending: Rc<Ending>) {
         let cluster = self.cluster.clone();
-        let exchange = self.exchange(body);
-        let Some(timeout) = timeout else {
-            return exchange.await;
-        };
-        let late = async {
-            whole.notified().await;
-            time::sleep(timeout).await;
+        let given_up = async {
+            if !ending.wait().await {
+                return;
+            }
+            match timeout {
+                None => std::future::pending().await,
+                Some(timeout) => time::sleep(timeout).await,
+            }
+            cluster.stats.upstream_rq_timeout.inc();
         };
         tokio::select! {
             biased;
-            () = exchange => {}
-            () = late => cluster.stats.upstream_rq_timeout.inc(),
+            () = self.exchange(body) => {}
+            () = given_up => {}
         }
     }
 
@@ -221,15 +222,13 @@ pub(super) fn copies(stream: &Rc<Stream>, forward: &Forward, cluster: &Cluster, 
     }
     if body.is_empty() {
         for copy in copies {
-            let whole = Rc::<Notify>::default();
-            whole.notify_one();
-            worker::spawn(copy.send(Body::empty(), timeout, whole));
+            worker::spawn(copy.send(Body::empty(), timeout, Ending::of_nothing()));
         }
         return body;
     }
     let writers = copies.into_iter().map(|copy| {
         let (body, writer) = Body::copied(MOST_WAITING_BYTES);
-        worker::spawn(copy.send(body, timeout, writer.whole()));
+        worker::spawn(copy.send(body, timeout, writer.ending()));
         writer
     });
     body.observe(Rc::new(Copier(writers.collect())))

@@ -4,8 +4,13 @@ use super::bson::{DecodeError, Document, Documents, Reader};
 
 /// What a server says of itself as `maxMessageSizeBytes`. Envoy has no limit and would keep 4 GB.
 const MAX_MESSAGE_BYTES: u32 = 48_000_000;
+/// Documents are read by recursion. MongoDB nests them 100 deep at most.
+const DEEPEST: u32 = 1000;
 /// Length, id, id of the request, operation.
 const HEADER_BYTES: u32 = 16;
+
+/// Those that are decoded.
+const OPERATIONS: [i32; 7] = [1, 2002, 2004, 2005, 2007, 2010, 2011];
 
 /// One message.
 #[derive(Debug)]
@@ -87,10 +92,15 @@ impl Decoder {
     /// `max_depth`: how deep documents may be nested. The outermost does not count, as in Envoy.
     pub(super) fn new(max_depth: u32) -> Self {
         Self {
-            max_depth: max_depth.saturating_add(1),
+            max_depth: max_depth.min(DEEPEST).saturating_add(1),
             kept: Vec::new(),
             is_stuck: false,
         }
+    }
+
+    /// What was kept is of no use any more.
+    pub(super) fn forget(&mut self) {
+        self.kept = Vec::new();
     }
 
     /// Tells `each` the messages that are whole now.
@@ -156,8 +166,15 @@ impl<'a> Message<'a> {
         if !(HEADER_BYTES..=MAX_MESSAGE_BYTES).contains(&length) {
             return Ok(Taken::Endless);
         }
-        if u32::try_from(reader.left().len()).is_ok_and(|received| received < length) {
-            return Ok(Taken::Beginning);
+        let received = reader.left();
+        if u32::try_from(received.len()).is_ok_and(|received| received < length) {
+            // What is not decoded is not kept until it is whole either.
+            return match received.get(12..16).and_then(|operation| operation.first_chunk()) {
+                Some(operation) if !OPERATIONS.contains(&i32::from_le_bytes(*operation)) => {
+                    Err(DecodeError::Operation(i32::from_le_bytes(*operation)))
+                }
+                _ => Ok(Taken::Beginning),
+            };
         }
         reader.int32()?;
         let (id, response_to, operation) = (reader.int32()?, reader.int32()?, reader.int32()?);

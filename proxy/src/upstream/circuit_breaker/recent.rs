@@ -33,7 +33,7 @@ impl Recent {
     pub(super) fn count(&self, now: Duration, interval: Duration) -> u64 {
         let part = part(now, interval);
         let slots = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed));
-        let recent = slots.filter(|slot| part.saturating_sub(slot >> 32) < SLOTS);
+        let recent = slots.filter(|slot| part.checked_sub(slot >> 32).is_some_and(|age| age < SLOTS));
         recent.map(|slot| slot & u64::from(u32::MAX)).sum()
     }
 }

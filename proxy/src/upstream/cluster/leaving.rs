@@ -32,6 +32,8 @@ impl Cluster {
         for host in current.all.iter() {
             let stays = !named.contains(&host.config.address)
                 && !host.state.has(HealthFlag::FailedActiveCheck)
+                // Nothing would ever say that it fails.
+                && !host.is_excused()
                 && host.health != Health::Draining;
             host.state.set(HealthFlag::PendingRemoval, stays);
             if stays {

@@ -170,7 +170,7 @@ fn percent_of(part: u64, whole: u64, overprovisioning: u32) -> u32 {
     if whole == 0 {
         return 0;
     }
-    let percent = u64::from(overprovisioning) * part / whole;
+    let percent = u64::from(overprovisioning).saturating_mul(part) / whole;
     u32::try_from(percent.min(100)).unwrap_or(100)
 }
 

@@ -47,7 +47,9 @@ impl Drop for Counted {
     fn drop(&mut self) {
         if let Some(pool) = self.0.upgrade() {
             pool.open.set(pool.open.get().saturating_sub(1));
-            pool.waiting.borrow_mut().pop_front();
+            let mut waiting = pool.waiting.borrow_mut();
+            // Who has gone looks no more.
+            while waiting.pop_front().is_some_and(|first| first.is_closed()) {}
         }
     }
 }

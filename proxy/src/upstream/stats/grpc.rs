@@ -94,10 +94,13 @@ impl GrpcStats {
             "0" => self.count(&self.success, "success", 1),
             _ => self.count(&self.failure, "failure", 1),
         }
-        let known = status
-            .parse()
-            .ok()
-            .filter(|number: &usize| number.to_string() == status);
+        // Only as gRPC writes it: `00` is a status of its own.
+        let is_plain = status == "0"
+            || status
+                .bytes()
+                .next()
+                .is_some_and(|digit| matches!(digit, b'1'..=b'9'));
+        let known = status.parse::<usize>().ok().filter(|_| is_plain);
         match known.and_then(|number| self.statuses.get(number)) {
             Some(counter) => self.count(counter, status, 1),
             None => self.odd(status),
