@@ -5,6 +5,7 @@
 //! the example is the example of those after it. Knows nothing of what the bytes mean.
 use bytes::Bytes;
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+use twox_hash::XxHash3_128;
 
 /// Longer ones are kept as they are: they change often, and who compares or decodes them needs all of them at once.
 const LONGEST: usize = 16 << 10;
@@ -22,8 +23,16 @@ pub(crate) struct Packer {
 #[derive(Debug, Clone)]
 pub(crate) struct Packed {
     bytes: Bytes,
-    /// What they are packed with; `None`: they are not packed.
-    example: Option<Bytes>,
+    /// `None`: they are not packed.
+    packing: Option<Packing>,
+}
+
+#[derive(Debug, Clone)]
+struct Packing {
+    /// What they are packed with.
+    example: Bytes,
+    /// Of what was packed: what comes again is found without undoing it.
+    hash: u128,
 }
 
 impl Packer {
@@ -42,9 +51,10 @@ impl Packer {
         if length >= bytes.len() {
             return Packed::whole(bytes);
         }
+        let hash = XxHash3_128::oneshot(&bytes);
         Packed {
             bytes: packed.into(),
-            example: Some(example),
+            packing: Some(Packing { example, hash }),
         }
     }
 }
@@ -52,15 +62,15 @@ impl Packer {
 impl Packed {
     /// `bytes` as they are.
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self { bytes, example: None }
+        Self { bytes, packing: None }
     }
 
     /// What was packed.
     pub(crate) fn bytes(&self) -> Bytes {
-        let Some(example) = &self.example else {
+        let Some(packing) = &self.packing else {
             return self.bytes.clone();
         };
-        match decompress_size_prepended_with_dict(&self.bytes, example) {
+        match decompress_size_prepended_with_dict(&self.bytes, &packing.example) {
             Ok(bytes) => bytes.into(),
             Err(error) => {
                 // Nobody but `pack` makes them.
@@ -73,9 +83,9 @@ impl Packed {
 
 impl PartialEq<[u8]> for Packed {
     fn eq(&self, other: &[u8]) -> bool {
-        match self.example {
+        match &self.packing {
             None => *self.bytes == *other,
-            Some(_) => *self.bytes() == *other,
+            Some(packing) => packing.hash == XxHash3_128::oneshot(other),
         }
     }
 }
@@ -128,7 +138,7 @@ mod tests {
     fn what_gets_no_smaller_stays_as_it_is() {
         let mut packer = Packer::default();
         for bytes in [Bytes::new(), "abc".into(), vec![0; LONGEST + 1].into()] {
-            assert!(packer.pack(bytes).example.is_none());
+            assert!(packer.pack(bytes).packing.is_none());
         }
     }
 }
