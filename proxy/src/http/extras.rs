@@ -10,20 +10,20 @@ use outrigger_model::hcm::HttpConnectionManager;
 use outrigger_model::hcm::extras::{HeadExtras, NewScheme};
 
 use self::proxy_status::Status;
+use super::edge::X_FORWARDED_FOR;
+use super::head::X_FORWARDED_PROTO;
 use super::request_id::X_REQUEST_ID;
 use crate::codec::{RequestHead, ResponseHead};
 use crate::telemetry::peer::LocalPeers;
 use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+pub(in crate::http) const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const OWN_CLUSTER: HeaderName = HeaderName::from_static("x-envoy-downstream-service-cluster");
 const OWN_NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-node");
 
 /// Headers by which a client that is trusted steers Envoy's router, which sends none of them on.
-const FOR_THE_ROUTER: [&str; 10] = [
+pub(super) const FOR_THE_ROUTER: [&str; 10] = [
     "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-max-retries",
     "x-envoy-retriable-header-names",

@@ -9,8 +9,8 @@ use outrigger_model::hcm::{EscapedSlashes, HttpConnectionManager, ServerHeader};
 use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
-use super::edge::Known;
-use super::extras::Extras;
+use super::edge::{Known, X_FORWARDED_FOR};
+use super::extras::{Extras, FOR_THE_ROUTER};
 use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::route_table::Route;
@@ -18,8 +18,7 @@ use super::{edge, path, request_id, xfcc};
 use crate::codec::{Feedback, RequestHead, ResponseHead};
 use crate::telemetry::stream_info::StreamInfo;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const DECORATOR_OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 
 /// Refuses what may not go on; nothing has been changed yet but the host of who is too old to name one.
@@ -57,30 +56,20 @@ pub(super) fn continue_at_once(head: &mut RequestHead, feedback: &Feedback) {
     }
 }
 
-/// Headers by which a trusted hop may steer this one. As Envoy 1.40, nobody is trusted unless `internal_address_config` says so
+/// Headers that only a trusted hop may send, beside [`FOR_THE_ROUTER`]. As Envoy 1.40, nobody is trusted unless `internal_address_config` says so
 /// (`ConnectionManagerUtility::cleanInternalHeaders`).
-const INTERNAL_ONLY: [&str; 15] = [
+const INTERNAL_ONLY: [&str; 5] = [
     "x-envoy-expected-rq-timeout-ms",
     "x-envoy-force-trace",
-    "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-internal",
     "x-envoy-ip-tags",
-    "x-envoy-max-retries",
     "x-envoy-original-url",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-retry-on",
-    "x-envoy-upstream-alt-stat-name",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-rq-timeout-ms",
 ];
 
 /// Takes out what only a trusted hop may say. Most requests have none of it: one look at each header name.
 fn remove_internal_headers(headers: &mut HeaderMap) {
     if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        for name in INTERNAL_ONLY {
+        for name in INTERNAL_ONLY.into_iter().chain(FOR_THE_ROUTER) {
             headers.remove(name);
         }
     }

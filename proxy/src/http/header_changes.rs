@@ -130,11 +130,8 @@ pub(super) fn change_request(steps: &[Step], head: &mut RequestHead, info: &Stre
         let value = step.value(
             |name| head.headers.contains_key(name),
             || Entry {
-                info,
                 request: Some(view(head)),
-                response_headers: None,
-                trailers: None,
-                local_reply_body: None,
+                ..Entry::of(info)
             },
         );
         step.apply(value, &mut head.headers);
@@ -174,11 +171,8 @@ impl Changes {
     pub(crate) fn change_request(&self, head: &mut RequestHead, info: &StreamInfo) {
         self.remove_from(&mut head.headers);
         let entry = Entry {
-            info,
             request: Some(view(head)),
-            response_headers: None,
-            trailers: None,
-            local_reply_body: None,
+            ..Entry::of(info)
         };
         let made = self.made(&entry, &head.headers);
         put(made, &mut head.headers);
@@ -193,11 +187,9 @@ impl Changes {
     ) {
         self.remove_from(&mut head.headers);
         let entry = Entry {
-            info,
             request: request.map(view),
             response_headers: Some(&head.headers),
-            trailers: None,
-            local_reply_body: None,
+            ..Entry::of(info)
         };
         let made = self.made(&entry, &head.headers);
         put(made, &mut head.headers);

@@ -374,11 +374,8 @@ fn formatted(
     write: fn(&LineFormat, &Entry<'_>, &mut Vec<u8>),
 ) -> String {
     let entry = Entry {
-        info,
         request: Some(view(head)),
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
+        ..Entry::of(info)
     };
     let mut made = Vec::new();
     write(format, &entry, &mut made);

@@ -417,14 +417,13 @@ impl Stream {
         }
         let picked = self.picked_authority.borrow();
         self.manager.access_log.log(&Entry {
-            info: &info,
             request: self.head_in_the_end().map(|request| RequestView {
                 authority: picked.as_ref().unwrap_or(&request.authority).as_bytes(),
                 ..view(request)
             }),
             response_headers: Some(&self.response_headers.borrow()),
             trailers: trailers.as_ref(),
-            local_reply_body: None,
+            ..Entry::of(&info)
         });
     }
 

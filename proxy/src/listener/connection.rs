@@ -247,13 +247,7 @@ fn handshake_failed(listener: &Listener, info: &ConnectionInfo) {
 /// A connection that no filter chain served.
 fn log(listener: &Listener, mut info: StreamInfo) {
     info.finish();
-    listener.access_log.log(&Entry {
-        info: &info,
-        request: None,
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
-    });
+    listener.access_log.log(&Entry::of(&info));
 }
 
 fn logged(tls: &TlsInfo) -> LoggedTls {

@@ -464,12 +464,6 @@ impl Drop for OnEnd<'_> {
             report.end(stats, &self.info);
         }
         self.proxy.stats.downstream_cx_active.dec();
-        self.proxy.access_log.log(&Entry {
-            info: &self.info,
-            request: None,
-            response_headers: None,
-            trailers: None,
-            local_reply_body: None,
-        });
+        self.proxy.access_log.log(&Entry::of(&self.info));
     }
 }

@@ -186,13 +186,7 @@ impl Tunnel {
     }
 
     fn head(&self, info: &StreamInfo, scheme: &'static str) -> Result<RequestHead, TunnelError> {
-        let entry = Entry {
-            info,
-            request: None,
-            response_headers: None,
-            trailers: None,
-            local_reply_body: None,
-        };
+        let entry = Entry::of(info);
         let mut authority = Vec::new();
         self.hostname.write(&entry, &mut authority);
         let name = || TunnelError::Name(authority.escape_ascii().to_string());

@@ -51,6 +51,19 @@ pub(crate) struct Entry<'a> {
     pub(crate) local_reply_body: Option<&'a [u8]>,
 }
 
+impl<'a> Entry<'a> {
+    /// Of a stream or a connection of which nothing else is known.
+    pub(crate) fn of(info: &'a StreamInfo) -> Self {
+        Self {
+            info,
+            request: None,
+            response_headers: None,
+            trailers: None,
+            local_reply_body: None,
+        }
+    }
+}
+
 /// A format, ready to write lines.
 #[derive(Debug)]
 pub(crate) struct LineFormat(Box<[Part]>);

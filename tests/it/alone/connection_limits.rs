@@ -99,9 +99,7 @@ fn server(namespace: &Namespace) {
 
 /// The connection, and what comes of it: it echoes, or it ends.
 fn connect(alone: &Alone, port: u16) -> (TcpStream, String) {
-    let mut stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("listens"));
+    let mut stream = alone.connect(port);
     let began = Instant::now();
     // Asked only when there may be an answer: bytes that nobody reads make the end a reset, or not, by chance.
     let patience = if port == FIRST + 1 { 800 } else { 250 };

@@ -348,9 +348,7 @@ fn pass(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) -> Duration {
 
 /// The connection's story, and how long the client's bytes took.
 fn play(alone: &Alone, port: u16, case: &Case, connections: &Receiver<TcpStream>) -> bool {
-    let mut client = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("listens"));
+    let mut client = alone.connect(port);
     let mut server = connections.recv_timeout(PATIENCE).expect("connects");
     for stream in [&client, &server] {
         stream.set_read_timeout(Some(PATIENCE)).expect("not zero");

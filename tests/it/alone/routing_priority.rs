@@ -187,9 +187,7 @@ fn begin(alone: &Alone, path: &str, headers: &[(&str, &str)]) -> TcpStream {
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
-    let mut stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, FRONT)).expect("the proxy listens"));
+    let mut stream = alone.connect(FRONT);
     let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).expect("a connection");
     stream

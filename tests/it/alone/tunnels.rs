@@ -1,7 +1,7 @@
 //! `tunneling_config` of `tcp_proxy`: what the upstream is asked, what it may answer, and how each side's end gets through.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,9 +149,7 @@ fn resources(cases: &[Case]) -> String {
 
 /// What the client hears, and how it ends.
 fn talk(alone: &Alone, port: u16, case: &Case) -> String {
-    let mut stream = alone
-        .namespace
-        .run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("listens"));
+    let mut stream = alone.connect(port);
     stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
     let began = Instant::now();
     let mut heard = Vec::new();

@@ -62,12 +62,14 @@ impl ConnectionRate {
         verdicts!(at, proto => network::LocalRateLimit {
             supported { stat_prefix, token_bucket, runtime_enabled, share_key }
         });
-        let bucket = at.field("token_bucket");
+        let rate = listener::LocalRateLimit {
+            stat_prefix,
+            token_bucket,
+            runtime_enabled,
+        };
         Ok(Self {
-            stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
-            connection_tokens: TokenBucket::from_proto(&bucket, bucket.required(token_bucket)?)?,
-            limits_rate: is_enabled(runtime_enabled),
             share_name: share_key,
+            ..Self::of_listener(at, rate)?
         })
     }
 

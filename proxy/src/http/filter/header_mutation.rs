@@ -85,11 +85,8 @@ impl Mutations {
                 QueryStep::Add { key, value, action } => {
                     let mut text = Vec::new();
                     let entry = Entry {
-                        info,
                         request: Some(view(head)),
-                        response_headers: None,
-                        trailers: None,
-                        local_reply_body: None,
+                        ..Entry::of(info)
                     };
                     value.write_value(&entry, &mut text);
                     query.add(key, &String::from_utf8_lossy(&text), *action);
@@ -208,12 +205,10 @@ impl Transform for TrailerChange {
         for step in steps {
             let has = |name: &HeaderName| trailers.contains_key(name);
             let value = step.value(has, || Entry {
-                info: &info,
                 request: request.map(view),
-                response_headers: None,
                 // As in Envoy, `%TRAILER%` is of responses.
                 trailers: (self.whose == Trailers::Response).then_some(&*trailers),
-                local_reply_body: None,
+                ..Entry::of(&info)
             });
             step.apply(value, trailers);
         }
@@ -270,11 +265,9 @@ impl Filter for HeaderMutationFilter {
             for step in &mutations.response {
                 let has = |name: &HeaderName| head.headers.contains_key(name);
                 let value = step.value(has, || Entry {
-                    info: &info,
                     request: request.map(view),
                     response_headers: Some(&head.headers),
-                    trailers: None,
-                    local_reply_body: None,
+                    ..Entry::of(&info)
                 });
                 step.apply(value, &mut head.headers);
             }

@@ -46,11 +46,10 @@ impl BodyFormat {
         response_headers: Option<&HeaderMap>,
     ) -> Vec<u8> {
         let entry = Entry {
-            info,
             request: request.map(view),
             response_headers,
-            trailers: None,
             local_reply_body: Some(text),
+            ..Entry::of(info)
         };
         let mut body = Vec::new();
         match &self.template {

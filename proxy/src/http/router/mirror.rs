@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use outrigger_model::cluster::{RoutingPriority, UpstreamHttpVersion};
 use outrigger_model::fraction::Fraction;
 use outrigger_model::route::MirrorPolicy;
@@ -18,6 +18,8 @@ use super::{EXPECTED_TIMEOUT, Guards};
 use crate::codec::body::{BodyError, BodyObserver, CopyWriter, Ending};
 use crate::codec::{Body, RequestHead};
 use crate::http::cluster_policies;
+use crate::http::edge::X_FORWARDED_FOR;
+use crate::http::extras::INTERNAL;
 use crate::http::filter::draws;
 use crate::http::header_changes::{self, Step};
 use crate::http::route_table::{ClusterRef, Forward};
@@ -31,9 +33,6 @@ use crate::upstream::cluster_table::ClusterTable;
 use crate::upstream::lb::Wish;
 use crate::upstream::pool::{self, Version};
 use crate::worker;
-
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// One receiver of copies.
 #[derive(Debug)]
@@ -85,11 +84,11 @@ impl Mirror {
         // As Envoy: it is a request of this proxy.
         head.headers.insert(INTERNAL, HeaderValue::from_static("true"));
         let hop = local_address().to_string();
-        let hops = match head.headers.get(FORWARDED_FOR) {
+        let hops = match head.headers.get(X_FORWARDED_FOR) {
             Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b",", hop.as_bytes()].concat()),
             None => HeaderValue::from_str(&hop),
         };
-        head.headers.insert(FORWARDED_FOR, hops.ok()?);
+        head.headers.insert(X_FORWARDED_FOR, hops.ok()?);
         Some(Copy { head, cluster })
     }
 }

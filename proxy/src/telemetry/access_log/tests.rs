@@ -40,13 +40,7 @@ fn info(flags: &[ResponseFlag]) -> StreamInfo {
 }
 
 fn log(logger: &AccessLogger, flags: &[ResponseFlag]) {
-    logger.log(&Entry {
-        info: &info(flags),
-        request: None,
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
-    });
+    logger.log(&Entry::of(&info(flags)));
 }
 
 /// The file's text after one stream without a flag, one with `NR` and one with `URX,UF`.
@@ -175,13 +169,7 @@ fn a_stuck_reader_drops_lines_and_blocks_nobody() {
     // More than pipe, queue and buffer hold together.
     let lines = (300 * BUFFER_BYTES) / 100;
     for _ in 0..lines {
-        logger.log(&Entry {
-            info: &long,
-            request: None,
-            response_headers: None,
-            trailers: None,
-            local_reply_body: None,
-        });
+        logger.log(&Entry::of(&long));
     }
     assert!(registry.counter("access_log.lines_dropped").value() > 0);
     assert!(

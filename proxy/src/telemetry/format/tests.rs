@@ -131,7 +131,6 @@ fn istio_default_line_of_a_good_request_is_envoys() {
     ]);
     let received = headers(&[("x-envoy-upstream-service-time", b"0")]);
     let entry = Entry {
-        info: &info,
         request: Some(RequestView {
             method: &Method::GET,
             path: "/good",
@@ -140,8 +139,7 @@ fn istio_default_line_of_a_good_request_is_envoys() {
             headers: &sent,
         }),
         response_headers: Some(&received),
-        trailers: None,
-        local_reply_body: None,
+        ..Entry::of(&info)
     };
     let envoy = "[2026-11-21T03:57:27.841Z] \"GET /good HTTP/1.1\" 200 - via_upstream - \"-\" 0 5 2 0 \"1.2.3.4\" \
                  \"curl/7.88.1\" \"rid-1\" \"127.0.0.1:19710\" \"127.0.0.1:19719\" \
@@ -163,13 +161,7 @@ fn istio_default_line_of_a_refused_tcp_connection_is_envoys() {
     upstream.host = Some(address("127.0.0.1:19718"));
     upstream.transport_failure_reason = Some("delayed_connect_error: Connection refused".into());
     finish(&mut info, 0);
-    let entry = Entry {
-        info: &info,
-        request: None,
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
-    };
+    let entry = Entry::of(&info);
     let envoy = "[2026-11-21T03:57:37.603Z] \"- - -\" 0 UF,URX - - \"delayed_connect_error:_Connection_refused\" 0 0 0 - \
                  \"-\" \"-\" \"-\" \"-\" \"127.0.0.1:19718\" dead - 127.0.0.1:19713 127.0.0.1:46932 - -\n";
     assert_eq!(line(&istio(), &entry), envoy);
@@ -185,7 +177,6 @@ fn header_commands_follow_envoy() {
         ("x-empty", b""),
     ]);
     let entry = Entry {
-        info: &info,
         request: Some(RequestView {
             method: &Method::CONNECT,
             path: "",
@@ -193,9 +184,7 @@ fn header_commands_follow_envoy() {
             scheme: "",
             headers: &sent,
         }),
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
+        ..Entry::of(&info)
     };
     let check = |command: Command, expected: &str| {
         assert_eq!(
@@ -250,11 +239,8 @@ fn nothing_is_escaped_in_header_values() {
         headers: &sent,
     };
     let entry = Entry {
-        info: &info,
         request: Some(view),
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
+        ..Entry::of(&info)
     };
     let format = parts(
         &["\"", "\" \"", "\"\n"],
@@ -285,13 +271,7 @@ fn tls_facts_are_shown() {
         ..TlsInfo::default()
     });
     let info = started(connection, None, 0);
-    let entry = Entry {
-        info: &info,
-        request: None,
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
-    };
+    let entry = Entry::of(&info);
     let commands = vec![
         Command::DownstreamPeerUriSan,
         Command::DownstreamTlsVersion,
@@ -325,13 +305,7 @@ fn dates_are_gregorian() {
 fn a_line_needs_no_memory_beyond_the_buffer() {
     let info = started(connection("127.0.0.1:1", "127.0.0.1:2"), None, 0);
     let format = LineFormat::new(&istio());
-    let entry = Entry {
-        info: &info,
-        request: None,
-        response_headers: None,
-        trailers: None,
-        local_reply_body: None,
-    };
+    let entry = Entry::of(&info);
     let mut out = Vec::with_capacity(1024);
     let memory = out.as_ptr();
     format.write(&entry, &mut out);
