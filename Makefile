@@ -83,7 +83,7 @@ e2e: build
 	  cargo test $(LOCKED) --workspace --quiet --test '*' -- --list "$$module" | grep ': test$$' >/dev/null \
 	    || { echo "e2e: no test matches $$module (NETNS and RELEASE in the Makefile)" >&2; exit 1; }; \
 	done
-	@$(STEP) e2e cargo test $(LOCKED) --workspace --test '*' -- --test-threads=1 $(NETNS) $(RELEASE)
+	@$(STEP) e2e .ci/again cargo test $(LOCKED) --workspace --no-fail-fast --test '*' -- --test-threads=1 $(NETNS) $(RELEASE)
 
 # What it measures is what ships. It wants the machine for itself.
 bench: build
