@@ -16,7 +16,8 @@ use outrigger_bench::{plot, report};
 /// Measures outrigger beside Envoy, nginx and HAProxy on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What to measure; everything when nothing is named. Only a run of everything is written to the report.
+    /// What to measure; everything when nothing is named. Only a run of everything is written to the report, or what is measured
+    /// again.
     cells: Vec<What>,
     /// Few and short slices: for a look, not for a figure.
     #[arg(long)]
@@ -27,6 +28,9 @@ struct Arguments {
     /// Writes the report of a partial or quick run too, into this folder.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Puts what is measured in the place of its earlier figures in the report, which says so.
+    #[arg(long, requires = "cells", conflicts_with_all = ["quick", "out", "render"])]
+    again: bool,
     /// Makes the report and the drawing again from the samples on disk, and measures nothing.
     #[arg(long)]
     render: bool,
@@ -141,7 +145,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let others = report::others(&run);
     println!("{others}");
     eprintln!("outrigger-bench: {:.0} s", start.elapsed().as_secs_f64());
-    if arguments.is_whole() || arguments.out.is_some() {
+    if arguments.again {
+        let mut whole = earlier(&docs)?;
+        whole.replace(run.clone());
+        write(&docs, &whole, &samples)?;
+    } else if arguments.is_whole() || arguments.out.is_some() {
         write(&docs, &run, &samples)?;
     }
     let failed: Vec<_> = run
@@ -261,13 +269,20 @@ fn write(docs: &Path, run: &Run, samples: &[(String, Vec<Sample>)]) -> anyhow::R
     render(docs)
 }
 
+/// What was written last.
+fn earlier(docs: &Path) -> anyhow::Result<Run> {
+    let path = docs.join("performance/run.json");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
 fn render(docs: &Path) -> anyhow::Result<()> {
     let folder = docs.join("performance");
     let read = |name: &str| {
         let path = folder.join(name);
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
-    let run: Run = serde_json::from_str(&read("run.json")?).context("run.json")?;
+    let run = earlier(docs)?;
     let mut samples = Vec::new();
     for cell in &run.cells {
         samples.push((

@@ -242,6 +242,9 @@ pub fn document(run: &Run, samples: &dyn Fn(&str) -> Vec<Sample>) -> String {
         let _ = writeln!(text, "| {name} | {value} |");
     }
     let _ = writeln!(text, "| command | `{}` |", run.command);
+    for again in &run.again {
+        let _ = writeln!(text, "| measured again, later | {again} |");
+    }
     text.push_str("\n## Figures\n\n![CPU a request, memory and start beside each other](performance.svg)\n");
     for entry in &run.cells {
         let _ = writeln!(text, "\n### {}\n", entry.title);

@@ -109,6 +109,45 @@ pub struct Run {
     /// Why it was not, if it should have been.
     #[serde(default)]
     pub scale_fault: Option<String>,
+    /// What was measured again after the rest: the command line, commit and load of the machine.
+    #[serde(default)]
+    pub again: Vec<String>,
+}
+
+impl Run {
+    /// Takes what `later` measured in the place of what was measured before.
+    pub fn replace(&mut self, later: Self) {
+        let of = |name: &str| {
+            let row = later.machine.iter().find(|(known, _)| known == name);
+            row.map_or("unknown", |(_, value)| value)
+        };
+        let command = format!("`{}`", later.command);
+        self.again.retain(|line| !line.starts_with(&command));
+        self.again.push(format!(
+            "{command} at {}, load average before {}",
+            of("commit"),
+            of("load average before")
+        ));
+        for cell in later.cells {
+            match self.cells.iter_mut().find(|known| known.name == cell.name) {
+                Some(known) => *known = cell,
+                None => self.cells.push(cell),
+            }
+        }
+        if !later.memory.is_empty() {
+            self.memory = later.memory;
+        }
+        if !later.startup.is_empty() {
+            self.startup = later.startup;
+        }
+        if !later.counts.is_empty() {
+            self.counts = later.counts;
+        }
+        if !later.scale.is_empty() || later.scale_fault.is_some() {
+            self.scale = later.scale;
+            self.scale_fault = later.scale_fault;
+        }
+    }
 }
 
 /// A workload.
@@ -242,6 +281,33 @@ mod tests {
         );
         assert!((sample.micros() - 9.5).abs() < 1e-9);
         assert!((sample.rate() - 400.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_measured_again_takes_the_place_of_what_was() {
+        let cell = |name: &str, title: &str| Cell {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            ..Cell::default()
+        };
+        let mut run = Run {
+            cells: vec![cell("hop", "old"), cell("tcp", "old")],
+            ..Run::default()
+        };
+        let later = Run {
+            machine: vec![("commit".to_owned(), "abc".to_owned())],
+            command: "make bench ARGS='--again tcp'".to_owned(),
+            cells: vec![cell("tcp", "new")],
+            ..Run::default()
+        };
+        run.replace(later.clone());
+        run.replace(later);
+        let titles: Vec<_> = run.cells.iter().map(|cell| cell.title.as_str()).collect();
+        assert_eq!(titles, ["old", "new"]);
+        assert_eq!(
+            run.again,
+            ["`make bench ARGS='--again tcp'` at abc, load average before unknown"]
+        );
     }
 
     #[test]
