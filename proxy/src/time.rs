@@ -1,9 +1,13 @@
 //! Deadlines. The data path takes its clock from here, so that tests can pause it (tokio's test clock).
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use outrigger_model::cluster::Jittered;
+use pin_project_lite::pin_project;
+use tokio::time::Timeout;
 
 pub(crate) use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -33,21 +37,45 @@ pub(crate) fn drawn(range: Jittered) -> Duration {
 #[error("time limit reached")]
 pub(crate) struct Elapsed;
 
-/// Runs `future`, for at most `limit` if there is one. Arms no timer without a limit.
-pub(crate) async fn within<F: Future>(limit: Option<Duration>, future: F) -> Result<F::Output, Elapsed> {
+pin_project! {
+    /// A future with a limit, or none. Not an `async fn`: that would have room for the future twice, as its argument and in its state.
+    #[project = LimitedProjection]
+    pub(crate) enum Limited<F> {
+        /// Arms no timer.
+        Unlimited { #[pin] future: F },
+        /// Ends at its limit.
+        Timed { #[pin] future: Timeout<F> },
+    }
+}
+
+impl<F: Future> Future for Limited<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            LimitedProjection::Unlimited { future } => future.poll(cx).map(Ok),
+            LimitedProjection::Timed { future } => future.poll(cx).map_err(|_| Elapsed),
+        }
+    }
+}
+
+/// Runs `future`, for at most `limit` from now on if there is one.
+pub(crate) fn within<F: Future>(limit: Option<Duration>, future: F) -> Limited<F> {
     match limit {
-        None => Ok(future.await),
-        Some(limit) => tokio::time::timeout(limit, future).await.map_err(|_| Elapsed),
+        None => Limited::Unlimited { future },
+        Some(limit) => Limited::Timed {
+            future: tokio::time::timeout(limit, future),
+        },
     }
 }
 
 /// Runs `future` until `deadline` if there is one.
-pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Elapsed> {
+pub(crate) fn until<F: Future>(deadline: Option<Instant>, future: F) -> Limited<F> {
     match deadline {
-        None => Ok(future.await),
-        Some(deadline) => tokio::time::timeout_at(deadline, future)
-            .await
-            .map_err(|_| Elapsed),
+        None => Limited::Unlimited { future },
+        Some(deadline) => Limited::Timed {
+            future: tokio::time::timeout_at(deadline, future),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! HTTP/2, by the `h2` crate on both sides.
 pub(crate) mod client;
 mod pump;
+mod runners;
 pub(crate) mod server;
 
 /// What a client sends first. Source: RFC 9113 §3.4.

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::UNEXPECTED_UNDERSCORE;
 use super::pump::pump;
-use crate::codec::activity::Activity;
+use super::runners::Runners;
+use crate::codec::activity::{Active, Activity};
 use crate::codec::body::TrailerCheck;
 use crate::codec::head::{RequestHead, authority_and_path};
 use crate::codec::{
@@ -23,7 +24,9 @@ use crate::codec::{
 };
 use crate::drain::DrainWatch;
 use crate::time::{self, Instant};
-use crate::worker;
+
+/// A stream that begins.
+type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>, Active);
 
 /// Serves one connection until it closes.
 pub(crate) async fn serve<IO, H>(
@@ -44,6 +47,13 @@ where
         Err(elapsed) => return ServeEnd::Failed(elapsed.to_string()),
     };
     let streams = Activity::new();
+    let underscores = options.http2_underscores.clone();
+    let (informs, serving) = (options.informs, handler.clone());
+    let runners = Runners::new(move |(request, respond, active): Accepted| {
+        let is_checked = !matches!(underscores, Underscores::Allow);
+        let request = incoming(request, tls, informs, underscores.clone());
+        serve_stream(request, is_checked, respond, serving.clone(), active)
+    });
     let life = options.life;
     let mut served = 0_u32;
     let mut draining = false;
@@ -66,14 +76,7 @@ where
                             connection.graceful_shutdown();
                         }
                     }
-                    let underscores = options.http2_underscores.clone();
-                    let is_checked = !matches!(underscores, Underscores::Allow);
-                    let informs = options.informs;
-                    let (handler, active) = (handler.clone(), streams.begin());
-                    worker::spawn(async move {
-                        serve_stream(incoming(request, tls, informs, underscores), is_checked, respond, handler).await;
-                        drop(active);
-                    });
+                    runners.run((request, respond, streams.begin()));
                 }
                 Some(Err(error)) => return ServeEnd::Failed(error.to_string()),
                 None => return ServeEnd::Closed,
@@ -117,6 +120,7 @@ async fn serve_stream<H: StreamHandler>(
     is_checked: bool,
     mut respond: SendResponse<Bytes>,
     handler: Rc<H>,
+    _active: Active,
 ) {
     let is_upgrade = request.head.is_upgrade;
     let is_connect = request.head.method == Method::CONNECT;
