@@ -59,7 +59,7 @@ const BOOTSTRAP_ROOTS: [&str; 24] = [
 ];
 
 /// The extensions that a listener or route table may bring as a `TypedStruct`, that is, as JSON. Built for one conversion.
-const EXTENSION_ROOTS: [&str; 14] = [
+const EXTENSION_ROOTS: [&str; 15] = [
     "envoy/config/trace/v3/opentelemetry.proto",
     "envoy/config/trace/v3/zipkin.proto",
     "envoy/extensions/access_loggers/file/v3/file.proto",
@@ -70,6 +70,7 @@ const EXTENSION_ROOTS: [&str; 14] = [
     "envoy/extensions/filters/http/fault/v3/fault.proto",
     "envoy/extensions/filters/http/grpc_stats/v3/config.proto",
     "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto",
+    "envoy/extensions/filters/http/ratelimit/v3/rate_limit.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
     "envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto",
     "envoy/extensions/filters/network/mongo_proxy/v3/mongo_proxy.proto",

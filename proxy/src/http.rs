@@ -6,6 +6,7 @@ pub(crate) mod downstream;
 mod edge;
 mod extras;
 pub(crate) mod filter;
+pub(crate) mod grpc_call;
 pub(crate) mod hash_policy;
 pub(crate) mod head;
 pub(crate) mod header_changes;

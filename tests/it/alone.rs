@@ -18,6 +18,7 @@ mod edge;
 mod extensions;
 mod fault;
 mod formats;
+mod global_ratelimit;
 mod grpc_deadlines;
 mod grpc_stats;
 mod hash;

@@ -11,14 +11,29 @@ use self::readers::SHARED;
 use super::repo::{SourceFile, root, texts};
 
 /// Fields that the model itself uses up, and how.
-const INSIDE_THE_MODEL: &[(&str, &str)] = &[(
-    "max_direct_response_body_bytes",
-    "longer bodies of direct responses are refused when the table is converted",
-)];
+const INSIDE_THE_MODEL: &[(&str, &str)] = &[
+    (
+        "max_direct_response_body_bytes",
+        "longer bodies of direct responses are refused when the table is converted",
+    ),
+    (
+        "unit_number",
+        "it goes into the message to the rate limit service as it came",
+    ),
+];
 
 /// Model folders that hold no configuration.
 const NO_CONFIGURATION: &[&str] = &[
-    "document", "dump", "field", "decode", "any", "nds", "peer", "tests", "validate",
+    "document",
+    "dump",
+    "field",
+    "decode",
+    "any",
+    "nds",
+    "peer",
+    "rate_limit_service",
+    "tests",
+    "validate",
 ];
 
 fn is_configuration(path: &str) -> bool {

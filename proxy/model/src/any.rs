@@ -25,6 +25,9 @@ pub(crate) mod types {
     pub(crate) const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
     pub(crate) const LOCAL_RATE_LIMIT: &str =
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+    pub(crate) const GLOBAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.ratelimit.v3.RateLimit";
+    pub(crate) const GLOBAL_RATE_LIMIT_PER_ROUTE: &str =
+        "envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute";
     pub(crate) const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
     pub(crate) const HTTP_RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
     pub(crate) const JWT_AUTHN: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";

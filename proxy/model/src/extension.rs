@@ -17,7 +17,7 @@ const GATEWAY: Builder = Never("Istio sets it at gateways only");
 const RARE: Builder = Never("Istio does not send it");
 
 /// Message types by name, in alphabetical order.
-pub(crate) const EXTENSIONS: [(&str, Builder); 48] = [
+pub(crate) const EXTENSIONS: [(&str, Builder); 47] = [
     (
         "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
         RARE,
@@ -94,10 +94,6 @@ pub(crate) const EXTENSIONS: [(&str, Builder); 48] = [
     (
         "envoy.extensions.filters.http.rate_limit_quota.v3.RateLimitQuotaFilterConfig",
         RARE,
-    ),
-    (
-        "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
-        Issue("traffic"),
     ),
     (
         "envoy.extensions.filters.http.set_filter_state.v3.Config",

@@ -7,6 +7,7 @@ pub mod csrf;
 pub mod discovered;
 pub mod ext_authz;
 pub mod fault;
+pub mod global_rate_limit;
 pub mod grpc_stats;
 pub mod header_mutation;
 pub mod health_check;
@@ -57,6 +58,8 @@ pub enum HttpFilter {
     Csrf(Box<csrf::CsrfPolicy>),
     /// At most so many requests.
     LocalRateLimit(Box<local_ratelimit::LocalRateLimit>),
+    /// A service says who may go on.
+    GlobalRateLimit(Box<global_rate_limit::GlobalRateLimit>),
     /// Requests of one session go to one host.
     StatefulSession(Box<stateful_session::StatefulSession>),
     /// gRPC for browsers.
@@ -86,7 +89,7 @@ enum Filter {
     Off,
 }
 
-const HTTP_FILTERS: [&str; 16] = [
+const HTTP_FILTERS: [&str; 17] = [
     types::ROUTER,
     types::PEER_METADATA,
     types::GRPC_STATS,
@@ -100,6 +103,7 @@ const HTTP_FILTERS: [&str; 16] = [
     types::CSRF,
     types::HEADER_MUTATION,
     types::LOCAL_RATE_LIMIT,
+    types::GLOBAL_RATE_LIMIT,
     types::STATEFUL_SESSION,
     types::GRPC_WEB,
     types::ISTIO_STATS,
@@ -189,6 +193,9 @@ impl HttpFilter {
             types::FAULT => HttpFilter::Fault(Box::new(fault::Fault::from_proto(at, config.message(at)?)?)),
             types::LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Box::new(
                 local_ratelimit::LocalRateLimit::from_proto(at, config.message(at)?)?,
+            )),
+            types::GLOBAL_RATE_LIMIT => HttpFilter::GlobalRateLimit(Box::new(
+                global_rate_limit::GlobalRateLimit::from_proto(at, config.message(at)?)?,
             )),
             types::HEALTH_CHECK => HttpFilter::HealthCheck(Box::new(health_check::HealthCheck::from_proto(
                 at,

@@ -34,6 +34,7 @@ pub mod node;
 pub mod peer;
 pub mod proxy_config;
 pub mod proxy_protocol;
+pub mod rate_limit_service;
 pub mod rbac;
 pub mod readiness;
 pub mod route;

@@ -6,6 +6,7 @@ mod internal_redirect;
 mod policy;
 mod rewrite;
 
+pub(crate) use from_proto::query_parameter;
 pub(crate) use headers::{
     addition as header_addition, additions as header_additions, header_name, removals as header_removals,
 };

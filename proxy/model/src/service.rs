@@ -20,6 +20,19 @@ pub struct GrpcTarget {
     pub metadata: Vec<(String, String)>,
 }
 
+/// Where single questions go over gRPC; which method it is their filter says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcMethod {
+    /// Where.
+    pub asked_cluster: ClusterName,
+    /// `:authority`; empty: the cluster's name.
+    pub call_authority: String,
+    /// Headers of every call, names in lower case.
+    pub call_metadata: Vec<(String, String)>,
+    /// Calls say that they come from this proxy; Envoy's default true.
+    pub tells_envoy: bool,
+}
+
 /// Where something is asked for over HTTP. Awaits the security issue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uri {
@@ -71,6 +84,44 @@ impl GrpcTarget {
                     authority,
                     timeout,
                     metadata,
+                })
+            }
+            Some(grpc_service::TargetSpecifier::GoogleGrpc(_)) => Err(at
+                .field("google_grpc")
+                .reject("is not supported; write envoy_grpc")),
+            None => Err(at.field("envoy_grpc").reject("is missing")),
+        }
+    }
+}
+
+impl GrpcMethod {
+    /// Converts a service that must be there.
+    pub(crate) fn from_proto(at: &FieldPath<'_>, proto: Option<pb::GrpcService>) -> Result<Self, Rejection> {
+        verdicts!(at, at.required(proto)? => pb::GrpcService {
+            supported { initial_metadata, target_specifier }
+            inert { timeout: "the filter that asks has one of its own, and Envoy reads only that" }
+            never { retry_policy: "a question that has no answer in time is too late for another one" }
+        });
+        choices!(grpc_service::TargetSpecifier {
+            supported { EnvoyGrpc }
+            refused { GoogleGrpc: "there is no second gRPC library here" }
+        });
+        let call_metadata = self::initial_metadata(at.field("initial_metadata"), initial_metadata)?;
+        match target_specifier {
+            Some(grpc_service::TargetSpecifier::EnvoyGrpc(proto)) => {
+                let at = at.field("envoy_grpc");
+                verdicts!(at, proto => grpc_service::EnvoyGrpc {
+                    supported { cluster_name, authority, skip_envoy_headers }
+                    never {
+                        retry_policy: "a question that has no answer in time is too late for another one",
+                        max_receive_message_length: "an answer has at most 1 MiB here",
+                    }
+                });
+                Ok(Self {
+                    asked_cluster: at.field("cluster_name").not_empty(cluster_name)?,
+                    call_authority: authority,
+                    call_metadata,
+                    tells_envoy: !skip_envoy_headers,
                 })
             }
             Some(grpc_service::TargetSpecifier::GoogleGrpc(_)) => Err(at

@@ -8,7 +8,9 @@ mod buffer;
 mod compressor;
 mod cors;
 mod csrf;
+mod descriptors;
 mod fault;
+mod global_ratelimit;
 mod header_mutation;
 mod health_check;
 pub(crate) mod local_ratelimit;
@@ -27,11 +29,13 @@ use outrigger_model::fraction::Fraction;
 use outrigger_model::http_filter::{HttpFilter, PlacedFilter};
 use smallvec::SmallVec;
 
+pub(super) use self::descriptors::RouteLimits;
 pub(super) use self::fault::ActiveFault;
-pub(super) use self::local_ratelimit::{ConnectionLimits, RouteLimits};
+pub(super) use self::local_ratelimit::ConnectionLimits;
 use self::settings::RouteConfig;
 pub(super) use self::settings::{Level, Settings};
 pub(super) use self::stateful_session::SessionHost;
+use super::header_changes;
 use super::local_reply::LocalReply;
 use super::route_table::Route;
 use super::stream::Stream;
@@ -71,6 +75,27 @@ pub(super) enum Resume {
     With(HeaderName, HeaderValue),
     /// This is the answer.
     Reply(Box<LocalReply>),
+    /// A service said what becomes of it.
+    Answered(Box<Answered>),
+}
+
+/// What a service that was asked says of a request.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    /// Headers that the request gets besides, if it goes on.
+    request: Vec<(HeaderName, HeaderValue)>,
+    /// For the filter that asked, when the response comes.
+    response: Told,
+    /// `None`: it goes on.
+    reply: Option<LocalReply>,
+}
+
+/// What the response gets for what a service said.
+#[derive(Debug, Default)]
+struct Told {
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// The response is the refusal.
+    is_refusal: bool,
 }
 
 /// A request on its way up.
@@ -85,7 +110,7 @@ pub(super) struct Decoding<'a> {
     /// Name of the cluster.
     pub(super) cluster_name: Option<&'a str>,
     /// The cluster, if there is one of this name.
-    pub(super) cluster: Option<&'a Cluster>,
+    pub(super) cluster: Option<&'a Arc<Cluster>>,
     pub(super) settings: &'a Settings,
     /// The route's settings for this filter.
     config: Option<&'a RouteConfig>,
@@ -153,6 +178,8 @@ pub(crate) struct FilterState {
     /// By place in the chain.
     limits: SmallVec<[(usize, local_ratelimit::Judgement); 1]>,
     /// By place in the chain; mostly none.
+    told: Vec<(usize, Told)>,
+    /// By place in the chain; mostly none.
     sessions: Vec<(usize, stateful_session::ActiveSession)>,
     /// `accept-encoding` by place in the chain, where somebody compresses.
     accepted_encodings: Vec<(usize, Box<str>)>,
@@ -170,6 +197,8 @@ pub(crate) struct FilterState {
 #[derive(Debug)]
 pub(crate) struct FilterChain {
     placed: Box<[Placed]>,
+    /// What the bootstrap calls this proxy's cluster.
+    service_cluster: Box<str>,
     /// One of them looks at bodies of requests.
     pub(super) reads_bodies: bool,
 }
@@ -237,6 +266,9 @@ fn build(config: &HttpFilter, scope: &Scope<'_>) -> Result<Option<Arc<dyn Filter
             config,
             scope.registry,
         )?),
+        HttpFilter::GlobalRateLimit(config) => {
+            Arc::new(global_ratelimit::GlobalRateLimitFilter::new(config, scope)?)
+        }
         HttpFilter::Discovered(_) => Arc::new(missing::MissingFilter),
         HttpFilter::StatefulSession(config) => {
             Arc::new(stateful_session::StatefulSessionFilter::new(config, scope))
@@ -273,6 +305,7 @@ impl FilterChain {
         }
         Ok(Self {
             placed: chain.into(),
+            service_cluster: scope.local_peers.cluster().into(),
             reads_bodies: configs.iter().any(|config| {
                 use HttpFilter::{Buffer, Compressor, Decompressor, HeaderMutation, HealthCheck};
                 matches!(
@@ -314,6 +347,21 @@ impl FilterChain {
                         request.stream.limits.waited();
                     }
                     Ok(Resume::Reply(reply)) => return Err(*reply),
+                    Ok(Resume::Answered(answered)) => {
+                        let Answered {
+                            request: headers,
+                            response,
+                            reply,
+                        } = *answered;
+                        request.state.told.push((place, response));
+                        if let Some(reply) = reply {
+                            return Err(reply);
+                        }
+                        for (name, value) in headers {
+                            header_changes::append(&mut request.head.headers, &name, value);
+                        }
+                        request.stream.limits.waited();
+                    }
                     Err(limit) => return Err(request.stream.limit_reached(limit)),
                 },
             }

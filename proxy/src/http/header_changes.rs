@@ -254,7 +254,8 @@ const SINGLE: [&str; 21] = [
     "x-request-id",
 ];
 
-fn append(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+/// Adds a header; to one that there may be once its value is added.
+pub(super) fn append(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
     if SINGLE.contains(&name.as_str())
         && let Some(old) = headers.get(name)
         && let Ok(both) = HeaderValue::from_bytes(&[old.as_bytes(), b",", value.as_bytes()].concat())

@@ -21,7 +21,7 @@ use regex::Regex as TextRegex;
 
 pub(crate) use self::criteria::Asked;
 use self::criteria::Criteria;
-pub(super) use self::criteria::{cookie_value, query_value};
+pub(super) use self::criteria::{QueryTest, cookie_value, query_value};
 pub(super) use self::forward::ClusterRef;
 pub(crate) use self::forward::{Forward, Target};
 use self::hosts::Hosts;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
+pub(super) use self::attempt::tls_wish;
 use self::attempt::{Attempt, AttemptError, Attempted};
 use self::hedge::{Awaited, Hedged};
 use self::internal_redirect::Redirected;
@@ -44,7 +45,7 @@ use crate::upstream::lb::Labels;
 const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
-const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(super) const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 pub(super) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
@@ -66,7 +67,7 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
+    pub(super) fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
         host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
         cluster.stats.upstream_rq_active.inc();
         Self {
@@ -146,7 +147,7 @@ pub(super) async fn forward(
         let keeps = retry.may_retry() || forward.redirects.is_some();
         ReplaySource::new(body, limit, keeps)
     });
-    let mut tls = attempt::tls_wish(cluster, state.alpn.as_ref(), stream.request());
+    let mut tls = tls_wish(cluster, state.alpn.as_ref(), stream.request());
     tls.source = stream.downstream.info.original_source;
     tls.priority = forward.config.priority;
     if cluster.wants_client() {

@@ -1,5 +1,6 @@
 //! Counters of one cluster. Source: Envoy docs, cluster stats.
 mod grpc;
+mod rate_limit;
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,6 +9,8 @@ use outrigger_model::cluster::LbPolicy;
 
 use self::grpc::ClusterGrpc;
 pub(crate) use self::grpc::GrpcStats;
+use self::rate_limit::ClusterRateLimits;
+pub(crate) use self::rate_limit::RateLimited;
 use super::endpoint::Census;
 use super::health_check::HealthStats;
 use super::lb::{Ring, SubsetStats, ZoneStats};
@@ -88,6 +91,7 @@ struct Later {
     grpc: ClusterGrpc,
     redirects: OnceLock<InternalRedirectStats>,
     retry_abandoned: OnceLock<Counter>,
+    rate_limits: ClusterRateLimits,
 }
 
 impl Later {
@@ -180,6 +184,7 @@ impl ClusterStats {
                 registry: later,
                 redirects: OnceLock::new(),
                 retry_abandoned: OnceLock::new(),
+                rate_limits: ClusterRateLimits::default(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
             membership_total: gauge("membership_total"),
@@ -209,6 +214,12 @@ impl ClusterStats {
             Some(method) => self.later.grpc.of(method),
             None => self.later.grpc.all().clone(),
         }
+    }
+
+    /// Counts what a rate limit service said of a request, for filters with this prefix.
+    pub(crate) fn rate_limited(&self, prefix: &str, what: RateLimited) {
+        let register = |name: &str| self.later.counter(name);
+        self.later.rate_limits.count(prefix, what, register);
     }
 
     /// Counts a request that cannot be sent again because it is larger than what is kept.

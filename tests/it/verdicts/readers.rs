@@ -439,7 +439,7 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     (
         "LocalRateLimit.rate_limits",
         "src/http/filter/local_ratelimit.rs",
-        ".rate_limits.iter()",
+        "&config.rate_limits",
     ),
     (
         "LocalRateLimit.stage",
@@ -471,7 +471,7 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ("PlacedFilter.filter", "src/http/filter.rs", "&config.filter"),
     (
         "RateLimit.stage",
-        "src/http/filter/local_ratelimit/descriptor.rs",
+        "src/http/filter/descriptors.rs",
         "config.stage",
     ),
     ("Redirect.host", "src/http/redirect.rs", "config.host"),

@@ -88,14 +88,6 @@ impl LocalRateLimit {
             inert { max_dynamic_descriptors: "counts the buckets of descriptors with wildcards, which are refused" }
             unsupported { local_cluster_rate_limit: "traffic" }
         });
-        // As Envoy: those are for filters that take them from routes.
-        if rate_limits
-            .iter()
-            .any(|limit| limit.stage.is_some() || !limit.disable_key.is_empty())
-        {
-            let reason = "may have neither a stage nor a disable_key here";
-            return Err(at.field("rate_limits").reject(reason));
-        }
         let code = status.map_or(0, |types::HttpStatus { code }| code);
         let headers = |field, protos: Vec<_>| {
             let field = at.field(field);
@@ -135,7 +127,7 @@ impl LocalRateLimit {
             is_resource_exhausted: rate_limited_as_resource_exhausted,
             retry_after: enable_retry_after_header,
             vh_rate_limits: HostLimits::from_proto(&at.field("vh_rate_limits"), vh_rate_limits)?,
-            rate_limits: RateLimit::list(at.field("rate_limits"), rate_limits)?,
+            rate_limits: RateLimit::of_filter(at.field("rate_limits"), rate_limits)?,
         })
     }
 }

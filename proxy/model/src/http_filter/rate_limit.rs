@@ -1,10 +1,12 @@
-//! What requests are to rate limits: the `rate_limits` of routes, virtual hosts and local limits. Only local limits read them; filters
-//! that ask a service are refused by name. Source: route_components.proto `RateLimit`.
+//! What requests are to rate limits: the `rate_limits` of routes, virtual hosts and of the filters that read them, local and global
+//! ones. Source: route_components.proto `RateLimit`.
 use envoy_types::pb::envoy::config::route::v3::{self as pb, rate_limit};
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as common;
+use envoy_types::pb::envoy::r#type::v3::RateLimitUnit;
 
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::matcher::HeaderMatcher;
+use crate::route::{QueryMatch, query_parameter};
 use crate::scalar::Wrapped;
 
 /// Makes a list of keys and values of a request; none when one of its actions has nothing for it.
@@ -14,15 +16,57 @@ pub struct RateLimit {
     pub stage: u32,
     /// At least one.
     pub actions: Vec<RateLimitAction>,
+    /// It has a `disable_key`: local limits pass over it, whatever the runtime says.
+    pub has_disable_key: bool,
+    /// In place of the limit that the service has. Local limits pass over it, not over the rest.
+    pub limit_override: Option<LimitOverride>,
+}
+
+/// A limit that a route brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitOverride {
+    /// So many.
+    pub requests_per_unit: u32,
+    /// `RateLimitUnit`, as the service gets it.
+    pub unit_number: i32,
 }
 
 /// Makes one key and value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RateLimitAction {
+    /// `source_cluster` and what the bootstrap calls this proxy's cluster.
+    SourceCluster,
     /// `destination_cluster` and its name.
     DestinationCluster,
     /// `remote_address` and the client's.
     RemoteAddress,
+    /// `masked_remote_address` and the client's network.
+    MaskedRemoteAddress {
+        /// Of IPv4, 0..=32; Envoy's default 32.
+        v4_bits: u8,
+        /// Of IPv6, 0..=128; Envoy's default 128.
+        v6_bits: u8,
+    },
+    /// A query parameter's value.
+    QueryParameter {
+        /// Which one.
+        name: String,
+        /// What it is called.
+        key: String,
+        /// Without it the list goes on; otherwise there is none.
+        skips_missing: bool,
+    },
+    /// For requests whose query parameters match, or do not.
+    QueryValueMatch {
+        /// Envoy's default `query_match`.
+        key: String,
+        /// Its value.
+        value: String,
+        /// All have to match.
+        parameters: Vec<(String, QueryMatch)>,
+        /// Envoy's default true.
+        expects_match: bool,
+    },
     /// Always the same.
     GenericKey {
         /// Envoy's default `generic_key`.
@@ -81,17 +125,23 @@ impl RateLimit {
         let limits = protos.into_iter().enumerate();
         limits
             .map(|(index, proto)| Self::from_proto(&at.index(index), proto))
-            .collect::<Result<Vec<Option<_>>, _>>()
-            .map(|limits| limits.into_iter().flatten().collect())
+            .collect()
     }
 
-    /// `None`: it is switched off.
-    fn from_proto(at: &FieldPath<'_>, proto: pb::RateLimit) -> Result<Option<Self>, Rejection> {
+    /// Converts those of a filter, which has one stage and no switches. As in Envoy.
+    pub(crate) fn of_filter(at: FieldPath<'_>, protos: Vec<pb::RateLimit>) -> Result<Vec<Self>, Rejection> {
+        let has_more = |limit: &pb::RateLimit| limit.stage.is_some() || !limit.disable_key.is_empty();
+        match protos.iter().any(has_more) {
+            true => Err(at.reject("may have neither a stage nor a disable_key here")),
+            false => Self::list(at, protos),
+        }
+    }
+
+    fn from_proto(at: &FieldPath<'_>, proto: pb::RateLimit) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::RateLimit {
-            supported { stage, actions, disable_key }
+            supported { stage, actions, disable_key, limit }
             unsupported { x_ratelimit_option: "traffic" }
             refused {
-                limit: "ignoring it would admit more requests",
                 hits_addend: "ignoring it would admit more requests",
                 apply_on_stream_done: "ignoring it would admit more requests",
             }
@@ -106,8 +156,41 @@ impl RateLimit {
         let stage = at
             .field("stage")
             .within(stage.value().unwrap_or_default(), 0..=10)?;
-        // Envoy: whatever the runtime key says, the local filter passes over it.
-        Ok(disable_key.is_empty().then_some(Self { stage, actions }))
+        Ok(Self {
+            stage,
+            actions,
+            has_disable_key: !disable_key.is_empty(),
+            limit_override: LimitOverride::from_proto(&at.field("limit"), limit)?,
+        })
+    }
+}
+
+impl LimitOverride {
+    fn from_proto(
+        at: &FieldPath<'_>,
+        proto: Option<rate_limit::Override>,
+    ) -> Result<Option<Self>, Rejection> {
+        use rate_limit::r#override::{OverrideSpecifier, RateLimitOverride};
+        let Some(proto) = proto else { return Ok(None) };
+        verdicts!(at, proto => rate_limit::Override { supported { override_specifier } });
+        choices!(OverrideSpecifier {
+            supported { RateLimit }
+            refused { DynamicMetadata: "without it the service's own limit would count" }
+        });
+        match at.required(override_specifier)? {
+            OverrideSpecifier::RateLimit(proto) => {
+                let at = at.field("rate_limit");
+                verdicts!(at, proto => RateLimitOverride { supported { requests_per_unit, unit } });
+                at.field("unit").enumeration::<RateLimitUnit>(unit)?;
+                Ok(Some(Self {
+                    requests_per_unit,
+                    unit_number: unit,
+                }))
+            }
+            OverrideSpecifier::DynamicMetadata(_) => Err(at
+                .field("dynamic_metadata")
+                .reject("is not supported, and without it the service's own limit would count")),
+        }
     }
 }
 
@@ -116,15 +199,14 @@ impl RateLimitAction {
         use rate_limit::action::{self, ActionSpecifier};
         verdicts!(at, proto => rate_limit::Action { supported { action_specifier } });
         choices!(ActionSpecifier {
-            supported { DestinationCluster, RequestHeaders, RemoteAddress, GenericKey, HeaderValueMatch }
+            supported {
+                SourceCluster, DestinationCluster, RequestHeaders, RemoteAddress, GenericKey, HeaderValueMatch, QueryParameters,
+                MaskedRemoteAddress, QueryParameterValueMatch,
+            }
             refused {
-                SourceCluster: "ignoring it would admit more requests",
-                QueryParameters: "ignoring it would admit more requests",
                 DynamicMetadata: "ignoring it would admit more requests",
                 Metadata: "ignoring it would admit more requests",
                 Extension: "ignoring it would admit more requests",
-                MaskedRemoteAddress: "ignoring it would admit more requests",
-                QueryParameterValueMatch: "ignoring it would admit more requests",
                 RemoteAddressMatch: "ignoring it would admit more requests",
             }
         });
@@ -136,6 +218,53 @@ impl RateLimitAction {
             ActionSpecifier::DestinationCluster(proto) => {
                 verdicts!((), proto => action::DestinationCluster {});
                 Self::DestinationCluster
+            }
+            ActionSpecifier::SourceCluster(proto) => {
+                verdicts!((), proto => action::SourceCluster {});
+                Self::SourceCluster
+            }
+            ActionSpecifier::MaskedRemoteAddress(proto) => {
+                let at = at.field("masked_remote_address");
+                verdicts!(at, proto => action::MaskedRemoteAddress { supported { v4_prefix_mask_len, v6_prefix_mask_len } });
+                let bits = |field: &str, bits: Option<u32>, most: u8| {
+                    let bits = at
+                        .field(field)
+                        .within(bits.unwrap_or(most.into()), 0..=most.into())?;
+                    Ok(u8::try_from(bits).unwrap_or(most))
+                };
+                Self::MaskedRemoteAddress {
+                    v4_bits: bits("v4_prefix_mask_len", v4_prefix_mask_len.value(), 32)?,
+                    v6_bits: bits("v6_prefix_mask_len", v6_prefix_mask_len.value(), 128)?,
+                }
+            }
+            ActionSpecifier::QueryParameters(proto) => {
+                let at = at.field("query_parameters");
+                verdicts!(at, proto => action::QueryParameters { supported { query_parameter_name, descriptor_key, skip_if_absent } });
+                Self::QueryParameter {
+                    name: at.field("query_parameter_name").not_empty(query_parameter_name)?,
+                    key: at.field("descriptor_key").not_empty(descriptor_key)?,
+                    skips_missing: skip_if_absent,
+                }
+            }
+            ActionSpecifier::QueryParameterValueMatch(proto) => {
+                let at = at.field("query_parameter_value_match");
+                verdicts!(at, proto => action::QueryParameterValueMatch {
+                    supported { descriptor_value, descriptor_key, expect_match, query_parameters }
+                    inert { default_value: "stands in for a value with commands that comes out empty, and values have no commands" }
+                });
+                let field = at.field("query_parameters");
+                if query_parameters.is_empty() {
+                    return Err(field.reject("needs at least one parameter"));
+                }
+                let parameters = query_parameters.into_iter().enumerate();
+                let parameters = parameters
+                    .map(|(index, proto)| query_parameter(&at.field("query_parameters").index(index), proto));
+                Self::QueryValueMatch {
+                    key: key(descriptor_key, "query_match"),
+                    value: literal(&at.field("descriptor_value"), descriptor_value)?,
+                    parameters: parameters.collect::<Result<_, _>>()?,
+                    expects_match: expect_match.value().unwrap_or(true),
+                }
             }
             ActionSpecifier::RemoteAddress(proto) => {
                 verdicts!((), proto => action::RemoteAddress {});

@@ -11,6 +11,7 @@ use super::compressor::RouteCompressor;
 use super::cors::CorsPolicy;
 use super::csrf::CsrfPolicy;
 use super::fault::Fault;
+use super::global_rate_limit::RouteGlobalRateLimit;
 use super::header_mutation::Mutations;
 use super::local_ratelimit::LocalRateLimit;
 use super::policy;
@@ -46,11 +47,13 @@ pub enum RouteFilter {
     Csrf(Box<CsrfPolicy>),
     /// Local rate limit.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Global rate limit.
+    GlobalRateLimit(Box<RouteGlobalRateLimit>),
     /// Stateful session; `None`: off.
     StatefulSession(Option<Box<StatefulSession>>),
 }
 
-const ROUTE_FILTERS: [&str; 9] = [
+const ROUTE_FILTERS: [&str; 10] = [
     types::FAULT,
     types::CORS_POLICY,
     types::BUFFER_PER_ROUTE,
@@ -58,6 +61,7 @@ const ROUTE_FILTERS: [&str; 9] = [
     types::CSRF,
     types::HEADER_MUTATION_PER_ROUTE,
     types::LOCAL_RATE_LIMIT,
+    types::GLOBAL_RATE_LIMIT_PER_ROUTE,
     types::STATEFUL_SESSION_PER_ROUTE,
     types::FILTER_CONFIG,
 ];
@@ -136,6 +140,10 @@ impl RouteFilter {
                 // As Envoy: settings without a limit are a mistake.
                 at.field("token_bucket").required(limit.bucket.as_ref())?;
                 Self::LocalRateLimit(Box::new(limit))
+            }
+            types::GLOBAL_RATE_LIMIT_PER_ROUTE => {
+                let limit = RouteGlobalRateLimit::from_proto(at, config.message(at)?)?;
+                Self::GlobalRateLimit(Box::new(limit))
             }
             types::STATEFUL_SESSION_PER_ROUTE => {
                 let session = StatefulSession::from_route(at, config.message(at)?)?;

@@ -382,7 +382,8 @@ impl PathMatch {
     }
 }
 
-fn query_parameter(
+/// Converts a query parameter and how it is judged.
+pub(crate) fn query_parameter(
     at: &FieldPath<'_>,
     proto: pb::QueryParameterMatcher,
 ) -> Result<(String, QueryMatch), Rejection> {

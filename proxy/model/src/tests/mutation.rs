@@ -342,7 +342,8 @@ pub(super) fn applies(verdict: &Verdict, path: &str) -> bool {
         "HttpProtocol" | "http1" => !manager,
         "AdsConfig" => path.contains("ads_config"),
         "grpc_source" => !path.contains("ads_config"),
-        "grpc_server" => !exporter,
+        "GrpcMethod" => path.contains(".ratelimit.v3"),
+        "grpc_server" => !exporter && !path.contains(".ratelimit.v3"),
         "GrpcTarget" => exporter,
         _ => true,
     }

@@ -3,17 +3,16 @@
 //! Buckets belong to what they were configured in: all requests of all workers take from the same one, without a lock.
 //! Source: envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto; Envoy `LocalRateLimitFilter`, `LocalRateLimiterImpl`.
 pub(crate) mod bucket;
-mod descriptor;
 
 use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use outrigger_model::http_filter::local_ratelimit::LocalRateLimit;
-use outrigger_model::http_filter::rate_limit::{HostLimits, RateLimit};
+use outrigger_model::rate_limit_service::Descriptor;
 
 use self::bucket::Bucket;
-use self::descriptor::{Entries, Generator};
+use super::descriptors::{Asker, RouteLimits};
 use super::settings::RouteConfig;
 use super::{Decode, Decoding, Encoding, Filter};
 use crate::codec::RequestHead;
@@ -40,7 +39,7 @@ pub(in crate::http) struct Limit {
     config: LocalRateLimit,
     status: StatusCode,
     buckets: Arc<Buckets>,
-    generators: Vec<Generator>,
+    own: RouteLimits,
     request_changes: Changes,
     response_changes: Changes,
     stats: LimitStats,
@@ -65,7 +64,7 @@ pub(in crate::http) struct Buckets {
 
 #[derive(Debug)]
 struct DescriptorBucket {
-    entries: Entries,
+    entries: Vec<(String, String)>,
     bucket: Arc<Bucket>,
     is_shadow: bool,
 }
@@ -98,13 +97,13 @@ impl Buckets {
     }
 
     /// What is said of a request, and the bucket that says it.
-    fn ask(&self, asked: &[Entries], always_default: bool) -> (Answer, Option<&Arc<Bucket>>) {
+    fn ask(&self, asked: &[Descriptor], always_default: bool) -> (Answer, Option<&Arc<Bucket>>) {
         let mut first = None;
         let mut answer = Answer::Allowed;
         let matching = self
             .descriptors
             .iter()
-            .filter(|descriptor| asked.contains(&descriptor.entries));
+            .filter(|descriptor| asked.iter().any(|asked| asked.entries == descriptor.entries));
         for descriptor in matching {
             first.get_or_insert(&descriptor.bucket);
             match (descriptor.bucket.take(), descriptor.is_shadow) {
@@ -152,11 +151,7 @@ impl Limit {
         Ok(Self {
             status: StatusCode::from_u16(config.status).unwrap_or(StatusCode::TOO_MANY_REQUESTS),
             buckets: Arc::new(Buckets::new(config)),
-            generators: config
-                .rate_limits
-                .iter()
-                .map(Generator::new)
-                .collect::<Result<_, _>>()?,
+            own: RouteLimits::new(&config.rate_limits)?,
             request_changes: Changes::new(&config.request_headers, &[]),
             response_changes: Changes::new(&config.response_headers, &[]),
             stats: LimitStats {
@@ -203,15 +198,14 @@ impl Limit {
         Decode::Reply(Box::new(reply))
     }
 
-    fn asked(&self, request: &Decoding<'_>) -> Vec<Entries> {
+    fn asked(&self, request: &Decoding<'_>) -> Vec<Descriptor> {
         if self.config.descriptors.is_empty() {
             return Vec::new();
         }
-        if self.generators.is_empty() {
-            return request.rate_limits(self.config.stage, self.config.vh_rate_limits);
+        if self.own.is_empty() {
+            return request.descriptors(self.config.stage, self.config.vh_rate_limits, Asker::Local);
         }
-        let made = self.generators.iter().map(|generator| generator.entries(request));
-        made.flatten().collect()
+        self.own.all(request).collect()
     }
 
     fn remember(
@@ -306,51 +300,5 @@ impl ConnectionLimits {
         let buckets = Arc::new(Buckets::new(&limit.config));
         known.push((limit.clone(), buckets.clone()));
         buckets
-    }
-}
-
-/// What a route or virtual host says about rate limits.
-#[derive(Debug, Default)]
-pub(in crate::http) struct RouteLimits(Vec<Generator>);
-
-impl RouteLimits {
-    /// # Errors
-    /// A regular expression does not compile.
-    pub(in crate::http) fn new(configs: &[RateLimit]) -> Result<Self, regex::Error> {
-        configs
-            .iter()
-            .map(Generator::new)
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    /// Nothing is said.
-    pub(in crate::http) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn entries<'a>(&'a self, stage: u32, request: &'a Decoding<'_>) -> impl Iterator<Item = Entries> + 'a {
-        let generators = self.0.iter().filter(move |generator| generator.stage == stage);
-        generators.filter_map(move |generator| generator.entries(request))
-    }
-}
-
-impl Decoding<'_> {
-    /// What the route and its virtual host make of the request.
-    fn rate_limits(&self, stage: u32, of_host: HostLimits) -> Vec<Entries> {
-        let Some(limits) = self.route.and_then(|route| route.rate_limits.as_ref()) else {
-            return Vec::new();
-        };
-        let mut asked: Vec<_> = limits.own.entries(stage, self).collect();
-        let includes_host = limits.includes_host
-            || match of_host {
-                HostLimits::Include => true,
-                HostLimits::Override => limits.own.0.is_empty(),
-                HostLimits::Ignore => false,
-            };
-        if includes_host {
-            asked.extend(limits.host.entries(stage, self));
-        }
-        asked
     }
 }

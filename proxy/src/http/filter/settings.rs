@@ -12,6 +12,7 @@ use outrigger_model::http_filter::route_config::{FilterSettings, RouteFilter};
 use super::cors::Policy;
 use super::csrf;
 use super::fault::Rules;
+use super::global_ratelimit::RouteLimit;
 use super::header_mutation::Mutations;
 use super::local_ratelimit::Limit;
 use super::stateful_session::Session;
@@ -49,6 +50,7 @@ pub(super) enum RouteConfig {
     /// The innermost first; what the first does not say the next may.
     Cors(Arc<[Arc<Policy>]>),
     LocalRateLimit(Arc<Limit>),
+    GlobalRateLimit(Arc<RouteLimit>),
     /// `None`: there are no sessions.
     StatefulSession(Option<Arc<Session>>),
     /// Bytes; `None`: requests do not wait.
@@ -93,6 +95,9 @@ impl Setting {
                 Some(RouteFilter::LocalRateLimit(limit)) => Some(RouteConfig::LocalRateLimit(Arc::new(
                     Limit::new(limit, registry)?,
                 ))),
+                Some(RouteFilter::GlobalRateLimit(limit)) => {
+                    Some(RouteConfig::GlobalRateLimit(Arc::new(RouteLimit::new(limit)?)))
+                }
                 Some(RouteFilter::StatefulSession(session)) => {
                     let session = session.as_deref().map(|session| Arc::new(Session::new(session)));
                     Some(RouteConfig::StatefulSession(session))

@@ -66,8 +66,9 @@ enum PathTest {
     Connect,
 }
 
+/// Judges a query parameter.
 #[derive(Debug)]
-enum QueryTest {
+pub(in crate::http) enum QueryTest {
     Present(bool),
     Value(StringMatcher),
 }
@@ -83,13 +84,8 @@ impl Criteria {
     /// # Errors
     /// A regular expression does not compile.
     pub(super) fn new(config: &RouteMatch) -> Result<Self, regex::Error> {
-        let query = config.query_parameters.iter().map(|(name, test)| {
-            let test = match test {
-                QueryMatch::Present(present) => QueryTest::Present(*present),
-                QueryMatch::Value(value) => QueryTest::Value(StringMatcher::new(value)?),
-            };
-            Ok((name.clone(), test))
-        });
+        let query = config.query_parameters.iter();
+        let query = query.map(|(name, test)| Ok((name.clone(), QueryTest::new(test)?)));
         let headers = config.headers.iter().map(HeaderMatcher::new);
         let cookies = config.cookies.iter().map(CookieMatcher::new);
         Ok(Self {
@@ -136,7 +132,10 @@ impl Criteria {
             && asked.is_within(self.share)
             && (!self.only_grpc || head.is_grpc())
             && self.headers.iter().all(|header| header.matches(head))
-            && self.query.iter().all(|(name, test)| test.matches(query, name))
+            && self
+                .query
+                .iter()
+                .all(|(name, test)| test.matches(query_value(query, name).map(str::as_bytes)))
             && self.cookies.iter().all(|cookie| cookie.matches(head))
             && presented.is_none_or(|presented| presented == *has_certificate)
             && validated.is_none_or(|validated| validated == *has_certificate)
@@ -182,11 +181,20 @@ impl PathTest {
 }
 
 impl QueryTest {
-    fn matches(&self, query: &str, name: &str) -> bool {
-        let value = query_value(query, name);
+    /// # Errors
+    /// A regular expression does not compile.
+    pub(in crate::http) fn new(config: &QueryMatch) -> Result<Self, regex::Error> {
+        Ok(match config {
+            QueryMatch::Present(present) => Self::Present(*present),
+            QueryMatch::Value(value) => Self::Value(StringMatcher::new(value)?),
+        })
+    }
+
+    /// The first value of a parameter; `None`: the query has none.
+    pub(in crate::http) fn matches(&self, value: Option<&[u8]>) -> bool {
         match self {
             Self::Present(present) => value.is_some() == *present,
-            Self::Value(test) => value.is_some_and(|value| test.matches(value.as_bytes())),
+            Self::Value(test) => value.is_some_and(|value| test.matches(value)),
         }
     }
 }

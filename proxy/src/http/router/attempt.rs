@@ -209,7 +209,11 @@ fn is_tunnel(end: TunnelEnd, method: &Method) -> bool {
 }
 
 /// What a request to this cluster wants of the TLS of its connection.
-pub(super) fn tls_wish(cluster: &Cluster, alpn: Option<&AlpnOverride>, head: &RequestHead) -> TlsWish {
+pub(in crate::http) fn tls_wish(
+    cluster: &Cluster,
+    alpn: Option<&AlpnOverride>,
+    head: &RequestHead,
+) -> TlsWish {
     let names = cluster.config.http.tls_names.as_deref();
     TlsWish {
         alpn: alpn.cloned(),

@@ -13,8 +13,7 @@ use outrigger_model::cluster::{RoutingPriority, UpstreamHttpVersion};
 use outrigger_model::fraction::Fraction;
 use outrigger_model::route::MirrorPolicy;
 
-use super::attempt::tls_wish;
-use super::{EXPECTED_TIMEOUT, Guards};
+use super::{EXPECTED_TIMEOUT, Guards, tls_wish};
 use crate::codec::body::{BodyError, BodyObserver, CopyWriter, Ending};
 use crate::codec::{Body, RequestHead};
 use crate::http::cluster_policies;

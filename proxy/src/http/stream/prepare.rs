@@ -117,7 +117,7 @@ impl Stream {
         let nothing = Settings::default();
         let mut request = Decoding::new(self, head, state, chosen.settings().unwrap_or(&nothing));
         request.route = chosen.route.as_deref();
-        request.cluster = chosen.cluster.as_deref();
+        request.cluster = chosen.cluster.as_ref();
         request.cluster_name = chosen.cluster_name.as_deref();
         request.is_forwarded = chosen.target.is_some();
         self.manager.filters.decode(&mut request).await?;
