@@ -224,9 +224,16 @@ fn tell_address(path: &Path, address: SocketAddr) {
 /// What follows the clock or the system is read when stats are shown, not here.
 async fn housekeeping(control: Rc<RefCell<Control>>, registry: Arc<Registry>) {
     let mut ticks = tokio::time::interval(TICK);
+    let warmed = control.borrow().warmed();
     let mut until_flush = 0;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = warmed.notified() => {
+                control.borrow_mut().resettle();
+                continue;
+            }
+        }
         control.borrow_mut().tick();
         control.borrow().shared().sinks.flush_local();
         until_flush += 1;

@@ -11,6 +11,7 @@ use outrigger_model::cluster::{Cluster as ClusterConfig, Discovery};
 use outrigger_model::decode;
 use outrigger_model::endpoint::Remembered;
 use outrigger_model::tls::UpstreamTls;
+use tokio::sync::Notify;
 
 use self::replaced::Replaced;
 use super::build::{self, Shared};
@@ -83,6 +84,8 @@ pub(super) struct Clusters {
     replaced: Replaced,
     /// Made, and waiting for the addresses of their names.
     prepared: BTreeMap<String, Arc<Cluster>>,
+    /// Told when one of them has what it waits for.
+    pub(super) warmed: Arc<Notify>,
     /// Services whose endpoints are of no use after this.
     stale_at: BTreeMap<String, Instant>,
     /// Clusters whose service has another name, by that.
@@ -95,6 +98,7 @@ impl Clusters {
         Self {
             replaced: Replaced::default(),
             prepared: BTreeMap::new(),
+            warmed: Arc::default(),
             stale_at: BTreeMap::new(),
             store: Store::new(Changes::new(registry, "cluster_manager.cluster")).packing(),
             endpoints: Store::default().packing(),
@@ -384,6 +388,7 @@ impl Clusters {
             }
             let previous = shared.clusters.cell(name).slot().and_then(|slot| slot.used());
             let cluster = Arc::new(build::cluster(shared, config, kept, previous.as_deref()));
+            cluster.tell_when_warm(&self.warmed);
             upkeep::start(&cluster);
             self.prepared.insert(name.clone(), cluster);
         }

@@ -12,6 +12,7 @@ use outrigger_model::decode::{
 };
 use outrigger_model::nds::NameTable;
 use outrigger_model::secret::Secret;
+use tokio::sync::Notify;
 use xds_client::{Rejection, Update};
 
 use super::build::Shared;
@@ -429,6 +430,17 @@ impl Control {
         self.stats
             .listeners_warming
             .set(count(self.listeners.warming.len()));
+    }
+
+    /// Told when a cluster may go in use: [`Self::resettle`] is to be called then.
+    pub(crate) fn warmed(&self) -> Arc<Notify> {
+        self.clusters.warmed.clone()
+    }
+
+    /// Puts in use what has become ready by itself.
+    pub(crate) fn resettle(&mut self) {
+        self.settle();
+        self.wish();
     }
 
     /// Housekeeping, once a second.

@@ -9,6 +9,7 @@ mod owners;
 mod proxy_config;
 mod snapshot;
 mod waiting;
+mod warming;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -59,13 +60,18 @@ fn control() -> Control {
 }
 
 fn control_of(bootstrap: Bootstrap, encoded: Vec<u8>) -> Control {
+    control_with(bootstrap, encoded, false)
+}
+
+/// `resolves_names`: hosts are looked after, which takes a `LocalSet`.
+fn control_with(bootstrap: Bootstrap, encoded: Vec<u8>, resolves_names: bool) -> Control {
     let registry = Registry::new(TagRules::new(&[], true).unwrap());
     let shared = Arc::new(Shared {
         sinks: LogSinks::new(&registry).unwrap(),
         clusters: Arc::default(),
         local_peers: Arc::new(LocalPeers::new(bootstrap.node.clone())),
         drain_time: Duration::from_secs(1),
-        resolves_names: false,
+        resolves_names,
         zone: Default::default(),
         istio: IstioMetrics::new(&registry, &bootstrap.node),
         registry,

@@ -16,7 +16,7 @@ use outrigger_model::cluster::{
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
 use outrigger_model::metadata::{Metadata, Struct};
 use outrigger_model::proxy_protocol::UpstreamHeader;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::circuit_breaker::{CircuitBreaker, Permit, Resource};
 use super::dns;
@@ -95,6 +95,8 @@ pub(crate) struct Cluster {
     is_resolved: AtomicBool,
     /// All hosts have been checked once.
     is_checked: AtomicBool,
+    /// Told when it may be used, if somebody waits for that.
+    warmed: OnceLock<Arc<Notify>>,
     /// The last assignment, while hosts are kept that are not in it.
     awaiting_removal: Mutex<Option<LoadAssignment>>,
     /// Held while the hosts change.
@@ -154,6 +156,7 @@ impl Cluster {
             new_hosts: watch::Sender::new(()),
             host_changes: AtomicU64::new(0),
             is_checked: AtomicBool::new(false),
+            warmed: OnceLock::new(),
             is_kept_up: AtomicBool::new(false),
             is_resolved: AtomicBool::new(false),
             awaiting_removal: Mutex::default(),
@@ -508,18 +511,37 @@ impl Cluster {
         self.dialled.load().values().cloned().collect()
     }
 
+    /// `waiting` is told when [`Self::is_warm`] becomes true. Call it before the hosts are looked after.
+    pub(crate) fn tell_when_warm(&self, waiting: &Arc<Notify>) {
+        let _told_before = self.warmed.set(waiting.clone());
+    }
+
     /// The first answer for one of its names has come, or the first failure.
     pub(super) fn set_resolved(&self) {
-        self.is_resolved.store(true, Ordering::Relaxed);
+        if !self.is_resolved.swap(true, Ordering::Relaxed) {
+            // There may be nobody to check.
+            self.new_hosts.send_replace(());
+            self.tell_if_warm();
+        }
     }
 
     /// Somebody may use it: neither a name nor a first health check is waited for.
     pub(crate) fn is_warm(&self) -> bool {
         let is_checked = self.health_stats.is_none() || self.is_checked.load(Ordering::Relaxed);
-        let is_resolved = !self.config.waits_for_names
+        is_checked && self.has_first_hosts()
+    }
+
+    /// Its names have been answered for, if that is waited for.
+    fn has_first_hosts(&self) -> bool {
+        !self.config.waits_for_names
+            || self.is_resolved.load(Ordering::Relaxed)
             || !dns::has_names(&self.config.discovery)
-            || self.is_resolved.load(Ordering::Relaxed);
-        is_resolved && is_checked
+    }
+
+    fn tell_if_warm(&self) {
+        if let Some(waiting) = self.warmed.get().filter(|_| self.is_warm()) {
+            waiting.notify_one();
+        }
     }
 
     /// Hosts have to be resolved or checked before somebody may use it.
@@ -527,9 +549,16 @@ impl Cluster {
         dns::has_names(&config.discovery) || !config.health_checks.is_empty()
     }
 
-    /// Every host has been checked once.
-    pub(super) fn set_checked(&self) {
-        self.is_checked.store(true, Ordering::Relaxed);
+    /// An active check has come to an end, or hosts have come: finds out whether all of the first hosts have been checked once.
+    /// Source: Envoy `ClusterImplBase::finishInitialization`.
+    pub(super) fn note_checks(&self) {
+        if self.is_checked.load(Ordering::Relaxed) || !self.has_first_hosts() {
+            return;
+        }
+        if self.hosts().all.iter().all(|host| !host.state.is_unchecked()) {
+            self.is_checked.store(true, Ordering::Relaxed);
+            self.tell_if_warm();
+        }
     }
 
     /// Another object has this one's place: no connection is kept for later.

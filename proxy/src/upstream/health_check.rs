@@ -191,9 +191,7 @@ async fn follow_hosts(cluster: Weak<Cluster>) {
         if changed.count() > 0 {
             now.rebalance();
         }
-        if hosts.all.iter().all(|host| !host.state.is_unchecked()) {
-            now.set_checked();
-        }
+        now.note_checks();
         drop((hosts, now));
         if changes.changed().await.is_err() {
             return;
@@ -266,9 +264,7 @@ impl Session {
         if step.is_well {
             cluster.passed_check(host);
         }
-        if cluster.hosts().all.iter().all(|host| !host.state.is_unchecked()) {
-            cluster.set_checked();
-        }
+        cluster.note_checks();
         wait(config, step, cluster.has_had_connection())
     }
 }
