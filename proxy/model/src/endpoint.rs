@@ -77,12 +77,39 @@ pub struct Endpoint {
 pub struct EndpointHealthCheck {
     /// It is not, and counts as healthy.
     pub is_disabled: bool,
-    /// In place of its own address; port 0: the usual one.
+    /// In place of its own address and port.
     pub address: Option<SocketAddr>,
-    /// In place of the port.
+    /// In place of the port of either.
     pub port: Option<u16>,
     /// The authority of questions; empty: as the checker says.
     pub hostname: String,
+}
+
+impl Endpoint {
+    /// It is not checked, and counts as healthy. Source: endpoint_components.proto `disable_active_health_check`.
+    pub fn is_excused(&self) -> bool {
+        self.health_check
+            .as_ref()
+            .is_some_and(|config| config.is_disabled)
+    }
+
+    /// Where its health is asked for, if its address is this. Source: Envoy `resolveHealthCheckAddress`.
+    pub fn checked_address(&self, own: SocketAddr) -> SocketAddr {
+        let Some(config) = self.health_check.as_deref() else {
+            return own;
+        };
+        let address = config.address.unwrap_or(own);
+        SocketAddr::new(address.ip(), config.port.unwrap_or_else(|| address.port()))
+    }
+
+    /// What is found out of `other`, at the same address, holds for this one too: both are checked in the same place, or neither is.
+    pub fn is_checked_as(&self, other: &Self) -> bool {
+        let place = |endpoint: &Self| match endpoint.health_check.as_deref() {
+            None => (None, None),
+            Some(config) => (config.address, config.port),
+        };
+        self.is_excused() == other.is_excused() && place(self) == place(other)
+    }
 }
 
 /// EDS health. Source: health_check.proto `HealthStatus`: UNKNOWN counts as healthy, DRAINING and TIMEOUT as unhealthy.

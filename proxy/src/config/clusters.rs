@@ -250,6 +250,10 @@ impl Clusters {
         let stale = self.stale_at.extract_if(.., |_, at| *at <= now);
         let stale: Vec<String> = stale.map(|(service, _)| service).collect();
         for service in stale {
+            // Nobody may want them any more.
+            if self.endpoints.get(&service).is_none() {
+                continue;
+            }
             tracing::info!(service, "endpoints are stale");
             for cluster in self.of_service(&service) {
                 let slot = shared.clusters.cell(cluster).slot();
@@ -317,6 +321,7 @@ impl Clusters {
         let accepted = services(accepted, &mut names);
         let in_use = services(self.replaced.all(), &mut names);
         self.endpoints.retain(|name| names.contains(name));
+        self.stale_at.retain(|name, _| names.contains(name.as_str()));
         let asked = self.owners.settle(accepted, in_use);
         for name in asked.moved {
             self.endpoints.remove(&name);

@@ -287,7 +287,8 @@ impl Cluster {
         let making = Making {
             settings: &self.balancing,
             transport_of: &|metadata| self.transport_of(metadata),
-            state: &|now| self.new_state(now),
+            state: &|endpoint, now| self.new_state(endpoint, now),
+            is_checked: self.health_stats.is_some(),
             now: Instant::now(),
         };
         let hosts = HostSet::build(assignment, making, previous);
@@ -387,13 +388,13 @@ impl Cluster {
         }
     }
 
-    /// Of a host that nothing is known of: with active checks it has to pass one first.
-    fn new_state(&self, now: Instant) -> HostState {
+    /// Of a host that nothing is known of: with active checks it has to pass one first, unless it is excused from them.
+    fn new_state(&self, endpoint: &Endpoint, now: Instant) -> HostState {
         let state = match self.outlier {
             Some(_) => HostState::new(now).watched(),
             None => HostState::new(now),
         };
-        if self.health_stats.is_some() {
+        if self.health_stats.is_some() && !endpoint.is_excused() {
             state.set(HealthFlag::FailedActiveCheck, true);
             state.set(
                 HealthFlag::PendingActiveCheck,

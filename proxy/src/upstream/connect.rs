@@ -243,18 +243,9 @@ pub(crate) async fn connect_with(
 /// # Errors
 /// See [`ConnectError`].
 pub(super) async fn dial(cluster: &Cluster, host: &Host) -> Result<Transport, ConnectError> {
-    let address = checked_address(host);
+    let address = host.config.checked_address(host.address);
     let (transport, _, _) = establish(cluster, host, address, &TlsWish::default(), None).await?;
     Ok(transport)
-}
-
-/// Source: Envoy `resolveHealthCheckAddress`.
-fn checked_address(host: &Host) -> SocketAddr {
-    let Some(config) = host.config.health_check.as_deref() else {
-        return host.address;
-    };
-    let address = config.address.unwrap_or(host.address);
-    SocketAddr::new(address.ip(), config.port.unwrap_or_else(|| address.port()))
 }
 
 fn failed(cluster: &Cluster, host: &Host) {

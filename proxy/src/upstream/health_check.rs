@@ -3,7 +3,7 @@
 //! [`Session`] is pure: what a finding changes and when to ask again. Source: Envoy docs, health checking; `HealthCheckerImplBase`.
 mod probe;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use outrigger_model::cluster::HealthCheck as Config;
 pub(crate) use self::probe::LEAVE_OUT;
 use self::probe::Probe;
 use super::cluster::Cluster;
-use super::endpoint::{HealthFlag, Host};
+use super::endpoint::{HealthFlag, Host, HostState};
 use super::upkeep::in_use;
 use crate::stats::{Counter, Gauge};
 use crate::time::{self, Instant};
@@ -174,23 +174,21 @@ async fn follow_hosts(cluster: Weak<Cluster>) {
     let Some(mut changes) = in_use(&cluster).map(|cluster| cluster.host_changes()) else {
         return;
     };
-    let mut known: HashSet<usize> = HashSet::new();
+    // By where their states are, which are kept so that no other is there.
+    let mut known: HashMap<usize, Arc<HostState>> = HashMap::new();
     while let Some(now) = in_use(&cluster) {
         let hosts = now.hosts();
-        let key = |host: &Arc<Host>| Arc::as_ptr(&host.state).addr();
-        let (excused, checked): (Vec<_>, Vec<_>) = hosts.all.iter().partition(|host| host.is_excused());
-        for host in checked.iter().filter(|host| !known.contains(&key(host))) {
-            worker::spawn(check(cluster.clone(), (*host).clone()));
+        let checked = hosts.all.iter().filter(|host| !host.is_excused());
+        let mut current = HashMap::with_capacity(hosts.all.len());
+        for host in checked {
+            let key = Arc::as_ptr(&host.state).addr();
+            // One that is excused, or gone, and comes back is another: its state is new.
+            if !known.contains_key(&key) && !current.contains_key(&key) {
+                worker::spawn(check(cluster.clone(), host.clone()));
+            }
+            current.insert(key, host.state.clone());
         }
-        known = checked.into_iter().map(key).collect();
-        let changed = excused.into_iter().filter(|host| {
-            host.state.set_checked();
-            host.state.set(HealthFlag::PendingActiveCheck, false);
-            host.state.set(HealthFlag::FailedActiveCheck, false)
-        });
-        if changed.count() > 0 {
-            now.rebalance();
-        }
+        known = current;
         now.note_checks();
         drop((hosts, now));
         if changes.changed().await.is_err() {

@@ -14,7 +14,7 @@ use outrigger_model::endpoint::{Health, LoadAssignment};
 
 use super::cluster::Cluster;
 use super::endpoint::{AddressSet, Availability, Census, has_endpoints};
-use super::stats;
+use super::stats::{self, UPDATES};
 use crate::pace::paced;
 use crate::packed::Packed;
 use crate::stats::{Show, Unregistered};
@@ -76,8 +76,8 @@ pub(crate) struct Slot {
     kept: Mutex<Kept>,
     stat_name: Arc<str>,
     members: Mutex<Census>,
-    /// EDS responses, those without endpoints, and changes of members, before the cluster was made.
-    updates: [AtomicU64; 3],
+    /// Before the cluster was made.
+    updates: [AtomicU64; UPDATES.len()],
 }
 
 #[derive(Debug, Default)]
@@ -162,12 +162,7 @@ impl Slot {
 
     /// What was counted so far goes on in the registry.
     fn hand_over(&self, cluster: &Cluster) {
-        let stats = &cluster.stats;
-        let counters = [
-            &stats.update_success,
-            &stats.update_empty,
-            &stats.membership_change,
-        ];
+        let counters = cluster.stats.updates();
         for (counter, counted) in counters.into_iter().zip(&self.updates) {
             match counted.load(Relaxed) {
                 0 => {}
@@ -191,14 +186,18 @@ impl Slot {
                 if !has_endpoints(assignment) {
                     cluster.stats.update_empty.inc();
                 }
+                if assignment.stale_after.is_some() {
+                    cluster.stats.assignment_timeout_received.inc();
+                }
                 cluster.set_endpoints(assignment, None);
             }
             None => {
                 kept.endpoints = Some(encoded.clone());
-                let [success, empty, change] = &self.updates;
+                let [success, empty, change, may_stale, _] = &self.updates;
                 success.fetch_add(1, Relaxed);
                 empty.fetch_add(u64::from(!has_endpoints(assignment)), Relaxed);
                 change.fetch_add(1, Relaxed);
+                may_stale.fetch_add(u64::from(assignment.stale_after.is_some()), Relaxed);
                 self.set_members(members);
             }
         }
@@ -211,6 +210,13 @@ impl Slot {
         kept.endpoints = None;
         self.set_members(Census::default());
         let cluster = self.used();
+        match &cluster {
+            Some(cluster) => cluster.stats.assignment_stale.inc(),
+            None => {
+                let [.., stale] = &self.updates;
+                stale.fetch_add(1, Relaxed);
+            }
+        }
         if let Some(cluster) = &cluster {
             cluster.set_endpoints(&LoadAssignment::default(), None);
         }
@@ -252,10 +258,9 @@ impl Slot {
             }
             return;
         }
-        let of = |counted: &AtomicU64| counted.load(Relaxed);
         let members = *self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let [success, empty, change] = &self.updates;
-        let stats = stats::unused(members, [of(success), of(empty), of(change)]);
+        let updates = self.updates.each_ref().map(|counted| counted.load(Relaxed));
+        let stats = stats::unused(members, updates);
         show(&format!("cluster.{}.", self.stat_name), &stats);
         for priority in ["default", "high"] {
             let prefix = format!("cluster.{}.circuit_breakers.{priority}.", self.stat_name);

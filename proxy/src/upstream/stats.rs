@@ -66,6 +66,8 @@ pub(crate) struct ClusterStats {
     pub(crate) update_no_rebuild: Counter,
     pub(crate) update_success: Counter,
     pub(crate) update_empty: Counter,
+    pub(crate) assignment_stale: Counter,
+    pub(crate) assignment_timeout_received: Counter,
     pub(crate) ssl_handshake: Counter,
     pub(crate) ssl_session_reused: Counter,
     pub(crate) ssl_no_certificate: Counter,
@@ -198,6 +200,8 @@ impl ClusterStats {
             update_no_rebuild: counter("update_no_rebuild"),
             update_success: counter("update_success"),
             update_empty: counter("update_empty"),
+            assignment_stale: counter("assignment_stale"),
+            assignment_timeout_received: counter("assignment_timeout_received"),
             ssl_handshake: counter("ssl.handshake"),
             ssl_session_reused: counter("ssl.session_reused"),
             ssl_no_certificate: counter("ssl.no_certificate"),
@@ -256,6 +260,17 @@ impl ClusterStats {
         SubsetStats::new(|name| self.later.counter(name), |name| self.later.gauge(name))
     }
 
+    /// Counters of [`UPDATES`].
+    pub(super) fn updates(&self) -> [&Counter; UPDATES.len()] {
+        [
+            &self.update_success,
+            &self.update_empty,
+            &self.membership_change,
+            &self.assignment_timeout_received,
+            &self.assignment_stale,
+        ]
+    }
+
     /// Shows how many hosts there are.
     pub(crate) fn members(&self, census: Census) {
         self.membership_total.set(census.total);
@@ -296,13 +311,22 @@ impl ClusterStats {
     }
 }
 
-/// The stats of a cluster that nobody has used: what [`ClusterStats::new`] registers, with what is known before. `updates`: EDS responses,
-/// those of them without endpoints, and changes of members.
-pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, Unregistered)> {
-    let [success, empty, change] = updates.map(|count| Unregistered::Counter((count > 0).then_some(count)));
-    let has_members = change != Unregistered::Counter(None);
+/// What is counted of a cluster before it is made, in the order of [`ClusterStats::updates`].
+pub(super) const UPDATES: [&str; 5] = [
+    "update_success",
+    "update_empty",
+    "membership_change",
+    "assignment_timeout_received",
+    "assignment_stale",
+];
+
+/// The stats of a cluster that nobody has used: what [`ClusterStats::new`] registers, with what is known before, `updates` of
+/// [`UPDATES`].
+pub(super) fn unused(members: Census, updates: [u64; UPDATES.len()]) -> Vec<(&'static str, Unregistered)> {
+    let [_, _, changes, ..] = updates;
+    let has_members = changes > 0;
     let gauge = |value: u64| Unregistered::Gauge(has_members.then_some(value));
-    let mut stats = Vec::with_capacity(COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len() + 7);
+    let mut stats = Vec::with_capacity(COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len() + UPDATES.len() + 4);
     stats.extend(COUNTERS.map(|name| (name, Unregistered::Counter(None))));
     stats.extend(GAUGES.map(|name| (name, Unregistered::Gauge(None))));
     stats.extend(HISTOGRAMS.map(|name| (name, Unregistered::Histogram)));
@@ -311,10 +335,9 @@ pub(super) fn unused(members: Census, updates: [u64; 3]) -> Vec<(&'static str, U
         ("membership_healthy", gauge(members.healthy)),
         ("membership_degraded", gauge(members.degraded)),
         ("membership_excluded", gauge(members.excluded)),
-        ("membership_change", change),
-        ("update_success", success),
-        ("update_empty", empty),
     ]);
+    let counters = UPDATES.into_iter().zip(updates);
+    stats.extend(counters.map(|(name, count)| (name, Unregistered::Counter((count > 0).then_some(count)))));
     stats
 }
 
@@ -371,7 +394,7 @@ mod tests {
 
     impl Source for One {
         fn show(&self, show: &mut Show<'_>) {
-            show("cluster.a.", &unused(Census::default(), [0; 3]));
+            show("cluster.a.", &unused(Census::default(), [0; UPDATES.len()]));
         }
     }
 

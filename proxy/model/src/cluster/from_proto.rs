@@ -49,7 +49,7 @@ impl Cluster {
             inert {
                 per_connection_buffer_limit_bytes: "HTTP/2 windows and fixed sizes limit what waits for a server",
                 http_protocol_options: "deprecated; HTTP/1.1 is what a cluster speaks without it too",
-                cleanup_interval: "no list of the hosts of an ORIGINAL_DST cluster is kept that could be cleaned up",
+                cleanup_interval: "the hosts of an ORIGINAL_DST cluster are forgotten within a second of their last connection",
             }
             unsupported {
                 stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",

@@ -164,10 +164,24 @@ fn connecting(head: RequestHead) -> Result<http::Request<()>, SendError> {
 
 fn outgoing(mut head: RequestHead) -> Result<http::Request<()>, SendError> {
     let path = std::mem::replace(&mut head.path, PathAndQuery::from_static("/"));
+    // An empty authority has no place in a URI; a host that is no authority cannot be sent as one.
+    if head.authority.is_empty() && head.headers.contains_key(http::header::HOST) {
+        return Ok(without_authority(path, head));
+    }
     let uri = Uri::builder().scheme(head.scheme).path_and_query(path);
-    // An empty authority has no place in a URI; a host that is no authority cannot be sent in HTTP/2.
     let uri = uri.authority(head.authority.as_bytes());
     with_target(uri, head)
+}
+
+/// As a request that comes from HTTP/1.1: `host` says for whom it is. Source: RFC 9113, section 8.3.1.
+fn without_authority(path: PathAndQuery, head: RequestHead) -> http::Request<()> {
+    let mut request = http::Request::new(());
+    *request.method_mut() = head.method;
+    *request.uri_mut() = Uri::from(path);
+    // The h2 library takes no request without authority otherwise.
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = head.headers;
+    request
 }
 
 fn with_target(uri: uri::Builder, mut head: RequestHead) -> Result<http::Request<()>, SendError> {

@@ -34,7 +34,8 @@ impl Cluster {
                 && !host.state.has(HealthFlag::FailedActiveCheck)
                 // Nothing would ever say that it fails.
                 && !host.is_excused()
-                && host.health != Health::Draining;
+                // As the control plane said when it still spoke of it.
+                && !matches!(host.health, Health::Unhealthy | Health::Timeout | Health::Draining);
             host.state.set(HealthFlag::PendingRemoval, stays);
             if stays {
                 let grown = grown.get_or_insert_with(|| assignment.clone());

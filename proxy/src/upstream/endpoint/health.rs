@@ -218,8 +218,7 @@ impl Host {
 
     /// It is not to be checked, and counts as healthy. Source: endpoint_components.proto `disable_active_health_check`.
     pub(crate) fn is_excused(&self) -> bool {
-        let config = self.config.health_check.as_deref();
-        config.is_some_and(|config| config.is_disabled)
+        self.config.is_excused()
     }
 
     /// Not counted where shares of healthy hosts are. Source: Envoy docs, excluded endpoints.

@@ -55,7 +55,9 @@ pub(crate) struct Making<'a> {
     /// The transport for an endpoint's metadata.
     pub(crate) transport_of: &'a dyn Fn(&Metadata) -> usize,
     /// State of a new host.
-    pub(crate) state: &'a dyn Fn(Instant) -> HostState,
+    pub(crate) state: &'a dyn Fn(&Endpoint, Instant) -> HostState,
+    /// Hosts are actively checked.
+    pub(crate) is_checked: bool,
     /// Now.
     pub(crate) now: Instant,
 }
@@ -210,7 +212,11 @@ impl Making<'_> {
         locality: &Arc<Locality>,
         before: Option<(&Arc<Host>, bool)>,
     ) -> Host {
-        let own = before.filter(|(_, is_own)| *is_own).map(|(host, _)| host);
+        // What was found out by other checks, or before there were any, does not count. Source: Envoy `updateDynamicHostList`.
+        let is_same = |host: &Host| !self.is_checked || host.config.is_checked_as(endpoint);
+        let own = before
+            .filter(|(host, is_own)| *is_own && is_same(host))
+            .map(|(host, _)| host);
         Host {
             address,
             weight: endpoint.weight.max(1),
@@ -220,7 +226,10 @@ impl Making<'_> {
             workload: workload(&endpoint.metadata),
             transport: (self.transport_of)(&endpoint.metadata),
             counters: before.map(|(host, _)| host.counters.clone()).unwrap_or_default(),
-            state: own.map_or_else(|| Arc::new((self.state)(self.now)), |host| host.state.clone()),
+            state: own.map_or_else(
+                || Arc::new((self.state)(endpoint, self.now)),
+                |host| host.state.clone(),
+            ),
             config: endpoint.clone(),
         }
     }

@@ -34,13 +34,18 @@ fn assignment(endpoints: &[Arc<Endpoint>]) -> LoadAssignment {
 }
 
 fn build(endpoints: &[Arc<Endpoint>], previous: Previous<'_>) -> HostSet {
+    make(endpoints, previous, false)
+}
+
+fn make(endpoints: &[Arc<Endpoint>], previous: Previous<'_>, is_checked: bool) -> HostSet {
     let config = outrigger_model::decode::cluster(b"\x0a\x01c")
         .expect("a cluster")
         .value;
     let making = Making {
         settings: &Settings::of(&config),
         transport_of: &|_| 0,
-        state: &HostState::new,
+        state: &|_, now| HostState::new(now),
+        is_checked,
         now: Instant::now(),
     };
     HostSet::build(&assignment(endpoints), making, previous)
@@ -48,7 +53,7 @@ fn build(endpoints: &[Arc<Endpoint>], previous: Previous<'_>) -> HostSet {
 
 fn new(endpoints: &[Arc<Endpoint>]) -> HostSet {
     let hosts = &HostSet::default();
-    build(endpoints, Previous { hosts, is_own: true })
+    make(endpoints, Previous { hosts, is_own: true }, false)
 }
 
 #[test]
@@ -128,4 +133,53 @@ fn hosts_are_counted_by_what_they_may_have() {
     };
     assert_eq!(new(&endpoints).census(), census);
     assert_eq!(crate::upstream::slot::members_of(&assignment(&endpoints)), census);
+}
+
+#[test]
+fn what_other_checks_found_out_of_a_host_does_not_count() {
+    use outrigger_model::endpoint::EndpointHealthCheck;
+    let with = |config: Option<EndpointHealthCheck>| {
+        Arc::new(Endpoint {
+            health_check: config.map(Box::new),
+            ..Endpoint::clone(&endpoint(1, Health::Healthy))
+        })
+    };
+    let excused = || {
+        with(Some(EndpointHealthCheck {
+            is_disabled: true,
+            ..EndpointHealthCheck::default()
+        }))
+    };
+    let at = |port| {
+        with(Some(EndpointHealthCheck {
+            port: Some(port),
+            ..EndpointHealthCheck::default()
+        }))
+    };
+    let check = |before: Arc<Endpoint>, after: Arc<Endpoint>, stays: bool| {
+        for is_checked in [true, false] {
+            let old = make(
+                std::slice::from_ref(&before),
+                Previous {
+                    hosts: &HostSet::default(),
+                    is_own: true,
+                },
+                is_checked,
+            );
+            let previous = Previous {
+                hosts: &old,
+                is_own: true,
+            };
+            let new = make(std::slice::from_ref(&after), previous, is_checked);
+            let is_same = Arc::ptr_eq(&old.all[0].state, &new.all[0].state);
+            assert_eq!(is_same, stays || !is_checked, "{before:?} {after:?}");
+        }
+    };
+    check(with(None), with(None), true);
+    check(at(1), at(1), true);
+    check(with(None), at(1), false);
+    check(at(1), at(2), false);
+    check(with(None), excused(), false);
+    check(excused(), with(None), false);
+    check(excused(), excused(), true);
 }

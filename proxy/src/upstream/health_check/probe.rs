@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use outrigger_model::access_log::FormatPart;
 use outrigger_model::cluster::{HealthCheck as Config, HealthChecker, grpc_health};
@@ -224,7 +224,7 @@ impl Probe {
         };
         match self.link.as_mut() {
             Some(Link::H1(client)) => client.send(head, body, None).await,
-            Some(Link::H2(client)) => client.send(head, body, None).await,
+            Some(Link::H2(client)) => client.send(for_http2(head), body, None).await,
             Some(Link::Tcp(_)) | None => Err(SendError::NotSent("no connection".into())),
         }
     }
@@ -278,6 +278,15 @@ fn head(cluster: &Cluster, host: &Host, authority: &str) -> Result<RequestHead, 
         headers,
         is_upgrade: false,
     })
+}
+
+/// The name of a cluster need not be one that may be an authority: `outbound|80||reviews`.
+fn for_http2(mut head: RequestHead) -> RequestHead {
+    if Authority::try_from(head.authority.as_bytes()).is_err() {
+        let name = std::mem::replace(&mut head.authority, HeaderValue::from_static(""));
+        head.headers.insert(header::HOST, name);
+    }
+    head
 }
 
 fn add(headers: &mut HeaderMap, additions: &[HeaderAddition]) {

@@ -87,7 +87,8 @@ fn build(assignment: &LoadAssignment, settings: &Settings) -> HostSet {
     let making = Making {
         settings,
         transport_of: &|_| 0,
-        state: &HostState::new,
+        state: &|_, now| HostState::new(now),
+        is_checked: false,
         now: Instant::now(),
     };
     let hosts = &HostSet::default();

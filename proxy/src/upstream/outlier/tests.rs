@@ -52,7 +52,8 @@ impl Scene {
         let making = Making {
             settings: &Settings::of(&cluster),
             transport_of: &|_| 0,
-            state: &|now| HostState::new(now).watched(),
+            state: &|_, now| HostState::new(now).watched(),
+            is_checked: false,
             now: Instant::now(),
         };
         let nothing = HostSet::default();

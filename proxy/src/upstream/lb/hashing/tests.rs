@@ -61,7 +61,8 @@ fn placements(groups: &[Group<'_>], policy: LbPolicy, by_hostname: bool) -> Stri
     let making = Making {
         settings: &settings,
         transport_of: &|_| 0,
-        state: &HostState::new,
+        state: &|_, now| HostState::new(now),
+        is_checked: false,
         now: Instant::now(),
     };
     let hosts = &HostSet::default();
