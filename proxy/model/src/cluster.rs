@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::bootstrap::ConfigSource;
 use crate::endpoint::{Health, LoadAssignment};
 use crate::fraction::Decimal;
+use crate::matcher::ResponsePredicate;
 use crate::metadata::{Metadata, Struct};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::proxy_protocol::UpstreamHeader;
@@ -325,6 +326,8 @@ pub struct OutlierDetection {
     pub successful_health_check_unejects: bool,
     /// One host may be left out whatever `max_ejection_percent` says.
     pub always_ejects_one_host: bool,
+    /// A host that says of itself that it is degraded is taken for that for a while.
+    pub detects_degraded_hosts: bool,
 }
 
 /// How names are resolved.
@@ -397,6 +400,8 @@ pub struct RequestPolicies {
     pub hash_policies: Vec<HashPolicy>,
     /// Retries; `None`: the route's.
     pub retry_policy: Option<RetryPolicy>,
+    /// Which responses are errors for outlier detection; `None`: those with 5xx.
+    pub errors: Option<ResponsePredicate>,
 }
 
 /// Which limits and connections a request has. Source: core/v3/base.proto `RoutingPriority`.

@@ -1,9 +1,11 @@
 //! String and header matchers. Source: envoy/type/matcher/v3/string.proto, regex.proto; route_components.proto `HeaderMatcher`.
 mod from_proto;
 pub mod metadata;
+mod predicate;
 mod re2;
 
 pub(crate) use from_proto::safe_regex;
+pub use predicate::ResponsePredicate;
 pub use re2::{ascii_classes, re2};
 
 /// Matches one string.

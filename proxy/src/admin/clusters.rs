@@ -288,6 +288,8 @@ struct HealthStatus {
     excluded_via_immediate_hc_fail: bool,
     #[serde(skip_serializing_if = "is_default")]
     active_hc_timeout: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    failed_degraded_outlier_detection: bool,
 }
 
 /// `envoy.type.v3.Percent`.
@@ -371,6 +373,7 @@ impl HostStatus {
                 pending_active_hc: host.state.has(HealthFlag::PendingActiveCheck),
                 excluded_via_immediate_hc_fail: host.state.has(HealthFlag::ExcludedByImmediateFailure),
                 active_hc_timeout: host.state.has(HealthFlag::ActiveCheckTimeout),
+                failed_degraded_outlier_detection: host.state.has(HealthFlag::DegradedOutlierCheck),
             },
             success_rate: Percent::known(success_rate(host, false)),
             weight: host.weight,

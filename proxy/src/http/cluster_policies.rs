@@ -1,12 +1,14 @@
 //! What a cluster says of the requests to it, ready for use: it counts in place of what their route says.
 //!
-//! Source: http_protocol_options.proto `retry_policy`, `hash_policy`, `request_mirror_policies`; beside Envoy 1.40 in
+//! Source: http_protocol_options.proto `retry_policy`, `hash_policy`, `request_mirror_policies`, `outlier_detection`; beside Envoy 1.40 in
 //! tests/it/alone/cluster_policies.rs.
 use std::sync::Arc;
 
 use super::hash_policy::HashPolicies;
+use super::matcher::ResponseMatcher;
 use super::route_table::{Forward, Retries, Route};
 use super::router::mirror::Mirror;
+use crate::codec::ResponseHead;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::ClusterTable;
 
@@ -16,6 +18,7 @@ struct ClusterPolicies {
     retry: Option<Retries>,
     hash: Option<HashPolicies>,
     mirrors: Vec<Mirror>,
+    errors: Option<ResponseMatcher>,
 }
 
 impl ClusterPolicies {
@@ -31,6 +34,10 @@ impl ClusterPolicies {
                 .iter()
                 .filter_map(|mirror| Mirror::new(mirror, clusters).ok())
                 .collect(),
+            errors: config
+                .errors
+                .as_ref()
+                .and_then(|errors| ResponseMatcher::new(errors).ok()),
         })
     }
 }
@@ -53,6 +60,12 @@ pub(super) fn mirrors<'a>(forward: &'a Forward, cluster: &'a Cluster) -> &'a [Mi
         [] => &forward.mirrors,
         own => own,
     }
+}
+
+/// Whether outlier detection takes a response of `cluster` for an error; `None`: its status says that.
+pub(super) fn is_error(forward: &Forward, cluster: &Cluster, head: &ResponseHead) -> Option<bool> {
+    let errors = ClusterPolicies::of(cluster, &forward.clusters)?.errors.as_ref()?;
+    Some(errors.matches(head))
 }
 
 /// Who gets copies of each request to `cluster`, copies included.

@@ -1,6 +1,6 @@
 //! String and header matchers, compiled when a route table is built.
 use outrigger_model::matcher::{
-    HeaderMatch, HeaderMatcher as HeaderConfig, Pattern, StringMatcher as StringConfig,
+    HeaderMatch, HeaderMatcher as HeaderConfig, Pattern, ResponsePredicate, StringMatcher as StringConfig,
 };
 use regex::bytes::Regex;
 
@@ -140,6 +140,44 @@ impl HeaderMatcher {
             (false, false) => return false,
         };
         matched != self.invert
+    }
+}
+
+/// Judges the head of a response.
+#[derive(Debug)]
+pub(super) enum ResponseMatcher {
+    Any(Vec<ResponseMatcher>),
+    All(Vec<ResponseMatcher>),
+    Not(Box<ResponseMatcher>),
+    Headers(Vec<HeaderMatcher>),
+    Never,
+}
+
+impl ResponseMatcher {
+    /// # Errors
+    /// A regular expression does not compile.
+    pub(super) fn new(config: &ResponsePredicate) -> Result<Self, regex::Error> {
+        let each = |rules: &[ResponsePredicate]| rules.iter().map(Self::new).collect::<Result<Vec<_>, _>>();
+        Ok(match config {
+            ResponsePredicate::Any(rules) => Self::Any(each(rules)?),
+            ResponsePredicate::All(rules) => Self::All(each(rules)?),
+            ResponsePredicate::Not(rule) => Self::Not(Box::new(Self::new(rule)?)),
+            ResponsePredicate::Headers(headers) => {
+                Self::Headers(headers.iter().map(HeaderMatcher::new).collect::<Result<_, _>>()?)
+            }
+            ResponsePredicate::Never => Self::Never,
+        })
+    }
+
+    /// It holds of this one.
+    pub(super) fn matches(&self, head: &ResponseHead) -> bool {
+        match self {
+            Self::Any(rules) => rules.iter().any(|rule| rule.matches(head)),
+            Self::All(rules) => rules.iter().all(|rule| rule.matches(head)),
+            Self::Not(rule) => !rule.matches(head),
+            Self::Headers(headers) => headers.iter().all(|header| header.matches_response(head)),
+            Self::Never => false,
+        }
     }
 }
 

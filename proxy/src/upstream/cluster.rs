@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use outrigger_model::address::Address;
 use outrigger_model::cluster::{
     self as model, CircuitBreaker as CircuitBreakerLimits, Discovery, RoutingPriority, UpstreamTransport,
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use super::circuit_breaker::{CircuitBreaker, Permit, Resource};
 use super::dns;
 use super::endpoint::{HealthFlag, Healths, Host, HostCounters, HostSet, HostState, Making, Previous};
-use super::health_check::HealthStats;
+use super::health_check::{DEGRADED, HealthStats};
 use super::lb::{self, First, LocalZone, Picking, Settings, SubsetStats, Wish};
 use super::outlier::{Detector, Outcome, Reason};
 use super::stats::ClusterStats;
@@ -344,6 +345,18 @@ impl Cluster {
         };
         stats.passive_failure();
         if host.state.fail_at_once() {
+            self.rebalance_soon();
+        }
+    }
+
+    /// What a host said of itself in `response`: outlier detection may take it for degraded. A branch if that counts for nothing.
+    #[inline]
+    pub(crate) fn said(&self, host: &Host, response: &HeaderMap) {
+        if let Some(detector) = &self.outlier
+            && detector.detects_degraded_hosts()
+            && response.contains_key(DEGRADED)
+            && detector.degrade(host, Instant::now())
+        {
             self.rebalance_soon();
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use outrigger_model::cluster::HealthCheck as Config;
 
+pub(super) use self::probe::DEGRADED;
 pub(crate) use self::probe::LEAVE_OUT;
 use self::probe::Probe;
 use super::cluster::Cluster;

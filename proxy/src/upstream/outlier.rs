@@ -182,6 +182,39 @@ impl Detector {
         ejected
     }
 
+    /// It counts what hosts say of themselves.
+    pub(crate) fn detects_degraded_hosts(&self) -> bool {
+        self.config.detects_degraded_hosts
+    }
+
+    /// A host said that it is degraded. True: it counts as that from now on, and the load has to be shared anew.
+    pub(crate) fn degrade(&self, host: &Host, now: Instant) -> bool {
+        if host.state.has(HealthFlag::DegradedOutlierCheck) {
+            return false;
+        }
+        let _alone = self.judge();
+        let Some(monitor) = host.state.monitor() else {
+            return false;
+        };
+        if !host.state.set(HealthFlag::DegradedOutlierCheck, true) {
+            return false;
+        }
+        self.stats.detected_degradation.inc();
+        let config = &self.config;
+        monitor.degraded(
+            now,
+            self.jitter(),
+            config.base_ejection_time,
+            config.max_ejection_time,
+        );
+        tracing::info!(host = %host.address, "degraded by its own word");
+        true
+    }
+
+    fn jitter(&self) -> Duration {
+        self.config.max_ejection_time_jitter.mul_f64(fastrand::f64())
+    }
+
     fn eject(&self, hosts: &HostSet, host: &Host, monitor: &Monitor, reason: Reason, now: Instant) -> bool {
         let ejected = hosts.ejected();
         // Over all priorities, as in Envoy: one may lose all its hosts.
@@ -200,10 +233,9 @@ impl Detector {
         }
         self.stats.enforced(reason);
         host.state.set(HealthFlag::FailedOutlierCheck, true);
-        let jitter = self.config.max_ejection_time_jitter.mul_f64(fastrand::f64());
         monitor.ejected(
             now,
-            jitter,
+            self.jitter(),
             self.config.base_ejection_time,
             self.config.max_ejection_time,
         );
@@ -245,6 +277,13 @@ impl Detector {
             if host.state.has(HealthFlag::FailedOutlierCheck) && is_over {
                 changed |= bring_back(host, now);
             }
+            let config = &self.config;
+            if host.state.has(HealthFlag::DegradedOutlierCheck)
+                && monitor.is_degradation_over(now, config.base_ejection_time, config.max_ejection_time)
+            {
+                changed |= host.state.set(HealthFlag::DegradedOutlierCheck, false);
+                monitor.recovered(now);
+            }
             monitor.end_interval();
         }
         for is_local in [false, true] {
@@ -258,6 +297,9 @@ impl Detector {
         for (host, monitor) in watched() {
             if !host.state.has(HealthFlag::FailedOutlierCheck) {
                 monitor.calm_down(now, self.config.interval);
+            }
+            if !host.state.has(HealthFlag::DegradedOutlierCheck) {
+                monitor.calm_degradation(now, self.config.interval);
             }
         }
         changed

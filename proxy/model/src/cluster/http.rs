@@ -17,6 +17,7 @@ use super::{
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::matcher::ResponsePredicate;
 use crate::route::{HashPolicy, MirrorPolicy, RetryPolicy};
 use crate::scalar::Wrapped;
 
@@ -66,9 +67,8 @@ impl HttpProtocol {
         verdicts!(at, proto => pb::HttpProtocolOptions {
             supported {
                 common_http_protocol_options, upstream_protocol_options, upstream_http_protocol_options,
-                request_mirror_policies, hash_policy, retry_policy,
+                request_mirror_policies, hash_policy, retry_policy, outlier_detection,
             }
-            unsupported { outlier_detection: "traffic" }
             refused {
                 http_filters: "ignoring it would send requests past those filters",
                 header_validation_config: "ignoring it would let through responses that should be refused",
@@ -83,6 +83,9 @@ impl HttpProtocol {
             hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
             retry_policy: retry_policy
                 .map(|proto| RetryPolicy::from_proto(&at.field("retry_policy"), proto))
+                .transpose()?,
+            errors: outlier_detection
+                .map(|proto| error_matcher(&at.field("outlier_detection"), proto))
                 .transpose()?,
         };
         let (version, http1, http2) = protocol(at, upstream_protocol_options)?;
@@ -192,6 +195,15 @@ impl TlsNames {
             header: Some(override_auto_sni_header.to_ascii_lowercase()).filter(|name| !name.is_empty()),
         }))
     }
+}
+
+fn error_matcher(
+    at: &FieldPath<'_>,
+    proto: pb::http_protocol_options::OutlierDetection,
+) -> Result<ResponsePredicate, Rejection> {
+    verdicts!(at, proto => pb::http_protocol_options::OutlierDetection { supported { error_matcher } });
+    let at = at.field("error_matcher");
+    ResponsePredicate::from_proto(&at, at.required(error_matcher)?)
 }
 
 fn protocol(

@@ -24,10 +24,9 @@ impl OutlierDetection {
                 enforcing_local_origin_success_rate, failure_percentage_threshold, enforcing_failure_percentage,
                 enforcing_failure_percentage_local_origin, failure_percentage_minimum_hosts,
                 failure_percentage_request_volume, max_ejection_time, max_ejection_time_jitter,
-                successful_active_health_check_uneject_host, always_eject_one_host,
+                successful_active_health_check_uneject_host, always_eject_one_host, detect_degraded_hosts,
             }
             inert { monitors: "Envoy hides it from users, and does nothing with it either" }
-            unsupported { detect_degraded_hosts: "traffic" }
         });
         let number = |proto: Option<protobuf::UInt32Value>, default| proto.value().unwrap_or(default);
         let percent = |field, proto: Option<protobuf::UInt32Value>, default| {
@@ -94,6 +93,7 @@ impl OutlierDetection {
                 .value()
                 .unwrap_or(true),
             always_ejects_one_host: always_eject_one_host.value().unwrap_or(false),
+            detects_degraded_hosts: detect_degraded_hosts.value().unwrap_or(false),
         })
     }
 }

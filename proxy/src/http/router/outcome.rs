@@ -9,6 +9,7 @@ use super::attempt::{AttemptError, Attempted};
 use super::retry::Verdict;
 use super::{Exchange, OVERLOADED, UPSTREAM_SERVICE_TIME};
 use crate::codec::{Response, ResponseHead};
+use crate::http::cluster_policies;
 use crate::http::local_reply::LocalReply;
 use crate::http::stream::limits::Limit;
 use crate::http::upgrade;
@@ -40,6 +41,16 @@ impl Exchange<'_> {
         let status = self.status_of(head);
         let is_failure = status >= 500 || status == 429;
         self.cluster.answered(host, attempted.service_time, is_failure);
+        // Anything but 5xx is a success. Source: Envoy `Router::Filter::onUpstreamHeaders`.
+        let status = match cluster_policies::is_error(self.forward, self.cluster, head) {
+            None => status,
+            Some(true) => status.max(500),
+            Some(false) => 200,
+        };
+        // An error counts as that alone.
+        if status < 500 {
+            self.cluster.said(host, &head.headers);
+        }
         self.cluster.outcome(host, Outcome::Status(status));
     }
 

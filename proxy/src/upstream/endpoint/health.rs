@@ -50,6 +50,8 @@ pub(crate) enum HealthFlag {
     ExcludedByImmediateFailure = 32,
     /// The active health check failed for lack of an answer.
     ActiveCheckTimeout = 64,
+    /// It said in a response that it is degraded.
+    DegradedOutlierCheck = 128,
 }
 
 /// Beside the flags: a host that has not been checked yet.
@@ -194,26 +196,31 @@ fn bit(health: Health) -> u8 {
 impl Host {
     /// What the control plane said, unless checks of this proxy found worse. Source: Envoy `HostImplBase::healthStatus`.
     pub(crate) fn health_status(&self) -> Health {
-        use HealthFlag::{DegradedActiveCheck, FailedActiveCheck, FailedOutlierCheck};
+        use HealthFlag::{FailedActiveCheck, FailedOutlierCheck};
         if self.state.has(FailedActiveCheck) || self.state.has(FailedOutlierCheck) {
             return Health::Unhealthy;
         }
         match self.health {
-            Health::Unknown | Health::Healthy if self.state.has(DegradedActiveCheck) => Health::Degraded,
+            Health::Unknown | Health::Healthy if self.is_degraded() => Health::Degraded,
             health => health,
         }
     }
 
     /// All that is known together; the worst counts.
     pub(crate) fn availability(&self) -> Availability {
-        use HealthFlag::{DegradedActiveCheck, FailedActiveCheck, FailedOutlierCheck};
+        use HealthFlag::{FailedActiveCheck, FailedOutlierCheck};
         if self.state.has(FailedActiveCheck) || self.state.has(FailedOutlierCheck) {
             return Availability::Unhealthy;
         }
         match Availability::of(self.health) {
-            Availability::Healthy if self.state.has(DegradedActiveCheck) => Availability::Degraded,
+            Availability::Healthy if self.is_degraded() => Availability::Degraded,
             availability => availability,
         }
+    }
+
+    /// This proxy found it so.
+    fn is_degraded(&self) -> bool {
+        self.state.has(HealthFlag::DegradedActiveCheck) || self.state.has(HealthFlag::DegradedOutlierCheck)
     }
 
     /// It is not to be checked, and counts as healthy. Source: endpoint_components.proto `disable_active_health_check`.
@@ -246,6 +253,10 @@ impl Host {
             ),
             (self.state.has(Flag::ActiveCheckTimeout), "/active_hc_timeout"),
             (eds(&[Health::Draining]), "/eds_status_draining"),
+            (
+                self.state.has(Flag::DegradedOutlierCheck),
+                "/degraded_outlier_detection",
+            ),
         ];
         let text: String = flags
             .iter()

@@ -22,7 +22,8 @@ use crate::upstream::connect;
 use crate::upstream::endpoint::{HealthFlag, Host};
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static("Envoy/HC");
-const DEGRADED: &str = "x-envoy-degraded";
+/// Of a response: this host has less than it should.
+pub(crate) const DEGRADED: &str = "x-envoy-degraded";
 /// Of a response: this host is to have no more requests.
 pub(crate) const LEAVE_OUT: &str = "x-envoy-immediate-health-check-fail";
 const GRPC_PATH: PathAndQuery = PathAndQuery::from_static("/grpc.health.v1.Health/Check");

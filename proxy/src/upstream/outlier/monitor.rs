@@ -16,6 +16,8 @@ pub(crate) struct Monitor {
     /// Whether there was a connection and an answer.
     pub(super) local: Rate,
     ejections: Mutex<Ejections>,
+    /// Times in which it was degraded by its own word, which last as ejections do.
+    degradations: Mutex<Ejections>,
 }
 
 #[derive(Debug, Default)]
@@ -114,41 +116,68 @@ impl Monitor {
 
     /// Ejected now: each time for longer, while that is below `max`.
     pub(super) fn ejected(&self, now: Instant, jitter: Duration, base: Duration, max: Duration) {
-        let mut ejections = self.ejections();
-        ejections.last = Some((now, jitter));
-        if base.saturating_mul(ejections.backoff) < max.saturating_add(base) {
-            ejections.backoff += 1;
-        }
+        lock(&self.ejections).begin(now, jitter, base, max);
     }
 
     /// The ejection has lasted `min(base × backoff, max)` and its jitter.
     pub(super) fn is_over(&self, now: Instant, base: Duration, max: Duration) -> bool {
-        let ejections = self.ejections();
-        let time = base.saturating_mul(ejections.backoff).min(max);
-        ejections
-            .last
-            .is_some_and(|(since, jitter)| now.saturating_duration_since(since) >= time + jitter)
+        lock(&self.ejections).is_over(now, base, max)
     }
 
     pub(super) fn brought_back(&self, now: Instant) {
         self.consecutive_5xx.reset();
         self.consecutive_gateway.reset();
         self.consecutive_local.reset();
-        self.ejections().brought_back = Some(now);
+        lock(&self.ejections).brought_back = Some(now);
     }
 
     /// In order for an interval: the next ejection is shorter again.
     pub(super) fn calm_down(&self, now: Instant, interval: Duration) {
-        let mut ejections = self.ejections();
-        let in_order = ejections
-            .brought_back
-            .is_some_and(|since| now.saturating_duration_since(since) >= interval);
-        if in_order {
-            ejections.backoff = ejections.backoff.saturating_sub(1);
+        lock(&self.ejections).calm_down(now, interval);
+    }
+
+    /// Degraded now; for as long as an ejection would last.
+    pub(super) fn degraded(&self, now: Instant, jitter: Duration, base: Duration, max: Duration) {
+        lock(&self.degradations).begin(now, jitter, base, max);
+    }
+
+    pub(super) fn is_degradation_over(&self, now: Instant, base: Duration, max: Duration) -> bool {
+        lock(&self.degradations).is_over(now, base, max)
+    }
+
+    pub(super) fn recovered(&self, now: Instant) {
+        lock(&self.degradations).brought_back = Some(now);
+    }
+
+    pub(super) fn calm_degradation(&self, now: Instant, interval: Duration) {
+        lock(&self.degradations).calm_down(now, interval);
+    }
+}
+
+impl Ejections {
+    fn begin(&mut self, now: Instant, jitter: Duration, base: Duration, max: Duration) {
+        self.last = Some((now, jitter));
+        if base.saturating_mul(self.backoff) < max.saturating_add(base) {
+            self.backoff += 1;
         }
     }
 
-    fn ejections(&self) -> MutexGuard<'_, Ejections> {
-        self.ejections.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_over(&self, now: Instant, base: Duration, max: Duration) -> bool {
+        let time = base.saturating_mul(self.backoff).min(max);
+        self.last
+            .is_some_and(|(since, jitter)| now.saturating_duration_since(since) >= time + jitter)
     }
+
+    fn calm_down(&mut self, now: Instant, interval: Duration) {
+        let in_order = self
+            .brought_back
+            .is_some_and(|since| now.saturating_duration_since(since) >= interval);
+        if in_order {
+            self.backoff = self.backoff.saturating_sub(1);
+        }
+    }
+}
+
+fn lock(ejections: &Mutex<Ejections>) -> MutexGuard<'_, Ejections> {
+    ejections.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,6 +11,8 @@ pub(crate) struct OutlierStats {
     pub(super) ejections_total: Counter,
     pub(super) ejections_consecutive_5xx: Counter,
     pub(super) ejections_success_rate: Counter,
+    /// By a word of the host.
+    pub(super) detected_degradation: Counter,
     enforced_total: Counter,
     /// By reason: detected, enforced.
     by_reason: [(Counter, Counter); 7],
@@ -31,14 +33,13 @@ impl OutlierStats {
     /// `counter` and `gauge` make stats by the last part of their names.
     pub(crate) fn new(counter: impl Fn(&str) -> Counter, gauge: impl Fn(&str) -> Gauge) -> Self {
         let counter = |name: &str| counter(&format!("outlier_detection.ejections_{name}"));
-        // Always 0: `detect_degraded_hosts` has no effect here.
-        counter("detected_degradation");
         Self {
             ejections_active: gauge("outlier_detection.ejections_active"),
             ejections_overflow: counter("overflow"),
             ejections_total: counter("total"),
             ejections_consecutive_5xx: counter("consecutive_5xx"),
             ejections_success_rate: counter("success_rate"),
+            detected_degradation: counter("detected_degradation"),
             enforced_total: counter("enforced_total"),
             by_reason: NAMES.map(|name| {
                 (

@@ -9,7 +9,7 @@ use outrigger_model::node::Locality;
 
 use super::*;
 use crate::stats::{Counter, Gauge};
-use crate::upstream::endpoint::{HostState, Making, Previous};
+use crate::upstream::endpoint::{Availability, HostState, Making, Previous};
 use crate::upstream::lb::Settings;
 
 /// A detector with Envoy's defaults but for what `change` sets, and its hosts.
@@ -336,4 +336,26 @@ fn thresholds_are_reached_once_however_many_workers_count() {
             .sum()
     });
     assert_eq!(reached, 1);
+}
+
+#[test]
+fn a_host_that_says_it_is_degraded_is_that_as_long_as_an_ejection_lasts() {
+    let mut scene = Scene::new(2, |config| config.detects_degraded_hosts = true);
+    let is_degraded = |scene: &Scene| scene.hosts.all[1].availability() == Availability::Degraded;
+    for seconds in [30, 60] {
+        let host = scene.hosts.all[1].clone();
+        assert!(scene.detector.degrade(&host, scene.now));
+        // What it says meanwhile changes nothing.
+        assert!(!scene.detector.degrade(&host, scene.now + Duration::from_secs(9)));
+        scene.pass(seconds - 1);
+        assert!(is_degraded(&scene), "{seconds}");
+        scene.pass(1);
+        assert!(!is_degraded(&scene), "{seconds}");
+    }
+    assert_eq!(scene.ejected(), [0; 0]);
+    // In order for long enough, the next time is short again.
+    (0..9).for_each(|_| scene.pass(10));
+    assert!(scene.detector.degrade(&scene.hosts.all[1].clone(), scene.now));
+    scene.pass(30);
+    assert!(!is_degraded(&scene));
 }
