@@ -44,6 +44,8 @@ pub struct Cluster {
     pub healthy_panic_threshold_percent: Percent,
     /// ORIGINAL_DST connects to this port of the dialled address; `None`: to the dialled one.
     pub original_dst_port: Option<u16>,
+    /// ORIGINAL_DST connects to the address in this header of a request, lower case, if there is one; `None`: to the dialled one.
+    pub original_dst_header: Option<String>,
     /// A new host's share grows over some time; `None`: at once.
     pub slow_start: Option<SlowStart>,
     /// How much active requests count against a host's weight; Envoy's default 1.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::fraction::Fraction;
 use crate::metadata::Metadata;
 use crate::node::Locality;
 
@@ -23,6 +24,8 @@ pub struct LoadAssignment {
     pub weighs_health: bool,
     /// Of no use after this time, unless it comes again; `None`: never.
     pub stale_after: Option<Duration>,
+    /// This share of requests is refused at once (`drop_overloads`).
+    pub dropped: Fraction,
 }
 
 impl Default for LoadAssignment {
@@ -33,6 +36,7 @@ impl Default for LoadAssignment {
             overprovisioning_factor: OVERPROVISIONING_FACTOR,
             weighs_health: false,
             stale_after: None,
+            dropped: Fraction::NONE,
         }
     }
 }

@@ -5,6 +5,7 @@ mod host;
 pub(super) mod internal_redirect;
 pub(super) mod mirror;
 mod outcome;
+mod overload;
 mod retry;
 mod timeouts;
 
@@ -133,6 +134,9 @@ pub(super) async fn forward(
             "",
         ));
     };
+    if let Some(reply) = overload::refused(stream, cluster) {
+        return Err(reply);
+    }
     let body = mirror::copies(stream, forward, cluster, body);
     let hashed = match cluster.wants_hash() {
         true => cluster_policies::hash(forward, cluster).hash(stream.request(), &stream.info.borrow()),

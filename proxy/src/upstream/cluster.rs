@@ -4,7 +4,7 @@ mod leaving;
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use outrigger_model::cluster::{
     self as model, CircuitBreaker as CircuitBreakerLimits, Discovery, RoutingPriority, UpstreamTransport,
 };
 use outrigger_model::endpoint::{Endpoint, Health, LoadAssignment};
+use outrigger_model::fraction::Fraction;
 use outrigger_model::metadata::{Metadata, Struct};
 use outrigger_model::proxy_protocol::UpstreamHeader;
 use tokio::sync::{Notify, watch};
@@ -86,6 +87,8 @@ pub(crate) struct Cluster {
     outlier: Option<Detector>,
     health_stats: Option<HealthStats>,
     subset_stats: Option<SubsetStats>,
+    /// Parts of a million of its requests that are refused.
+    dropped: AtomicU32,
     /// Told when the hosts are others.
     new_hosts: watch::Sender<()>,
     /// How often hosts came or went, if connections are to be closed then.
@@ -154,6 +157,7 @@ impl Cluster {
                 .map(|outlier| Detector::new(outlier, stats.outlier())),
             health_stats: (!config.health_checks.is_empty()).then(|| stats.health_check()),
             subset_stats: config.subsets.as_ref().map(|_| stats.subsets()),
+            dropped: AtomicU32::new(Fraction::NONE.0),
             new_hosts: watch::Sender::new(()),
             host_changes: AtomicU64::new(0),
             is_checked: AtomicBool::new(false),
@@ -190,6 +194,12 @@ impl Cluster {
     /// Takes one unit unless the limits of its priority forbid it.
     pub(crate) fn permit(&self, priority: RoutingPriority, resource: Resource) -> Option<Permit> {
         self.breaker.acquire(priority, resource, self.limits(priority))
+    }
+
+    /// The share of requests that is refused at once.
+    #[inline]
+    pub(crate) fn dropped(&self) -> Fraction {
+        Fraction(self.dropped.load(Ordering::Relaxed))
     }
 
     /// The hosts now.
@@ -274,6 +284,7 @@ impl Cluster {
     /// Replaces the hosts. `previous` gives counters when this object has had none yet.
     pub(crate) fn set_endpoints(&self, assignment: &LoadAssignment, previous: Option<&HostSet>) {
         let alone = self.change_hosts();
+        self.dropped.store(assignment.dropped.0, Ordering::Relaxed);
         let current = self.hosts.load_full();
         let grown = self.with_healthy_hosts(assignment, &current);
         *self.awaiting_removal() = grown.as_ref().map(|_| assignment.clone());

@@ -94,6 +94,7 @@ struct Later {
     redirects: OnceLock<InternalRedirectStats>,
     retry_abandoned: OnceLock<Counter>,
     rate_limits: ClusterRateLimits,
+    original_dst_invalid: OnceLock<Counter>,
 }
 
 impl Later {
@@ -187,6 +188,7 @@ impl ClusterStats {
                 redirects: OnceLock::new(),
                 retry_abandoned: OnceLock::new(),
                 rate_limits: ClusterRateLimits::default(),
+                original_dst_invalid: OnceLock::new(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
             membership_total: gauge("membership_total"),
@@ -230,6 +232,12 @@ impl ClusterStats {
     pub(crate) fn retry_abandoned(&self) {
         let make = || self.later.counter("retry_or_shadow_abandoned");
         self.later.retry_abandoned.get_or_init(make).inc();
+    }
+
+    /// Counts a request that names where it is to go, and no address with a port.
+    pub(crate) fn original_dst_invalid(&self) {
+        let make = || self.later.counter("original_dst_host_invalid");
+        self.later.original_dst_invalid.get_or_init(make).inc();
     }
 
     /// Counters of redirects; made by the first.

@@ -44,7 +44,7 @@ impl Cluster {
                 dns_refresh_rate, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config,
                 dns_resolution_config, dns_resolvers, use_tcp_for_dns_lookups, dns_jitter,
                 health_checks, close_connections_on_host_health_failure, lb_subset_config,
-                wait_for_warm_on_init, ignore_health_on_host_removal, preconnect_policy,
+                wait_for_warm_on_init, ignore_health_on_host_removal, preconnect_policy, upstream_http_protocol_options,
             }
             inert {
                 per_connection_buffer_limit_bytes: "HTTP/2 windows and fixed sizes limit what waits for a server",
@@ -62,7 +62,6 @@ impl Cluster {
             }
             refused {
                 transport_socket_matcher: "ignoring it could send plaintext where TLS is asked for",
-                upstream_http_protocol_options: "ignoring it would not check the server's name",
                 upstream_config: "ignoring it would connect another way",
                 connection_pool_per_downstream_connection: "ignoring it would share connections among clients",
             }
@@ -119,6 +118,7 @@ impl Cluster {
             max_requests_per_connection: max_requests_per_connection.value(),
             common: common_http_protocol_options,
             http2: http2_protocol_options,
+            names: upstream_http_protocol_options,
             use_downstream_protocol: use_downstream(&at.field("protocol_selection"), protocol_selection)?,
         };
         let timeout = at.field("connect_timeout").positive(connect_timeout)?;
@@ -145,6 +145,7 @@ impl Cluster {
             slow_start: balancing.slow_start,
             active_request_bias: balancing.active_request_bias,
             original_dst_port: balancing.original_dst_port,
+            original_dst_header: balancing.original_dst_header,
             healthy_panic_threshold_percent: common.panic_threshold,
             locality: common.locality,
             subsets: subsets.map(Box::new),

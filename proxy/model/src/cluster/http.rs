@@ -29,6 +29,7 @@ pub(super) struct DeprecatedProtos {
     pub(super) max_requests_per_connection: Option<u32>,
     pub(super) common: Option<core::HttpProtocolOptions>,
     pub(super) http2: Option<core::Http2ProtocolOptions>,
+    pub(super) names: Option<core::UpstreamHttpProtocolOptions>,
     pub(super) use_downstream_protocol: bool,
 }
 
@@ -74,10 +75,7 @@ impl HttpProtocol {
                 header_validation_config: "ignoring it would let through responses that should be refused",
             }
         });
-        let names = upstream_http_protocol_options
-            .map(|proto| TlsNames::from_proto(&at.field("upstream_http_protocol_options"), proto))
-            .transpose()?
-            .flatten();
+        let names = TlsNames::of_protocol(at, upstream_http_protocol_options)?;
         let policies = RequestPolicies {
             mirrors: MirrorPolicy::list(at.field("request_mirror_policies"), request_mirror_policies)?,
             hash_policies: HashPolicy::list(at.field("hash_policy"), hash_policy)?,
@@ -91,7 +89,7 @@ impl HttpProtocol {
         let (version, http1, http2) = protocol(at, upstream_protocol_options)?;
         let at = at.field("common_http_protocol_options");
         let protocol = Self {
-            tls_names: names.map(Box::new),
+            tls_names: names,
             http1,
             ..Self::with_common(&at, common_http_protocol_options, version, http2)?
         };
@@ -103,8 +101,10 @@ impl HttpProtocol {
             max_requests_per_connection,
             common,
             http2,
+            names,
             use_downstream_protocol,
         } = protos;
+        let names = TlsNames::of_protocol(at, names)?;
         let version = match (use_downstream_protocol, &http2) {
             (true, _) => UpstreamHttpVersion::Downstream,
             (false, Some(_)) => UpstreamHttpVersion::Http2,
@@ -115,6 +115,7 @@ impl HttpProtocol {
         let max_requests = max_requests_per_connection.unwrap_or(protocol.max_requests_per_connection);
         Ok(Self {
             max_requests_per_connection: max_requests,
+            tls_names: names,
             ..protocol
         })
     }
@@ -177,6 +178,16 @@ impl Jittered {
 }
 
 impl TlsNames {
+    /// Of the message at `at`, if they are there.
+    fn of_protocol(
+        at: &FieldPath<'_>,
+        proto: Option<core::UpstreamHttpProtocolOptions>,
+    ) -> Result<Option<Box<Self>>, Rejection> {
+        let at = at.field("upstream_http_protocol_options");
+        let names = proto.map(|proto| Self::from_proto(&at, proto)).transpose()?;
+        Ok(names.flatten().map(Box::new))
+    }
+
     fn from_proto(
         at: &FieldPath<'_>,
         proto: core::UpstreamHttpProtocolOptions,

@@ -27,6 +27,7 @@ pub(super) struct Balancing {
     pub(super) slow_start: Option<SlowStart>,
     pub(super) active_request_bias: Option<Decimal>,
     pub(super) original_dst_port: Option<u16>,
+    pub(super) original_dst_header: Option<String>,
 }
 
 impl Balancing {
@@ -37,6 +38,7 @@ impl Balancing {
             slow_start: None,
             active_request_bias: None,
             original_dst_port: None,
+            original_dst_header: None,
         }
     }
 
@@ -89,6 +91,7 @@ impl Balancing {
             slow_start: None,
             active_request_bias: None,
             original_dst_port: None,
+            original_dst_header: None,
         };
         balancing.settings(at, config, policy)?;
         Ok(balancing)
@@ -125,9 +128,10 @@ impl Balancing {
                 }
             }
             Some(cluster::LbConfig::OriginalDstLbConfig(proto)) => {
-                let port = original_dst_port(&at.field("original_dst_lb_config"), proto)?;
+                let (port, header) = original_dst(&at.field("original_dst_lb_config"), proto)?;
                 if policy == cluster::LbPolicy::ClusterProvided {
                     self.original_dst_port = port;
+                    self.original_dst_header = header;
                 }
             }
             None => (),
@@ -157,24 +161,30 @@ impl Balancing {
     }
 }
 
-/// The port that takes the place of the dialled one.
-fn original_dst_port(
+/// The port that takes the place of the dialled one, and the header whose address does.
+fn original_dst(
     at: &FieldPath<'_>,
     proto: cluster::OriginalDstLbConfig,
-) -> Result<Option<u16>, Rejection> {
+) -> Result<(Option<u16>, Option<String>), Rejection> {
     verdicts!(at, proto => cluster::OriginalDstLbConfig {
-        supported { upstream_port_override }
-        inert { http_header_name: "names the header of use_http_header, which is refused" }
+        supported { upstream_port_override, use_http_header, http_header_name }
         refused {
-            use_http_header: "ignoring it would connect elsewhere",
             metadata_key: "ignoring it would connect elsewhere",
         }
     });
+    let header_at = at.field("http_header_name");
+    let header = match (use_http_header, http_header_name.is_empty()) {
+        (true, true) => Some("x-envoy-original-dst-host".to_owned()),
+        (true, false) => Some(http_header_name.to_ascii_lowercase()),
+        (false, true) => None,
+        (false, false) => return Err(header_at.reject("is there without use_http_header; set that to true")),
+    };
     let at = at.field("upstream_port_override");
-    upstream_port_override
+    let port = upstream_port_override
         .value()
         .map(|port| at.port(port))
-        .transpose()
+        .transpose()?;
+    Ok((port, header))
 }
 
 fn ring_hash(at: &FieldPath<'_>, proto: cluster::RingHashLbConfig) -> Result<LbPolicy, Rejection> {

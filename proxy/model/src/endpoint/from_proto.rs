@@ -12,6 +12,7 @@ use super::{
 };
 use crate::address::{Address, Names};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::fraction::Fraction;
 use crate::metadata::Metadata;
 use crate::node::Locality;
 use crate::scalar::Wrapped;
@@ -39,6 +40,7 @@ impl LoadAssignment {
             overprovisioning_factor: policy.overprovisioning_factor,
             weighs_health: policy.weighs_health,
             stale_after: policy.stale_after,
+            dropped: policy.dropped,
         })
     }
 
@@ -67,6 +69,7 @@ struct LoadPolicy {
     overprovisioning_factor: u32,
     weighs_health: bool,
     stale_after: Option<Duration>,
+    dropped: Fraction,
 }
 
 impl LoadPolicy {
@@ -75,16 +78,40 @@ impl LoadPolicy {
         proto: Option<pb::cluster_load_assignment::Policy>,
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto.unwrap_or_default() => pb::cluster_load_assignment::Policy {
-            supported { overprovisioning_factor, weighted_priority_health, endpoint_stale_after }
-            refused { drop_overloads: "ignoring it would send requests that should be dropped" }
+            supported { overprovisioning_factor, weighted_priority_health, endpoint_stale_after, drop_overloads }
         });
         let factor = overprovisioning_factor.value().unwrap_or(OVERPROVISIONING_FACTOR);
         Ok(Self {
             overprovisioning_factor: at.field("overprovisioning_factor").within(factor, 1..=u32::MAX)?,
             weighs_health: weighted_priority_health,
             stale_after: at.field("endpoint_stale_after").positive(endpoint_stale_after)?,
+            dropped: dropped(&at.field("drop_overloads"), drop_overloads)?,
         })
     }
+}
+
+/// One at most, as Envoy.
+fn dropped(
+    at: &FieldPath<'_>,
+    protos: Vec<pb::cluster_load_assignment::policy::DropOverload>,
+) -> Result<Fraction, Rejection> {
+    if protos.len() > 1 {
+        return Err(at.reject(format!(
+            "has {} entries; write one with the share of all together",
+            protos.len()
+        )));
+    }
+    let Some(proto) = protos.into_iter().next() else {
+        return Ok(Fraction::NONE);
+    };
+    let at = at.index(0);
+    verdicts!(at, proto => pb::cluster_load_assignment::policy::DropOverload {
+        supported { drop_percentage }
+        partly { category: "must be there; it names what load reports count, and there are none" }
+    });
+    at.field("category").not_empty(category)?;
+    let share = at.field("drop_percentage").fraction(drop_percentage)?;
+    Ok(share.unwrap_or(Fraction::NONE))
 }
 
 impl LocalityEndpoints {
@@ -110,8 +137,10 @@ impl LocalityEndpoints {
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LocalityLbEndpoints {
             supported { locality, lb_endpoints, priority, load_balancing_weight }
-            unsupported { metadata: "traffic" }
-            never { proximity: "no balancer reads it, in Envoy neither" }
+            never {
+                metadata: "read by matchers of transport sockets by input alone, which Istio does not configure",
+                proximity: "no balancer reads it, in Envoy neither",
+            }
             refused { lb_config: "ignoring it would leave the locality without its endpoints" }
         });
         debug_assert!(lb_endpoints.is_empty(), "converted before");

@@ -28,7 +28,7 @@ impl Exchange<'_> {
             attempts: self.retry.host_selection_attempts(),
         };
         let wish = Wish {
-            dialled: self.stream.downstream.info.original_dst(),
+            dialled: self.dialled(),
             hash: self.hashed.hash,
             avoided,
             labels: self.labels,
@@ -36,6 +36,19 @@ impl Exchange<'_> {
             first,
         };
         self.cluster.choose(&wish, &mut self.stream.random.borrow_mut())
+    }
+
+    /// Where ORIGINAL_DST clusters connect to. Source: Envoy `OriginalDstCluster::LoadBalancer::chooseHost`.
+    fn dialled(&self) -> Option<SocketAddr> {
+        let header = self.cluster.config.original_dst_header.as_ref();
+        if let Some(named) = header.and_then(|header| self.stream.request().header(header)) {
+            let named = std::str::from_utf8(named).ok();
+            if let Some(address) = named.and_then(|named| named.parse().ok()) {
+                return Some(address);
+            }
+            self.cluster.stats.original_dst_invalid();
+        }
+        self.stream.downstream.info.original_dst()
     }
 
     /// After so many attempts their priorities get no more; when no other is left, it begins anew.

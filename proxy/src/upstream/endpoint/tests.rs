@@ -30,6 +30,7 @@ fn assignment(endpoints: &[Arc<Endpoint>]) -> LoadAssignment {
         overprovisioning_factor: 140,
         weighs_health: false,
         stale_after: None,
+        dropped: outrigger_model::fraction::Fraction::NONE,
     }
 }
 

@@ -79,6 +79,7 @@ fn hosts(groups: &[Group<'_>], settings: &Settings) -> HostSet {
         overprovisioning_factor: 140,
         weighs_health: false,
         stale_after: None,
+        dropped: outrigger_model::fraction::Fraction::NONE,
     };
     build(&assignment, settings)
 }

@@ -48,6 +48,7 @@ impl Scene {
             overprovisioning_factor: 140,
             weighs_health: false,
             stale_after: None,
+            dropped: outrigger_model::fraction::Fraction::NONE,
         };
         let making = Making {
             settings: &Settings::of(&cluster),

@@ -216,6 +216,7 @@ impl Chosen {
                     .field("active_request_bias")
                     .runtime_double(active_request_bias)?,
                 original_dst_port: None,
+                original_dst_header: None,
             },
             locality: locality(at, locality_lb_config)?,
             hashing: Hashing::default(),

@@ -57,6 +57,7 @@ fn placements(groups: &[Group<'_>], policy: LbPolicy, by_hostname: bool) -> Stri
         overprovisioning_factor: 140,
         weighs_health: false,
         stale_after: None,
+        dropped: outrigger_model::fraction::Fraction::NONE,
     };
     let making = Making {
         settings: &settings,

@@ -49,6 +49,7 @@ fn of_versions(versions: &[&str], settings: &Settings) -> HostSet {
         overprovisioning_factor: 140,
         weighs_health: false,
         stale_after: None,
+        dropped: outrigger_model::fraction::Fraction::NONE,
     };
     build(&assignment, settings)
 }
