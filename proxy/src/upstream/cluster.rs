@@ -637,6 +637,21 @@ mod tests {
     }
 
     #[test]
+    fn every_request_goes_where_its_client_dialled() {
+        let cluster = original_dst(b"");
+        let mut random = fastrand::Rng::with_seed(1);
+        for number in 0..100_000_u32 {
+            let dialled = SocketAddr::from(([10, 0, 0, (number % 7) as u8], 80));
+            let wish = Wish {
+                dialled: Some(dialled),
+                ..Wish::default()
+            };
+            assert_eq!(cluster.choose(&wish, &mut random).unwrap().address, dialled);
+        }
+        assert_eq!(cluster.dialled_hosts().len(), 7);
+    }
+
+    #[test]
     fn the_dialled_port_gives_way_to_the_configured_one() {
         let dialled = Some(SocketAddr::from(([10, 0, 0, 1], 80)));
         let mut random = fastrand::Rng::with_seed(1);

@@ -15,6 +15,7 @@ use crate::time::Instant;
 use crate::upstream::endpoint::{HostState, Making, Previous};
 
 mod latency;
+mod shares;
 mod subsets;
 
 const PICKS: u32 = 100_000;

@@ -7,7 +7,7 @@ use outrigger_model::metadata::{SUBSET_NAMESPACE, Value};
 use super::*;
 use crate::stats::{Counter, Gauge};
 
-fn subsets() -> SubsetPolicy {
+pub(super) fn subsets() -> SubsetPolicy {
     SubsetPolicy {
         selectors: vec![SubsetSelector {
             keys: vec!["version".into()],
@@ -26,7 +26,7 @@ fn subsets() -> SubsetPolicy {
 }
 
 /// Hosts with these versions.
-fn of_versions(versions: &[&str], settings: &Settings) -> HostSet {
+pub(super) fn of_versions(versions: &[&str], settings: &Settings) -> HostSet {
     let endpoints = versions.iter().zip(1..).map(|(version, last)| {
         let labels = BTreeMap::from([("version".to_owned(), Value::String((*version).to_owned()))]);
         Arc::new(Endpoint {
