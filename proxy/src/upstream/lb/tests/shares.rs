@@ -118,7 +118,7 @@ fn zones_share_by_where_requests_begin_under_every_policy_without_hash() {
             .map(|(zone, hosts)| (zone, 0, None, hosts.as_slice()))
             .collect();
         let set = hosts(&members, &settings);
-        let each = [(5, 0.625), (10, 0.375 * 0.4), (5, 0.375 * 0.6)];
+        let each = [(5, 0.625), (10, 0.375 * 2.0 / 3.0), (5, 0.375 / 3.0)];
         let expected = each.map(|(count, share)| vec![share / f64::from(count as u32); count]);
         check_wishes(&set, &expected.concat(), any);
     }
