@@ -1,6 +1,7 @@
 //! One HTTP stream from its head to its access log. Read [`stream`] first; then [`head`], [`route_table`], [`filter`], [`router`].
 //!
 //! Knows codecs by their heads and bodies, never a socket.
+mod client;
 mod cluster_policies;
 pub(crate) mod downstream;
 mod edge;

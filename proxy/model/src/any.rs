@@ -117,6 +117,11 @@ pub(crate) mod types {
         "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided";
     pub(crate) const PRESERVE_CASE: &str =
         "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";
+    pub(crate) const EARLY_HEADER_MUTATION: &str =
+        "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation";
+    pub(crate) const CLIENT_BY_XFF: &str = "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig";
+    pub(crate) const CLIENT_BY_HEADER: &str =
+        "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig";
     pub(crate) const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
     pub(crate) const PREVIOUS_HOSTS: &str =
         "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";

@@ -1,4 +1,5 @@
 //! The HTTP connection manager. Source: envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto; contract §1.5.
+pub mod client;
 pub mod extras;
 mod from_proto;
 pub mod local_reply;

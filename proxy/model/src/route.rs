@@ -48,6 +48,20 @@ pub struct RouteTableConfig {
     pub filter_settings: Vec<FilterSettings>,
     /// Copies of requests, for routes that have none of their own.
     pub mirrors: Vec<MirrorPolicy>,
+    /// Only clients inside may send these headers; lower case.
+    pub internal_only_headers: Vec<String>,
+}
+
+/// Whose requests have to come by TLS; others are sent to `https`. Source: route_components.proto `VirtualHost.TlsRequirementType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsRequirement {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of clients outside.
+    External,
+    /// All.
+    All,
 }
 
 /// One virtual host.
@@ -59,6 +73,8 @@ pub struct VirtualHost {
     pub domains: Vec<String>,
     /// The first that matches wins.
     pub routes: Vec<Route>,
+    /// Before routes are looked at.
+    pub tls_requirement: TlsRequirement,
     /// `x-envoy-attempt-count` goes upstream.
     pub include_request_attempt_count: bool,
     /// `x-envoy-attempt-count` goes to the client.
@@ -217,6 +233,8 @@ pub struct Redirect {
     pub status: u16,
     /// The request's query does not come along.
     pub strip_query: bool,
+    /// The request's port stays even if it is what its scheme has anyway.
+    pub keeps_usual_port: bool,
 }
 
 /// How a path changes; the query stays.

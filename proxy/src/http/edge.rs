@@ -19,14 +19,8 @@ const OF_A_SIDECAR: [&str; 3] = [
     "x-envoy-downstream-service-node",
 ];
 
-/// Writes down who `client` is, and takes out what it may not say.
-pub(super) fn arrive(config: &HttpConnectionManager, client: IpAddr, headers: &mut HeaderMap, known: Known) {
-    if !known.keeps_forwarded_for {
-        append_forwarded_for(headers, client);
-    }
-    if known.is_internal {
-        return;
-    }
+/// Writes down who `client` is, and takes out what it may not say. It is not internal.
+pub(super) fn arrive(config: &HttpConnectionManager, client: IpAddr, headers: &mut HeaderMap) {
     for name in OF_A_SIDECAR {
         headers.remove(name);
     }
@@ -38,16 +32,8 @@ pub(super) fn arrive(config: &HttpConnectionManager, client: IpAddr, headers: &m
     }
 }
 
-/// What the configuration says of a client.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Known {
-    /// It may say what it likes.
-    pub(super) is_internal: bool,
-    /// It is not added to the list of hops.
-    pub(super) keeps_forwarded_for: bool,
-}
-
-fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+/// Adds who connected to the list of hops.
+pub(super) fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
     // Envoy: a hop on this machine is told apart from no hop.
     let hop = match client.is_loopback() {
         true => local_address(),
@@ -55,8 +41,10 @@ fn append_forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
     };
     let mut list = Vec::new();
     for value in headers.get_all(X_FORWARDED_FOR) {
-        list.extend_from_slice(value.as_bytes());
-        list.push(b',');
+        if !list.is_empty() || !value.is_empty() {
+            list.extend_from_slice(value.as_bytes());
+            list.push(b',');
+        }
     }
     list.extend_from_slice(hop.to_string().as_bytes());
     if let Ok(value) = HeaderValue::from_bytes(&list) {

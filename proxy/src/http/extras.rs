@@ -1,5 +1,6 @@
 //! What few connection managers do to heads besides. Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders`,
 //! `mutateResponseHeaders`.
+mod host;
 mod proxy_status;
 
 use std::net::IpAddr;
@@ -10,8 +11,9 @@ use outrigger_model::hcm::HttpConnectionManager;
 use outrigger_model::hcm::extras::{HeadExtras, NewScheme};
 
 use self::proxy_status::Status;
-use super::edge::X_FORWARDED_FOR;
+use super::client::Finder;
 use super::head::X_FORWARDED_PROTO;
+use super::header_changes::{Step, change_request, steps};
 use super::request_id::X_REQUEST_ID;
 use crate::codec::{RequestHead, ResponseHead};
 use crate::telemetry::peer::LocalPeers;
@@ -44,14 +46,24 @@ pub(super) struct Extras {
     own_cluster: Option<HeaderValue>,
     own_node: Option<HeaderValue>,
     status: Option<Status>,
+    finders: Box<[Finder]>,
+    early_steps: Box<[Step]>,
 }
 
 impl Extras {
     /// Values that do not change from request to request are made once.
-    pub(super) fn new(config: &HeadExtras, manager: &HttpConnectionManager, local: &LocalPeers) -> Self {
+    ///
+    /// # Errors
+    /// A regular expression does not compile (the model refuses such before).
+    pub(super) fn new(
+        config: &HeadExtras,
+        manager: &HttpConnectionManager,
+        local: &LocalPeers,
+    ) -> Result<Self, regex::Error> {
         let value = |text: &str| HeaderValue::from_str(text).ok().filter(|value| !value.is_empty());
         let names_itself = config.names_itself;
-        Self {
+        Ok(Self {
+            early_steps: steps(&config.early_steps)?,
             via: value(&config.via_name),
             own_cluster: value(local.cluster()).filter(|_| names_itself),
             own_node: value(local.node_id()).filter(|_| names_itself),
@@ -59,29 +71,47 @@ impl Extras {
                 .proxy_status
                 .as_ref()
                 .map(|config| Status::new(config, manager, local)),
+            finders: config.client_finders.iter().filter_map(Finder::new).collect(),
             config: config.clone(),
-        }
+        })
     }
 
-    /// The client is one of those inside. Asked before anything was changed.
-    pub(super) fn is_internal(&self, uses_remote_address: bool, client: IpAddr, headers: &HeaderMap) -> bool {
-        if self.config.internal_ranges.is_empty() {
-            return false;
-        }
-        let mut lines = headers.get_all(X_FORWARDED_FOR).iter();
-        let address = match (uses_remote_address, lines.next(), lines.next()) {
-            (true, None, _) => Some(client),
-            // One address, and no way that it came.
-            (false, Some(list), None) => list.to_str().ok().and_then(|list| list.trim().parse().ok()),
-            _ => None,
-        };
-        let ranges = &self.config.internal_ranges;
-        address.is_some_and(|address| ranges.iter().any(|range| range.contains(&address)))
+    /// Changes of headers before anything else is done to them.
+    pub(super) fn change_early(&self, head: &mut RequestHead, info: &StreamInfo) {
+        change_request(&self.early_steps, head, info);
+    }
+
+    /// Somebody with this address is inside.
+    pub(super) fn is_internal(&self, client: IpAddr) -> bool {
+        self.config
+            .internal_ranges
+            .iter()
+            .any(|range| range.contains(&client))
+    }
+
+    /// How clients are found, and how many proxies before this one are trusted.
+    pub(super) fn finders(&self) -> (&[Finder], u32) {
+        (&self.finders, self.config.trusted_hops)
+    }
+
+    /// Proxies before this one are trusted.
+    pub(super) fn trusts_hops(&self) -> bool {
+        self.config.trusted_hops > 0
     }
 
     /// The client is not added to `x-forwarded-for`.
     pub(super) fn keeps_forwarded_for(&self) -> bool {
         self.config.keeps_forwarded_for
+    }
+
+    /// Takes from the authority what is not to count. `Some`: the port that a CONNECT has lost.
+    pub(super) fn clean_host(&self, own_port: u16, head: &mut RequestHead) -> Option<u32> {
+        host::clean(self.config.host_port, self.config.strips_host_dot, own_port, head)
+    }
+
+    /// Puts the port back that a CONNECT has lost.
+    pub(super) fn restore_port(port: u32, head: &mut RequestHead) {
+        host::restore(port, head);
     }
 
     /// A refused request does not end its connection.
@@ -195,32 +225,9 @@ mod tests {
             own_cluster: None,
             own_node: None,
             status: None,
+            finders: Box::default(),
+            early_steps: Box::default(),
         }
-    }
-
-    #[test]
-    fn a_client_is_inside_by_the_one_address_that_there_is() {
-        let extras = extras(HeadExtras {
-            internal_ranges: vec!["10.0.0.0/8".parse().expect("a range")],
-            ..HeadExtras::default()
-        });
-        let check = |lines: &[&'static str], expected: bool| {
-            let lines = lines
-                .iter()
-                .map(|line| (X_FORWARDED_FOR, HeaderValue::from_static(line)));
-            let headers = HeaderMap::from_iter(lines);
-            let client = [10, 0, 0, 9].into();
-            assert_eq!(
-                extras.is_internal(false, client, &headers),
-                expected,
-                "{headers:?}"
-            );
-        };
-        check(&["10.0.0.1"], true);
-        check(&["1.2.3.4"], false);
-        check(&["10.0.0.1, 10.0.0.2"], false);
-        check(&["10.0.0.1", "10.0.0.2"], false);
-        check(&[], false);
     }
 
     #[test]

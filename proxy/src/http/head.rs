@@ -1,6 +1,5 @@
 //! Request heads on their way in and response heads on their way out.
 //! Source: Envoy `ConnectionManagerUtility::mutateRequestHeaders` and `mutateResponseHeaders`; docs, HTTP header sanitizing.
-use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{DATE, SERVER};
@@ -9,12 +8,11 @@ use outrigger_model::hcm::{EscapedSlashes, HttpConnectionManager, ServerHeader};
 use outrigger_model::listener::TrafficDirection;
 
 use super::downstream::Downstream;
-use super::edge::{Known, X_FORWARDED_FOR};
 use super::extras::{Extras, FOR_THE_ROUTER};
 use super::local_reply::LocalReply;
 use super::manager::ConnectionManager;
 use super::route_table::Route;
-use super::{edge, path, request_id, xfcc};
+use super::{client, edge, path, request_id, xfcc};
 use crate::codec::{Feedback, RequestHead, ResponseHead};
 use crate::telemetry::stream_info::StreamInfo;
 
@@ -84,17 +82,28 @@ pub(super) fn inbound(
     random: &mut fastrand::Rng,
 ) -> Result<(), LocalReply> {
     let config = &manager.config;
-    clean_path(config, head)?;
     let extras = manager.extras.as_deref();
-    let client = downstream.info.remote_address.ip();
-    let known = extras.map_or_else(Known::default, |extras| Known {
-        is_internal: extras.is_internal(config.use_remote_address, client, &head.headers),
-        keeps_forwarded_for: extras.keeps_forwarded_for(),
-    });
+    if let Some(extras) = extras {
+        extras.change_early(head, info);
+    }
+    let connected = downstream.info.remote_address.ip();
+    client::join_forwarded_for(&mut head.headers);
+    let finders = extras.map_or((&[][..], 0), Extras::finders);
+    let client = client::find(finders, config.use_remote_address, connected, &mut head.headers)
+        .inspect_err(|_| manager.stats.downstream_rq_rejected_via_ip_detection.inc())?;
+    if let Some(address) = client.address {
+        info.remote_address = Some(address);
+    }
+    let address = client.address.map_or(connected, |address| address.ip());
+    let is_internal = client.may_be_internal && extras.is_some_and(|extras| extras.is_internal(address));
+    if config.use_remote_address && !extras.is_some_and(Extras::keeps_forwarded_for) {
+        edge::append_forwarded_for(&mut head.headers, connected);
+    }
     let by_port = extras.and_then(|extras| extras.scheme_by_port(&downstream.info));
     let by_tls = if downstream.tls.is_some() { "https" } else { "http" };
     let scheme = by_port.unwrap_or(by_tls);
-    if config.use_remote_address || !head.headers.contains_key(X_FORWARDED_PROTO) {
+    let replaces = config.use_remote_address && !extras.is_some_and(Extras::trusts_hops);
+    if replaces || !head.headers.contains_key(X_FORWARDED_PROTO) {
         head.headers
             .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
@@ -105,17 +114,15 @@ pub(super) fn inbound(
         _ => head.scheme,
     };
     if let Some(extras) = extras {
-        extras.tell_port(&downstream.info, config.use_remote_address, &mut head.headers);
+        extras.tell_port(&downstream.info, replaces, &mut head.headers);
     }
-    if known.is_internal {
+    if is_internal {
         Extras::mark_internal(&mut head.headers);
     } else {
         remove_internal_headers(&mut head.headers);
-    }
-    if config.use_remote_address {
-        edge::arrive(config, client, &mut head.headers, known);
-    } else if let Some(client) = last_forwarded_for(&head.headers) {
-        info.remote_address = Some(client);
+        if config.use_remote_address {
+            edge::arrive(config, address, &mut head.headers);
+        }
     }
     if let Some(extras) = extras {
         extras.request(head);
@@ -171,14 +178,6 @@ pub(super) fn clean_path(config: &HttpConnectionManager, head: &mut RequestHead)
     );
     reply.headers.push((http::header::LOCATION, location));
     Err(reply)
-}
-
-/// The client as the last hop saw it: with `use_remote_address: false` the last address of x-forwarded-for is believed (Envoy
-/// `Utility::getLastAddressFromXFF`). It has no port.
-fn last_forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
-    let value = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
-    let address = value.rsplit(',').next()?.trim().parse().ok()?;
-    Some(SocketAddr::new(address, 0))
 }
 
 /// The decorator's operation travels from the client's sidecar to the server's, for its span. Only with tracing configured.

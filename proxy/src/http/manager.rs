@@ -80,6 +80,7 @@ pub(crate) struct ManagerStats {
     pub(crate) downstream_rq_completed: Counter,
     pub(crate) downstream_rq_class: [Counter; 5],
     pub(crate) downstream_rq_rx_reset: Counter,
+    pub(crate) downstream_rq_rejected_via_ip_detection: Counter,
     pub(crate) downstream_rq_response_before_rq_complete: Counter,
     pub(crate) downstream_rq_idle_timeout: Counter,
     pub(crate) downstream_rq_too_large: Counter,
@@ -115,6 +116,7 @@ impl ManagerStats {
             downstream_rq_completed: counter("downstream_rq_completed"),
             downstream_rq_class: [1, 2, 3, 4, 5].map(|class| counter(&format!("downstream_rq_{class}xx"))),
             downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
+            downstream_rq_rejected_via_ip_detection: counter("downstream_rq_rejected_via_ip_detection"),
             downstream_rq_response_before_rq_complete: counter("downstream_rq_response_before_rq_complete"),
             downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
             downstream_rq_too_large: counter("downstream_rq_too_large"),
@@ -222,7 +224,9 @@ impl ConnectionManager {
             .map(LocalReplies::new)
             .transpose()?;
         let extras = config.head_extras.as_deref();
-        let extras = extras.map(|extras| Extras::new(extras, &config, parts.local_peers));
+        let extras = extras
+            .map(|extras| Extras::new(extras, &config, parts.local_peers))
+            .transpose()?;
         let mut kept_response_headers = parts.access_log.response_headers();
         // Tells metrics how a gRPC call ended, when there are no trailers.
         kept_response_headers.push(GRPC_STATUS);

@@ -41,8 +41,10 @@ fn uri(config: Option<(&model::Redirect, Option<&str>)>, request: &RequestHead) 
         .and_then(|config| config.scheme.as_deref())
         .unwrap_or(request.scheme);
     let port = config.and_then(|config| config.port);
+    let keeps_port = config.is_some_and(|config| config.keeps_usual_port);
     let host = match config.and_then(|config| config.host.as_deref()) {
         Some(host) => host,
+        None if keeps_port => request.authority.to_str().ok()?,
         None => own_host(request, scheme, port.is_some())?,
     };
     let path = path(config, made.flatten(), request.path.as_str());
@@ -105,6 +107,7 @@ mod tests {
         path: None,
         status: 301,
         strip_query: false,
+        keeps_usual_port: false,
     };
 
     #[track_caller]
@@ -138,6 +141,11 @@ mod tests {
         check(&https, "a:81", "/", "https://a:81/");
         check(&https, "[::1]:80", "/", "https://[::1]/");
         check(&https, "[::1]", "/", "https://[::1]/");
+        let as_is = model::Redirect {
+            keeps_usual_port: true,
+            ..https
+        };
+        check(&as_is, "a:80", "/x?y", "https://a:80/x?y");
     }
 
     #[test]

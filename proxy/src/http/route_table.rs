@@ -7,6 +7,7 @@ mod forward;
 mod hosts;
 mod index;
 mod retries;
+mod tls_only;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outrigger_model::route as model;
 use outrigger_model::route::RouteTableConfig;
 use regex::Regex as TextRegex;
@@ -27,6 +28,8 @@ pub(crate) use self::forward::{Forward, Target};
 use self::hosts::Hosts;
 use self::index::Index;
 pub(crate) use self::retries::Retries;
+use self::tls_only::TlsOnly;
+use super::extras::INTERNAL;
 use super::filter::{Level, RouteLimits, Settings};
 use super::header_changes::HeaderChanges;
 use super::local_reply::body_format::BodyFormat;
@@ -71,11 +74,14 @@ pub(crate) struct RouteTable {
     /// Its value is the domain, not the authority.
     host_header: Option<String>,
     ignore_path_parameters: bool,
+    /// Only clients inside may send these.
+    internal_only: Box<[HeaderName]>,
 }
 
 /// The routes of a virtual host, in order.
 #[derive(Debug)]
 struct VirtualHost {
+    tls_only: TlsOnly,
     index: Index,
     routes: Vec<Arc<Route>>,
 }
@@ -191,6 +197,11 @@ impl RouteTable {
             domains: Hosts::new(config.ignore_port_in_host_matching),
             host_header: Some(config.vhost_header.clone()).filter(|name| !name.is_empty()),
             ignore_path_parameters: config.ignore_path_parameters,
+            internal_only: config
+                .internal_only_headers
+                .iter()
+                .filter_map(|name| HeaderName::try_from(name.as_str()).ok())
+                .collect(),
             ..Self::default()
         };
         for (index, host) in config.virtual_hosts.iter().enumerate() {
@@ -221,11 +232,22 @@ impl RouteTable {
                 .map(|route| Route::new(route, &inherited).map(Arc::new));
             let routes = routes.collect::<Result<Vec<_>, _>>()?;
             table.hosts.push(VirtualHost {
+                tls_only: TlsOnly::new(host.tls_requirement)?,
                 index: Index::new(routes.iter().map(|route| route.criteria.key())),
                 routes,
             });
         }
         Ok(table)
+    }
+
+    /// Takes out what only a client inside may say; who that is has been marked before.
+    pub(super) fn remove_internal_headers(&self, headers: &mut HeaderMap) {
+        if self.internal_only.is_empty() || headers.contains_key(INTERNAL) {
+            return;
+        }
+        for name in &self.internal_only {
+            headers.remove(name);
+        }
     }
 
     /// The route of a request; `None`: not found.
@@ -236,6 +258,9 @@ impl RouteTable {
             Some(name) => head.header(name)?,
         };
         let host = self.hosts.get(self.domains.find(host)?)?;
+        if let Some(route) = host.tls_only.redirect(head) {
+            return Some(route);
+        }
         let (path, query) = (head.path.path(), head.path.query());
         let path = match self.ignore_path_parameters {
             true => without_parameters(path),

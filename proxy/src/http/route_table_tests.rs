@@ -41,6 +41,7 @@ fn host(domains: &[&str], routes: Vec<model::Route>) -> VirtualHost {
         name: String::new(),
         domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
         routes,
+        tls_requirement: model::TlsRequirement::None,
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
         include_is_timeout_retry_header: false,
@@ -67,6 +68,7 @@ fn table(hosts: Vec<VirtualHost>, ignore_port: bool) -> RouteTable {
         headers: model::HeaderMutations::default(),
         filter_settings: Vec::new(),
         mirrors: Vec::new(),
+        internal_only_headers: Vec::new(),
     };
     let registry = Registry::new(TagRules::new(&[], false).expect("no rule"));
     RouteTable::new(&config, &Arc::default(), &registry).expect("valid")

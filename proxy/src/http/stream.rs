@@ -49,6 +49,8 @@ pub(super) struct Stream {
     pub(super) feedback: Option<Feedback>,
     /// The name of the host that was picked, where a route puts it in the authority's place.
     pub(super) picked_authority: RefCell<Option<HeaderValue>>,
+    /// The port that a CONNECT has lost, and gets back when it is forwarded.
+    pub(super) lost_port: Cell<Option<u32>>,
     /// The path before a rewrite.
     pub(super) original_path: RefCell<Option<HeaderValue>>,
     /// The request head; set once it is routed and filtered, or refused.
@@ -212,6 +214,7 @@ impl Stream {
             limits: Limits::new(manager.config.stream_idle_timeout, manager.config.stream_duration),
             feedback: None,
             picked_authority: RefCell::new(None),
+            lost_port: Cell::new(None),
             original_path: RefCell::new(None),
             request: OnceCell::new(),
             response_headers: RefCell::new(HeaderMap::new()),

@@ -21,6 +21,10 @@ pub(super) const HTTP2: u16 = 9102;
 const ALLOWED: u16 = 10_000;
 /// The other way round.
 const REFUSED: u16 = 10_001;
+/// The port of a host goes before its virtual host is sought.
+const PORT_GOES: u16 = 10_002;
+/// The same for the port of this listener.
+const OWN_PORT_GOES: u16 = 10_003;
 
 #[test]
 fn connect_is_answered_as_envoy_answers_it() {
@@ -138,6 +142,14 @@ const HOSTS: &[(&str, &str)] = &[
         "changes",
         "{ match: { connect_matcher: {} }, request_headers_to_add: [{ header: { key: x-to, value: \"%REQ(:AUTHORITY)%\" } }], response_headers_to_add: [{ header: { key: x-back, value: \"1\" } }], route: { cluster: raw, timeout: 1s, host_rewrite_literal: \"other:81\" } }",
     ),
+    (
+        "shares",
+        "{ match: { connect_matcher: {} }, route: { timeout: 1s, weighted_clusters: { clusters: [{ name: raw, weight: 1, host_rewrite_literal: other }] } } }",
+    ),
+    (
+        "renames",
+        "{ match: { connect_matcher: {} }, route: { cluster: raw, timeout: 1s, host_rewrite_literal: other } }",
+    ),
 ];
 
 fn configuration() -> String {
@@ -157,6 +169,8 @@ fn configuration() -> String {
         &[
             manager("upgrade_configs: [{ upgrade_type: CONNECT }],"),
             manager(""),
+            manager("upgrade_configs: [{ upgrade_type: CONNECT }], strip_any_host_port: true,"),
+            manager("upgrade_configs: [{ upgrade_type: CONNECT }], strip_matching_host_port: true,"),
         ],
         &[cluster("raw", &[RAW]), http2],
     )

@@ -25,6 +25,12 @@ const MANAGERS: &[&str] = &[
     "stream_error_on_invalid_http_message: true, normalize_path: true,",
     "stream_error_on_invalid_http_message: true, http_protocol_options: { override_stream_error_on_invalid_http_message: false },",
     "http_protocol_options: { override_stream_error_on_invalid_http_message: true },",
+    "path_normalization_options: {}, early_header_mutation_extensions: [{ name: one, typed_config: { \"@type\": \
+       type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation, mutations: [\
+       { remove: x-gone }, { remove: x-forwarded-for }, { append: { header: { key: x-path, value: \"%REQ(:PATH)% %REQ(X-FORWARDED-PROTO)%\" } } }] } }, \
+       { name: two, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation, mutations: [\
+       { append: { header: { key: x-forwarded-proto, value: https }, append_action: OVERWRITE_IF_EXISTS_OR_ADD } }, \
+       { append: { header: { key: x-route, value: \"%REQ(X-PATH)%\" } } }] } }],",
 ];
 
 const ID: (&str, &str) = ("x-request-id", "12345678-1234-4234-8234-123456789012");
@@ -107,6 +113,17 @@ const CASES: &[Case] = &[
     get("/direct", &[]).method("QUERY").listener(12),
     get("/direct", &[]).method("QUERY").listener(13),
     get("/direct", &[]).method("QUERY").listener(0),
+    get("/echo", &[]).listener(14),
+    get(
+        "/echo//x",
+        &[
+            ("x-gone", "1"),
+            ("x-path", "mine"),
+            ("x-forwarded-for", "1.2.3.4"),
+        ],
+    )
+    .listener(14),
+    get("/echo", &[("x-forwarded-proto", "http")]).listener(14),
 ];
 
 #[test]

@@ -2,12 +2,16 @@
 use envoy_types::pb::envoy::config::core::v3::{self as core, scheme_header_transformation::Transformation};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     self as pb,
-    http_connection_manager::{self as hcm, proxy_status_config::ProxyName},
+    http_connection_manager::{self as hcm, StripPortMode, proxy_status_config::ProxyName},
 };
+use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as EarlyHeaderMutation;
 use ipnet::IpNet;
 
+use super::client::ClientFinder;
 use crate::address;
+use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
+use crate::http_filter::header_mutation::HeaderStep;
 
 /// What they ask for; the default is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +38,29 @@ pub struct HeadExtras {
     pub http_ports: Vec<u16>,
     /// A request of HTTP/1 that is refused for what its head says does not end its connection.
     pub keeps_connections: bool,
+    /// Changes of requests before anything else is done to their headers, in order.
+    pub early_steps: Vec<HeaderStep>,
+    /// As many addresses at the end of `x-forwarded-for` are those of proxies that are trusted.
+    pub trusted_hops: u32,
+    /// How the client's address is found instead; the first that finds one counts.
+    pub client_finders: Vec<ClientFinder>,
+    /// What becomes of the port in `:authority`.
+    pub host_port: HostPort,
+    /// The dot at the end of the name in `:authority` goes.
+    pub strips_host_dot: bool,
+}
+
+/// Which ports go from `:authority` before its route is sought. Source: http_connection_manager.proto `strip_matching_host_port`,
+/// `strip_any_host_port`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostPort {
+    /// None does.
+    #[default]
+    Stays,
+    /// That on which the client was taken.
+    GoesIfOwn,
+    /// Whichever it is.
+    Goes,
 }
 
 /// Source: protocol.proto `SchemeHeaderTransformation`.
@@ -97,6 +124,26 @@ impl NewScheme {
     }
 }
 
+impl HostPort {
+    /// As Envoy, which refuses both.
+    pub(super) fn from_proto(
+        at: &FieldPath<'_>,
+        own: bool,
+        any: Option<StripPortMode>,
+    ) -> Result<Self, Rejection> {
+        choices!(StripPortMode { supported { StripAnyHostPort } });
+        let any = matches!(any, Some(StripPortMode::StripAnyHostPort(true)));
+        match (own, any) {
+            (true, true) => Err(at
+                .field("strip_any_host_port")
+                .reject("only one of it and strip_matching_host_port can be set")),
+            (true, false) => Ok(Self::GoesIfOwn),
+            (false, true) => Ok(Self::Goes),
+            (false, false) => Ok(Self::Stays),
+        }
+    }
+}
+
 impl ProxyStatus {
     pub(super) fn from_proto(proto: Option<hcm::ProxyStatusConfig>) -> Option<Self> {
         let proto = proto?;
@@ -119,6 +166,34 @@ impl ProxyStatus {
             changes_status: set_recommended_response_code,
         })
     }
+}
+
+/// The changes of all extensions, one after the other.
+pub(super) fn early_steps(
+    at: FieldPath<'_>,
+    protos: Vec<core::TypedExtensionConfig>,
+) -> Result<Vec<HeaderStep>, Rejection> {
+    let mut steps = Vec::new();
+    for (index, proto) in protos.into_iter().enumerate() {
+        let at = at.index(index);
+        verdicts!(at, proto => core::TypedExtensionConfig {
+            supported { typed_config }
+            partly { name: "in rejections; what an extension does is in the type of its config" }
+        });
+        let at = at.field("typed_config");
+        let config = TypedConfig::open(&at, typed_config)?;
+        if config.type_name != types::EARLY_HEADER_MUTATION {
+            return Err(config.reject(
+                &at,
+                "early header mutation",
+                &name,
+                &[types::EARLY_HEADER_MUTATION],
+            ));
+        }
+        verdicts!((), config.message(&at)? => EarlyHeaderMutation { supported { mutations } });
+        steps.extend(HeaderStep::list(at.field("mutations"), mutations)?);
+    }
+    Ok(steps)
 }
 
 /// The ranges of `internal_address_config`.

@@ -9,7 +9,8 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use envoy_types::pb::google::protobuf;
 
-use super::extras::{self, HeadExtras, NewScheme, ProxyStatus};
+use super::client::ClientFinder;
+use super::extras::{self, HeadExtras, HostPort, NewScheme, ProxyStatus};
 use super::local_reply::LocalReplies;
 use super::{
     ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HeadersWithUnderscores,
@@ -50,6 +51,8 @@ impl HttpConnectionManager {
                 delayed_close_timeout, local_reply_config, add_user_agent, scheme_header_transformation,
                 skip_xff_append, via, always_set_request_id_in_response, proxy_status_config,
                 append_x_forwarded_port, forward_proto_config, stream_error_on_invalid_http_message,
+                strip_matching_host_port, strip_port_mode, strip_trailing_host_dot, xff_num_trusted_hops, original_ip_detection_extensions,
+                early_header_mutation_extensions,
             }
             partly {
                 internal_address_config: "who is internal keeps its x-envoy headers and is marked; those that steer retries and timeouts have no effect",
@@ -58,6 +61,7 @@ impl HttpConnectionManager {
             }
             inert {
                 represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "Envoy does not read it either",
+                path_normalization_options: "Envoy does not read it either",
                 append_local_overload: "nothing is refused here for overload, so that nothing has to be said of it",
             }
             unsupported {
@@ -69,14 +73,7 @@ impl HttpConnectionManager {
                 stream_flush_timeout: "what waits for a client that takes nothing is not held apart here: stream_idle_timeout ends it",
             }
             refused {
-                xff_num_trusted_hops: "ignoring it would trust another client address",
-                original_ip_detection_extensions: "ignoring it would trust another client address",
-                early_header_mutation_extensions: "ignoring it would leave headers that should go",
                 forward_client_cert_matcher: "ignoring it would forward another client identity",
-                strip_matching_host_port: "ignoring it would match other virtual hosts",
-                strip_port_mode: "ignoring it would match other virtual hosts",
-                strip_trailing_host_dot: "ignoring it would match other virtual hosts",
-                path_normalization_options: "ignoring it would match other routes",
                 typed_header_validation_config: "ignoring it would let through requests that should be answered 400",
             }
         });
@@ -103,12 +100,22 @@ impl HttpConnectionManager {
             .limit(stream_idle_timeout, STREAM_IDLE_TIMEOUT)?;
         let details = set_current_client_cert_details;
         let http1 = Http1::from_proto(&at.field("http_protocol_options"), http_protocol_options)?;
+        let finders_at = at.field("original_ip_detection_extensions");
+        if !original_ip_detection_extensions.is_empty() {
+            if use_remote_address.value() == Some(true) {
+                return Err(finders_at.reject("only one of it and use_remote_address can be set"));
+            }
+            if xff_num_trusted_hops > 0 {
+                return Err(finders_at.reject("only one of it and xff_num_trusted_hops can be set"));
+            }
+        }
         let via_at = at.field("via");
         if via.contains(|letter: char| letter.is_control()) {
             return Err(via_at.reject(format!("{via:?} is no value of a header")));
         }
         let [https_ports, http_ports] =
             extras::ports(&at.field("forward_proto_config"), forward_proto_config)?;
+        let client_finders = ClientFinder::list(finders_at, original_ip_detection_extensions)?;
         let extras = HeadExtras {
             via_name: via,
             keeps_forwarded_for: skip_xff_append,
@@ -129,6 +136,14 @@ impl HttpConnectionManager {
             keeps_connections: http1
                 .keeps_connections
                 .unwrap_or(stream_error_on_invalid_http_message.value().unwrap_or(false)),
+            host_port: HostPort::from_proto(at, strip_matching_host_port, strip_port_mode)?,
+            strips_host_dot: strip_trailing_host_dot,
+            trusted_hops: xff_num_trusted_hops,
+            client_finders,
+            early_steps: extras::early_steps(
+                at.field("early_header_mutation_extensions"),
+                early_header_mutation_extensions,
+            )?,
         };
         let tracing = tracing
             .map(|proto| Tracing::from_proto(&at.field("tracing"), proto))

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::route::v3::{
 use super::headers;
 use super::{
     BufferLimits, CookieMatcher, HedgePolicy, MirrorPolicy, PathMatch, QueryMatch, Redirect, RetryPolicy,
-    Route, RouteAction, RouteMatch, RouteTableConfig, VirtualHost,
+    Route, RouteAction, RouteMatch, RouteTableConfig, TlsRequirement, VirtualHost,
 };
 use crate::access_log::BodyFormat;
 use crate::bootstrap::{ConfigServer, ConfigSource};
@@ -32,7 +32,7 @@ impl RouteTableConfig {
                 virtual_hosts, vhds, max_direct_response_body_size_bytes, ignore_port_in_host_matching,
                 ignore_path_parameters_in_path_matching, vhost_header,
                 request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
-                most_specific_header_mutations_wins, typed_per_filter_config, request_mirror_policies,
+                most_specific_header_mutations_wins, typed_per_filter_config, request_mirror_policies, internal_only_headers,
             }
             partly {
                 validate_clusters: "false; true is listed as without effect: a route to an unknown cluster answers as cluster_not_found_response_code says",
@@ -42,7 +42,6 @@ impl RouteTableConfig {
                 metadata: "only formatters and filters that do not exist here read it",
             }
             refused {
-                internal_only_headers: "ignoring it would keep headers that should be removed",
                 cluster_specifier_plugins: "ignoring it would send requests elsewhere",
                 route_specifiers: "ignoring it would match other routes",
             }
@@ -69,6 +68,7 @@ impl RouteTableConfig {
             vhost_header: vhost_header.to_ascii_lowercase(),
             max_direct_response_body_bytes: body_bytes,
             most_specific_headers_win: most_specific_header_mutations_wins,
+            internal_only_headers: names(at.field("internal_only_headers"), &internal_only_headers)?,
             filter_settings: FilterSettings::list(
                 at.field("typed_per_filter_config"),
                 typed_per_filter_config,
@@ -85,6 +85,13 @@ impl RouteTableConfig {
             )?,
         })
     }
+}
+
+fn names(at: FieldPath<'_>, names: &[String]) -> Result<Vec<String>, Rejection> {
+    let names = names.iter().enumerate();
+    names
+        .map(|(index, name)| headers::header_name(&at.index(index), name))
+        .collect()
 }
 
 /// As Envoy, only what speaks increments can have virtual hosts.
@@ -134,7 +141,7 @@ impl VirtualHost {
                 include_is_timeout_retry_header, retry_policy, hedge_policy, request_headers_to_add,
                 request_headers_to_remove, response_headers_to_add, response_headers_to_remove, cors,
                 typed_per_filter_config, rate_limits, request_mirror_policies, per_request_buffer_limit_bytes,
-                request_body_buffer_limit,
+                request_body_buffer_limit, require_tls,
             }
             partly {
                 name: "must be there and be unique; nothing shows it",
@@ -146,7 +153,6 @@ impl VirtualHost {
             never { retry_policy_typed_config: "Envoy hides it from users, and has no such extension" }
             refused {
                 matcher: "ignoring it would match other routes",
-                require_tls: "ignoring it would serve plaintext requests",
                 route_specifiers: "ignoring it would match other routes",
             }
         });
@@ -165,6 +171,7 @@ impl VirtualHost {
             name: at.field("name").not_empty(name)?,
             domains: domains.collect::<Result<_, _>>()?,
             routes: routes.collect::<Result<_, _>>()?,
+            tls_requirement: TlsRequirement::from_proto(&at.field("require_tls"), require_tls)?,
             include_request_attempt_count,
             include_attempt_count_in_response,
             include_is_timeout_retry_header,
@@ -192,6 +199,17 @@ impl VirtualHost {
             cors: cors
                 .map(|proto| CorsPolicy::from_legacy(&at.field("cors"), proto))
                 .transpose()?,
+        })
+    }
+}
+
+impl TlsRequirement {
+    fn from_proto(at: &FieldPath<'_>, number: i32) -> Result<Self, Rejection> {
+        use pb::virtual_host::TlsRequirementType as Requirement;
+        Ok(match at.enumeration(number)? {
+            Requirement::None => Self::None,
+            Requirement::ExternalOnly => Self::External,
+            Requirement::All => Self::All,
         })
     }
 }

@@ -95,6 +95,7 @@ impl Redirect {
                 RedirectResponseCode::PermanentRedirect => 308,
             },
             strip_query,
+            keeps_usual_port: false,
         })
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
+use super::super::extras::Extras;
 use super::super::filter::{Decoding, FilterState, Settings};
 use super::super::head;
 use super::super::header_changes::HeaderChanges;
 use super::super::local_reply::LocalReply;
-use super::super::route_table::{Action, Asked, InvalidPath, Route, Target};
+use super::super::route_table::{Action, Asked, InvalidPath, Route, RouteTable, Target};
 use super::super::{router, upgrade};
 use super::Stream;
 use crate::codec::RequestHead;
@@ -100,7 +101,10 @@ impl Stream {
         // As Envoy, what a redirect sends on was looked at before, but for the path that it brings.
         if self.journey.is_some() {
             self.clean_redirect(head)?;
+            self.clean_host(head);
         } else {
+            head::clean_path(&self.manager.config, head)?;
+            self.clean_host(head);
             head::inbound(
                 &self.manager,
                 &self.downstream,
@@ -130,6 +134,10 @@ impl Stream {
             Action::Direct { .. } => {}
             Action::Forward(forward) if chosen.cluster.is_some() => {
                 self.change_request(chosen, head);
+                // As Envoy, headers that routes add do not have it yet.
+                if let Some(port) = self.lost_port.get() {
+                    Extras::restore_port(port, head);
+                }
                 let tells = !self.manager.config.router.suppress_envoy_headers;
                 forward.rewrite_host(head, tells, &self.info.borrow());
                 self.rewrite(route, head)?;
@@ -149,19 +157,34 @@ impl Stream {
         result
     }
 
+    /// Takes from the authority what is not to count.
+    fn clean_host(&self, head: &mut RequestHead) {
+        if let Some(extras) = &self.manager.extras {
+            let port = self.downstream.info.local_address.port();
+            self.lost_port.set(extras.clean_host(port, head));
+        }
+    }
+
     /// The route that a head takes.
     pub(in crate::http) fn find_route(&self, head: &RequestHead) -> Option<Arc<Route>> {
+        let table = self.manager.routes.load(head)?;
+        self.route_in(&table, head)
+    }
+
+    fn route_in(&self, table: &RouteTable, head: &RequestHead) -> Option<Arc<Route>> {
         let mut random = self.random.borrow_mut();
         let tls = self.downstream.tls.as_ref();
         let has_certificate = tls.is_some_and(|tls| tls.peer.is_some());
         let asked = Asked::new(head, has_certificate, &mut random);
-        let table = self.manager.routes.load(head)?;
         table.route(&asked).cloned()
     }
 
     /// Finds the route, and of several clusters one.
     fn choose(&self, head: &mut RequestHead, chosen: &mut Chosen) {
-        chosen.route = self.find_route(head);
+        if let Some(table) = self.manager.routes.load(head) {
+            table.remove_internal_headers(&mut head.headers);
+            chosen.route = self.route_in(&table, head);
+        }
         let Some(route) = &chosen.route else {
             return;
         };

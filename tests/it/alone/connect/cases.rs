@@ -1,6 +1,6 @@
 //! What is asked.
 
-use super::{ALLOWED, REFUSED};
+use super::{ALLOWED, OWN_PORT_GOES, PORT_GOES, REFUSED};
 
 /// What a client does after its head.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,10 @@ impl Case {
             port: REFUSED,
             ..self
         }
+    }
+
+    const fn on(self, port: u16) -> Self {
+        Self { port, ..self }
     }
 
     const fn method(self, method: &'static str) -> Self {
@@ -197,4 +201,14 @@ pub(super) const CASES: &[Case] = &[
     h2("refused-2", "inherits:80", EAGER).refused(),
     h1("refused-route-on", "ends:80", TALK).refused(),
     h2("refused-route-on-2", "passes:80", TALK).refused(),
+    h1("port-goes", "passes:80", TALK).on(PORT_GOES),
+    h2("port-goes-2", "passes:80", TALK).on(PORT_GOES),
+    h2("port-goes-2-2", "passes2:80", TALK).on(PORT_GOES),
+    h1("port-goes-ends", "ends:80", TALK).on(PORT_GOES),
+    h1("port-goes-changes", "changes:80", TALK).on(PORT_GOES),
+    h1("port-goes-renames", "renames:80", TALK).on(PORT_GOES),
+    h1("port-goes-shares", "shares:80", TALK).on(PORT_GOES),
+    h1("port-goes-own", "passes:10003", TALK).on(OWN_PORT_GOES),
+    h1("port-goes-other", "passes:81", NOTHING).on(OWN_PORT_GOES),
+    h1("port-goes-listed", "passes:80", TALK).on(OWN_PORT_GOES),
 ];
