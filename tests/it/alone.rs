@@ -53,6 +53,7 @@ mod retries;
 mod routing_priority;
 mod scopes;
 mod secret_files;
+mod sent_names;
 mod sessions;
 mod subsets;
 mod tcp_proxy;

@@ -123,13 +123,30 @@ impl Authority {
         validity: Validity,
         key: KeyKind,
     ) -> Result<KeyCert, rcgen::Error> {
+        let name = SanType::URI(Ia5String::try_from(identity.spiffe_id())?);
+        self.sign(vec![name], validity, key)
+    }
+
+    /// Signs a certificate for the names of a server that is in no mesh, valid now.
+    ///
+    /// # Errors
+    /// When a name is not ASCII, or no key can be made.
+    pub fn issue_for_names(&self, names: &[&str]) -> Result<KeyCert, rcgen::Error> {
+        let names = names
+            .iter()
+            .map(|name| Ok(SanType::DnsName(Ia5String::try_from(*name)?)));
+        let names = names.collect::<Result<_, rcgen::Error>>()?;
+        self.sign(names, Validity::Current, KeyKind::P256)
+    }
+
+    fn sign(&self, names: Vec<SanType>, validity: Validity, key: KeyKind) -> Result<KeyCert, rcgen::Error> {
         let key = match key {
             KeyKind::P256 => KeyPair::generate()?,
             KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
         };
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(identity.spiffe_id())?)];
+        params.subject_alt_names = names;
         params.key_usages = vec![
             KeyUsagePurpose::DigitalSignature,
             KeyUsagePurpose::KeyEncipherment,

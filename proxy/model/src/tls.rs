@@ -88,6 +88,10 @@ pub struct UpstreamTls {
     pub common: CommonTls,
     /// SNI sent verbatim (may hold `_` and `|`-free Istio keys); `None`: no SNI.
     pub sni: Option<String>,
+    /// The name of a host that has one takes the place of `sni`.
+    pub sends_host_name: bool,
+    /// The server's certificate must be for the name that was sent, in place of the names that validation lists.
+    pub requires_sent_name: bool,
 }
 
 /// Subject alternative names the peer must show: one of them has to match.

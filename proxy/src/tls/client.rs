@@ -37,7 +37,9 @@ pub(crate) struct ConnectionOptions<'a> {
     pub(crate) alpn: Option<&'a [Vec<u8>]>,
     /// The protocol to offer when neither this nor the context names any.
     pub(crate) fallback_alpn: Option<&'static [u8]>,
-    /// SNI in place of the context's.
+    /// Of the host; empty: it has none.
+    pub(crate) host_name: &'a str,
+    /// SNI in place of the context's and the host's.
     pub(crate) server_name: Option<&'a Arc<str>>,
     /// The server's certificate must be for this name, too.
     pub(crate) required_name: Option<&'a Arc<str>>,
@@ -49,6 +51,8 @@ pub(crate) struct ClientContext {
     rules: PeerRules,
     name: ServerName<'static>,
     sni: Option<Arc<str>>,
+    sends_host_name: bool,
+    requires_sent_name: bool,
     local: Option<Arc<CertificateDetails>>,
 }
 
@@ -72,6 +76,12 @@ impl ClientContext {
         certificate: Option<&CertifiedMaterial>,
         rules: &PeerRules,
     ) -> Result<Self, ContextError> {
+        let sni: Option<Arc<str>> = config.sni.as_deref().map(Arc::from);
+        let rules = match (config.requires_sent_name, &sni) {
+            (true, Some(sni)) => rules.without_names().requiring(sni.clone()),
+            // As Envoy: without a name that is sent, those that are listed count.
+            (true, None) | (false, _) => rules.clone(),
+        };
         let provider = provider(&config.common);
         let verifier = PeerVerifier::new(rules.clone(), provider.signature_verification_algorithms, true);
         let builder = ClientConfig::builder_with_provider(provider)
@@ -89,9 +99,11 @@ impl ClientContext {
         client.enable_sni = config.sni.is_some();
         Ok(Self {
             config: Arc::new(client),
-            rules: rules.clone(),
+            rules,
             name: server_name(config.sni.as_deref())?,
-            sni: config.sni.as_deref().map(Arc::from),
+            sni,
+            sends_host_name: config.sends_host_name,
+            requires_sent_name: config.requires_sent_name,
             local: certificate.map(|material| Arc::clone(&material.details)),
         })
     }
@@ -120,9 +132,12 @@ impl ClientContext {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let name = options.server_name.filter(|name| !is_address(name));
-        let name = name.and_then(|sni| Some((ServerName::try_from(sni.to_string()).ok()?, sni.clone())));
-        let config = self.config_for(options, name.is_some());
+        let name = options.server_name.filter(|name| !is_address(name)).cloned();
+        let host_name = Some(options.host_name).filter(|name| self.sends_host_name && !is_address(name));
+        let name = name.or_else(|| host_name.filter(|name| !name.is_empty()).map(Arc::from));
+        let name = name.and_then(|sni| Some((ServerName::try_from(sni.to_string()).ok()?, sni)));
+        let sent = name.as_ref().map(|(_, sni)| sni);
+        let config = self.config_for(options, sent);
         let (name, sni) = match name {
             Some((name, sni)) => (name, Some(sni)),
             None => (self.name.clone(), self.sni.clone()),
@@ -135,11 +150,14 @@ impl ClientContext {
     }
 
     /// The context's own, unless this connection wants something else.
-    fn config_for(&self, options: &ConnectionOptions<'_>, has_name: bool) -> Arc<ClientConfig> {
+    fn config_for(&self, options: &ConnectionOptions<'_>, name: Option<&Arc<str>>) -> Arc<ClientConfig> {
+        let has_name = name.is_some();
+        let sent = name.filter(|_| self.requires_sent_name);
+        let required = sent.or(options.required_name);
         let fallback = options
             .fallback_alpn
             .filter(|_| options.alpn.is_none() && self.config.alpn_protocols.is_empty());
-        if options.alpn.is_none() && fallback.is_none() && !has_name && options.required_name.is_none() {
+        if options.alpn.is_none() && fallback.is_none() && !has_name && required.is_none() {
             return self.config.clone();
         }
         let mut config = ClientConfig::clone(&self.config);
@@ -149,9 +167,13 @@ impl ClientContext {
             config.alpn_protocols = vec![protocol.to_vec()];
         }
         config.enable_sni |= has_name;
-        if let Some(required) = options.required_name {
+        if let Some(required) = required {
             let algorithms = config.crypto_provider().signature_verification_algorithms;
-            let verifier = PeerVerifier::new(self.rules.requiring(required.clone()), algorithms, true);
+            let rules = match sent {
+                Some(_) => &self.rules.without_names(),
+                None => &self.rules,
+            };
+            let verifier = PeerVerifier::new(rules.requiring(required.clone()), algorithms, true);
             config.dangerous().set_certificate_verifier(Arc::new(verifier));
             // Sessions are kept by the name that is sent; only with that one is a resumed session known to be of the required name.
             if !has_name {

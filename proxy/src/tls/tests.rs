@@ -50,6 +50,7 @@ impl Wanted {
         ConnectionOptions {
             alpn: self.alpn.as_deref(),
             fallback_alpn: self.fallback_alpn,
+            host_name: "",
             server_name: self.server_name.as_ref(),
             required_name: self.required_name.as_ref(),
         }

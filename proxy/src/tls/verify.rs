@@ -102,6 +102,14 @@ impl PeerRules {
         }
     }
 
+    /// The same without the names that the context lists.
+    pub(super) fn without_names(&self) -> Self {
+        Self {
+            sans: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Whether anything is verified at all.
     pub(crate) fn verifies(&self) -> bool {
         self.trust.is_some()

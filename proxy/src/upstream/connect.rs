@@ -345,6 +345,7 @@ async fn establish(
             let options = ConnectionOptions {
                 alpn: wish.alpn.as_deref(),
                 fallback_alpn,
+                host_name: &host.config.hostname,
                 server_name: wish
                     .host
                     .as_ref()

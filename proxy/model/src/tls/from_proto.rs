@@ -44,26 +44,29 @@ impl UpstreamTls {
     /// Converts a cluster's side.
     pub(crate) fn from_proto(at: &FieldPath<'_>, proto: pb::UpstreamTlsContext) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::UpstreamTlsContext {
-            supported { common_tls_context, sni }
+            supported { common_tls_context, sni, auto_host_sni, auto_sni_san_validation }
             unsupported { max_session_keys: "security", enforce_rsa_key_usage: "security" }
             never { allow_renegotiation: "rustls has none, and TLS 1.3 neither" }
-            refused {
-                auto_host_sni: "ignoring it would ask for another server",
-                auto_sni_san_validation: "ignoring it would not check the server's name",
-            }
         });
         let field = at.field("sni");
         // Source: tls.proto, `sni` max_bytes.
         if sni.len() > 255 {
             return Err(field.reject(format!("has {} bytes; 255 are allowed", sni.len())));
         }
+        let common = CommonTls::from_proto(
+            &at.field("common_tls_context"),
+            common_tls_context,
+            TlsVersion::V1_2,
+        )?;
+        if auto_sni_san_validation && common.validation.is_none() {
+            let field = at.field("auto_sni_san_validation");
+            return Err(field.reject("needs a validation context"));
+        }
         Ok(Self {
-            common: CommonTls::from_proto(
-                &at.field("common_tls_context"),
-                common_tls_context,
-                TlsVersion::V1_2,
-            )?,
+            common,
             sni: (!sni.is_empty()).then_some(sni),
+            sends_host_name: auto_host_sni,
+            requires_sent_name: auto_sni_san_validation,
         })
     }
 }

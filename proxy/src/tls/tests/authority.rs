@@ -184,5 +184,7 @@ pub(super) fn upstream() -> UpstreamTls {
     UpstreamTls {
         common: common(&["istio-peer-exchange", "istio"]),
         sni: Some(BILL_SNI.to_owned()),
+        sends_host_name: false,
+        requires_sent_name: false,
     }
 }
