@@ -3,5 +3,6 @@ pub(crate) mod accept;
 pub(crate) mod connection;
 pub(crate) mod filter_chain;
 pub(crate) mod inspect;
+pub(crate) mod limits;
 pub(crate) mod runtime;
 pub(crate) mod table;

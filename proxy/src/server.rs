@@ -31,6 +31,7 @@ use crate::config::build::Shared;
 use crate::config::control::Control;
 use crate::config::streams::Streams;
 use crate::drain::Drain;
+use crate::listener::limits::Limits;
 use crate::net::listen;
 use crate::stats::{NameRules, Registry, TagRules};
 use crate::telemetry::access_log::LogSinks;
@@ -126,6 +127,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
         registry: registry.clone(),
         drain_time: options.drain_time,
         resolves_names: true,
+        limits: Limits::new(&bootstrap.connection_limits, &registry),
         zone: Arc::new(LocalZone::new(
             bootstrap.local_cluster_name.clone().unwrap_or_default(),
             bootstrap.node.locality.clone(),
@@ -133,7 +135,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     });
     registry.add_source(&shared.clusters);
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
-    let admin_address = bootstrap.admin;
+    let (admin_address, admin_options) = (bootstrap.admin, bootstrap.admin_socket_options.clone());
     let stream_options = options.streams.clone();
     let address_path = options.admin_address_path.clone();
     let probe = ReadinessProbe::of_node(&bootstrap.node);
@@ -151,7 +153,8 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     let admin_drain = Drain::default();
     let mut admin_task = None;
     if let Some(address) = admin_address {
-        let socket = listen::bind(address, false).map_err(|source| ServerError::Admin { address, source })?;
+        let socket =
+            listen::bind(address, &admin_options).map_err(|source| ServerError::Admin { address, source })?;
         if let Some(path) = &address_path {
             tell_address(path, socket.local_addr()?);
         }

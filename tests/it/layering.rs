@@ -53,7 +53,7 @@ const HOMES: &[Home] = &[
         reason: "replacing the TLS library is a change to one folder",
     },
     Home {
-        libraries: &["socket2", "nix"],
+        libraries: &["socket2", "nix", "uapi"],
         modules: &["net", "main"],
         reason: "sockets and system calls come from net",
     },

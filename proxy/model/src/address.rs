@@ -77,14 +77,26 @@ pub(crate) fn ip_address(at: &FieldPath<'_>, proto: pb::SocketAddress) -> Result
     }
 }
 
+/// `ipv4_compat`: a socket that is bound to this address of IPv6 takes connections of IPv4 too.
+pub(crate) fn takes_ipv4(proto: Option<&pb::Address>) -> bool {
+    match proto.and_then(|proto| proto.address.as_ref()) {
+        Some(address::Address::SocketAddress(socket)) => socket.ipv4_compat,
+        _ => false,
+    }
+}
+
 fn socket_address(at: &FieldPath<'_>, proto: pb::SocketAddress, names: Names) -> Result<Address, Rejection> {
     verdicts!(at, proto => pb::SocketAddress {
         supported { address, port_specifier }
-        partly { protocol: "TCP only; UDP is refused" }
-        unsupported { ipv4_compat: "traffic" }
+        partly {
+            protocol: "TCP only; UDP is refused",
+            ipv4_compat: "of listeners; elsewhere it means nothing, in Envoy neither",
+        }
         never { resolver_name: "resolver extensions do not exist here" }
         refused { network_namespace_filepath: "ignoring it would use another network namespace" }
     });
+    // See `takes_ipv4`.
+    let _ = ipv4_compat;
     choices!(socket_address::PortSpecifier {
         supported { PortValue }
         refused { NamedPort: "only resolvers that do not exist here know such ports" }

@@ -77,6 +77,8 @@ pub(crate) mod types {
     pub(crate) const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
     pub(crate) const HTTP_INSPECTOR: &str =
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
+    pub(crate) const DOWNSTREAM_CONNECTIONS: &str =
+        "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
     pub(crate) const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
     pub(crate) const DOWNSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
     pub(crate) const UPSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";

@@ -1,8 +1,10 @@
 //! The bootstrap file. Source: envoy/config/bootstrap/v3/bootstrap.proto; contract §2.2.
 mod config_source;
 mod from_proto;
+mod limits;
 mod stats;
 
+pub use limits::ConnectionLimits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use crate::listener::Listener;
 use crate::matcher::StringMatcher;
 use crate::node::Node;
 use crate::secret::Secret;
+use crate::socket::SocketOption;
 
 /// What the process starts with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct Bootstrap {
     pub node: Node,
     /// Admin endpoint; `None`: no admin server.
     pub admin: Option<SocketAddr>,
+    /// Of the admin endpoint's socket.
+    pub admin_socket_options: Vec<SocketOption>,
     /// Static listeners.
     pub listeners: Vec<Listener>,
     /// Static clusters; EDS is allowed here.
@@ -36,6 +41,8 @@ pub struct Bootstrap {
     pub cds: Option<ConfigSource>,
     /// Tag extraction for stats (`stats_config.stats_tags`), in order.
     pub stats_tags: Vec<StatsTag>,
+    /// How many downstream connections there may be.
+    pub connection_limits: ConnectionLimits,
     /// Which stats there are.
     pub stats_inclusion: StatsInclusion,
     /// Bounds of histograms in Prometheus' format; the first that matches the whole name counts.

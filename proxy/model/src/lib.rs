@@ -42,6 +42,7 @@ mod scalar;
 pub mod scoped_routes;
 pub mod secret;
 pub mod service;
+pub mod socket;
 pub mod tls;
 pub mod tracing;
 pub mod validate;

@@ -1,8 +1,10 @@
 //! Listeners. Source: envoy/config/listener/v3/{listener,listener_components}.proto; what Istio sets: contract §1.3.
 mod from_proto;
 mod proxy_protocol;
+mod socket;
 
 pub use proxy_protocol::{ProxyProtocol, TlvRule};
+pub use socket::ListenSocket;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
@@ -22,6 +24,8 @@ pub struct Listener {
     pub address: Address,
     /// More addresses (dual stack).
     pub additional_addresses: Vec<Address>,
+    /// How their sockets are made: that of `address`, then the others'.
+    pub sockets: Vec<ListenSocket>,
     /// A socket is bound; false under Istio for all but 15001 and 15006.
     pub bind_to_port: bool,
     /// Hands connections to the listener of their original destination.
@@ -30,6 +34,10 @@ pub struct Listener {
     pub is_transparent: bool,
     /// INBOUND, OUTBOUND or unspecified.
     pub direction: TrafficDirection,
+    /// Limits of the whole process let its connections in, and do not count them but for the runtime's.
+    pub ignores_connection_limit: bool,
+    /// The overload manager does not know of it.
+    pub bypasses_overload_manager: bool,
     /// Chains.
     pub filter_chains: Vec<FilterChain>,
     /// When none matches; `None`: the connection is closed.
@@ -54,10 +62,13 @@ impl Listener {
             name,
             address,
             additional_addresses,
+            sockets,
             bind_to_port,
             use_original_dst,
             is_transparent,
             direction,
+            ignores_connection_limit,
+            bypasses_overload_manager,
             filter_chains: _,
             default_filter_chain: _,
             listener_filters,
@@ -69,10 +80,13 @@ impl Listener {
         *name == other.name
             && *address == other.address
             && *additional_addresses == other.additional_addresses
+            && *sockets == other.sockets
             && *bind_to_port == other.bind_to_port
             && *use_original_dst == other.use_original_dst
             && *is_transparent == other.is_transparent
             && *direction == other.direction
+            && *ignores_connection_limit == other.ignores_connection_limit
+            && *bypasses_overload_manager == other.bypasses_overload_manager
             && *listener_filters == other.listener_filters
             && *listener_filters_timeout == other.listener_filters_timeout
             && *continue_on_listener_filters_timeout == other.continue_on_listener_filters_timeout

@@ -21,6 +21,7 @@ use crate::http::manager::{ConnectionManager, Parts};
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::http::scoped_routes::{Routes, ScopeCell};
 use crate::listener::inspect::Inspector;
+use crate::listener::limits::Limits;
 use crate::listener::runtime::{Chain, Exchange, Listener, ListenerStats, Terminal};
 use crate::network_filter::limits::{Count, Gate, Rate};
 use crate::network_filter::metadata_exchange::ExchangeStats;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) resolves_names: bool,
     /// Where this proxy and its peers are.
     pub(crate) zone: Arc<LocalZone>,
+    /// How many downstream connections there may be.
+    pub(crate) limits: Limits,
     /// Istio's metrics.
     pub(crate) istio: Arc<IstioMetrics>,
 }
@@ -142,6 +145,7 @@ pub(super) fn listener(
         chains,
         default_chain: default_chain.transpose()?,
         access_log: AccessLogger::build(&config.access_log, &shared.sinks)?,
+        limits: shared.limits.of(config),
         stats: ListenerStats::new(&shared.registry, &stat_address),
     })
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use outrigger_model::bootstrap::{ConfigServer, ConfigSource};
 use outrigger_model::decode;
-use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
+use outrigger_model::listener::{ListenSocket, Listener as ListenerConfig, TrafficDirection};
 use outrigger_model::scoped_routes::ScopeSource;
 
 use self::cells::{RouteCells, Tables, discovered};
@@ -89,9 +89,12 @@ pub(crate) struct Unready {
 
 impl Active {
     /// It has sockets, and for exactly these addresses.
-    fn is_bound_to(&self, addresses: &[SocketAddr]) -> bool {
+    fn is_bound_to(&self, addresses: &[SocketAddr], config: &ListenerConfig) -> bool {
         let listener = self.cell.load();
-        listener.config.bind_to_port && listener.addresses == addresses
+        listener.config.bind_to_port
+            && listener.addresses == addresses
+            && listener.config.is_transparent == config.is_transparent
+            && listener.config.sockets == config.sockets
     }
 }
 
@@ -179,15 +182,14 @@ impl Listeners {
             )));
         }
         let transparent = config.is_transparent;
-        let is_bound = |active: &Active| {
-            active.is_bound_to(&addresses) && active.cell.load().config.is_transparent == transparent
-        };
+        let is_bound = |active: &Active| active.is_bound_to(&addresses, config);
+        let wanted = || addresses.iter().zip(&config.sockets);
         let mut sockets = Vec::new();
         if config.bind_to_port && !self.active.get(name).is_some_and(is_bound) {
-            for wanted in &addresses {
-                if !self.is_waiting(name, *wanted, transparent) {
+            for (wanted, how) in wanted() {
+                if !self.is_waiting(name, *wanted, transparent, how) {
                     let is_ours = self.addresses.is_closing(*wanted) || self.is_listening(*wanted);
-                    let bound = Sockets::bind(*wanted, transparent, workers, is_ours);
+                    let bound = Sockets::bind(*wanted, transparent, how, workers, is_ours);
                     sockets.push(bound.map_err(|error| {
                         at(&format_args!(
                             "address: cannot listen on {wanted}: {error}; free the port or change it"
@@ -200,8 +202,7 @@ impl Listeners {
                 .remove(name)
                 .into_iter()
                 .flat_map(|warming| warming.sockets);
-            let fits =
-                |bound: &Sockets| addresses.contains(&bound.wanted) && bound.transparent == transparent;
+            let fits = |bound: &Sockets| wanted().any(|(wanted, how)| bound.fits(*wanted, transparent, how));
             sockets.extend(waiting.filter(fits));
         }
         self.addresses.set(name, &addresses);
@@ -209,13 +210,13 @@ impl Listeners {
     }
 
     /// The waiting listener of this name has bound this address.
-    fn is_waiting(&self, name: &str, wanted: SocketAddr, transparent: bool) -> bool {
+    fn is_waiting(&self, name: &str, wanted: SocketAddr, transparent: bool, how: &ListenSocket) -> bool {
         let mut sockets = self
             .warming
             .get(name)
             .into_iter()
             .flat_map(|warming| &warming.sockets);
-        sockets.any(|bound| bound.wanted == wanted && bound.transparent == transparent)
+        sockets.any(|bound| bound.fits(wanted, transparent, how))
     }
 
     /// A listener in use, of whatever name, listens on this address.
@@ -444,6 +445,7 @@ impl Listeners {
             before.addresses == listener.addresses
                 && before.config.bind_to_port == config.bind_to_port
                 && before.config.is_transparent == config.is_transparent
+                && before.config.sockets == config.sockets
         };
         match self.active.get(name) {
             Some(active) if same_sockets(active) => {

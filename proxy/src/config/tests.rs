@@ -73,6 +73,7 @@ fn control_with(bootstrap: Bootstrap, encoded: Vec<u8>, resolves_names: bool) ->
         drain_time: Duration::from_secs(1),
         resolves_names,
         zone: Default::default(),
+        limits: Default::default(),
         istio: IstioMetrics::new(&registry, &bootstrap.node),
         registry,
     });

@@ -34,12 +34,15 @@ pub(super) async fn run(
     mut stream: TcpStream,
     remote: SocketAddr,
 ) {
-    let Ok(mut local) = stream.local_addr() else {
+    let accepted_by = cell.load();
+    let Some(_admitted) = accepted_by.limits.admit(&accepted_by.stats) else {
         return;
     };
-    let own = local;
+    let Ok(own) = stream.local_addr().map(canonical) else {
+        return;
+    };
+    let (mut local, remote) = (own, canonical(remote));
     let _ = stream.set_nodelay(true);
-    let accepted_by = cell.load();
     let listener = if accepted_by.use_original_dst {
         if let Some(destination) = original_dst(&stream) {
             local = destination;
@@ -48,6 +51,7 @@ pub(super) async fn run(
     } else {
         accepted_by
     };
+    let _open = listener.limits.count();
     let accepted = Accepted::new(&listener);
     let Some(mut found) = inspect(&listener, &mut stream, local, remote).await else {
         return;
@@ -84,6 +88,11 @@ pub(super) async fn run(
     };
     let downstream = Rc::new(Downstream::new(Arc::new(info), tls.map(Rc::new)));
     serve(&chain, downstream, transport).await;
+}
+
+/// An IPv4 address that a socket of IPv6 took (`ipv4_compat`) is one of IPv4 for everybody, as in Envoy.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The listener of the original destination, else the one that accepted.

@@ -9,6 +9,7 @@ use outrigger_model::filter_chain::FilterChain;
 use outrigger_model::listener::{Listener as ListenerConfig, TrafficDirection};
 
 use super::inspect::Inspector;
+use super::limits::ListenerLimits;
 use crate::drain::{Drain, DrainWatch};
 use crate::http::manager::ConnectionManager;
 use crate::network_filter::limits::Gate;
@@ -47,6 +48,8 @@ pub(crate) struct Listener {
     pub(crate) default_chain: Option<Arc<Chain>>,
     /// For connections without a chain.
     pub(crate) access_log: AccessLogger,
+    /// How many connections it may have.
+    pub(crate) limits: ListenerLimits,
     /// Counters.
     pub(crate) stats: ListenerStats,
 }
@@ -144,6 +147,8 @@ pub(crate) struct ListenerStats {
     pub(crate) downstream_cx_active: Gauge,
     pub(crate) downstream_cx_destroy: Counter,
     pub(crate) downstream_cx_length_ms: Histogram,
+    pub(crate) downstream_cx_overflow: Counter,
+    pub(crate) downstream_global_cx_overflow: Counter,
     pub(crate) downstream_pre_cx_active: Gauge,
     pub(crate) downstream_pre_cx_timeout: Counter,
     pub(crate) downstream_listener_filter_remote_close: Counter,
@@ -165,6 +170,8 @@ impl ListenerStats {
             downstream_cx_destroy: counter("downstream_cx_destroy"),
             downstream_cx_length_ms: registry
                 .histogram(format!("listener.{address}.downstream_cx_length_ms")),
+            downstream_cx_overflow: counter("downstream_cx_overflow"),
+            downstream_global_cx_overflow: counter("downstream_global_cx_overflow"),
             downstream_pre_cx_active: registry.gauge(format!("listener.{address}.downstream_pre_cx_active")),
             downstream_pre_cx_timeout: counter("downstream_pre_cx_timeout"),
             downstream_listener_filter_remote_close: counter("downstream_listener_filter_remote_close"),

@@ -69,7 +69,11 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-fn keepalive(time: Option<Duration>, interval: Option<Duration>, probes: Option<u32>) -> TcpKeepalive {
+pub(super) fn keepalive(
+    time: Option<Duration>,
+    interval: Option<Duration>,
+    probes: Option<u32>,
+) -> TcpKeepalive {
     let mut keepalive = TcpKeepalive::new();
     if let Some(time) = time {
         keepalive = keepalive.with_time(time);

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3::{self as pb, bootstrap, runti
 use envoy_types::pb::envoy::config::core::v3 as core;
 
 use super::stats::Stats;
-use super::{AdsConfig, Bootstrap, ConfigServer, ConfigSource};
+use super::{AdsConfig, Bootstrap, ConfigServer, ConfigSource, ConnectionLimits};
 use crate::access_log::{AccessLog, Logger};
 use crate::address::{Address, Names};
 use crate::cluster::{Cluster, ClusterName};
@@ -15,6 +15,7 @@ use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::listener::Listener;
 use crate::node::Node;
 use crate::secret::Secret;
+use crate::socket::SocketOption;
 
 impl Bootstrap {
     /// Converts a whole bootstrap.
@@ -26,7 +27,8 @@ impl Bootstrap {
             supported { node, static_resources, dynamic_resources, stats_config, admin }
             partly {
                 cluster_manager: "its fields are listed below",
-                layered_runtime: "nothing reads a runtime key; each one that is set is listed as without effect",
+                overload_manager: "the limit of downstream connections; its fields are listed below",
+                layered_runtime: "limits of downstream connections; each other key that is set is listed as without effect",
             }
             inert {
                 stats_flush_interval: "without a stats sink nothing is flushed",
@@ -38,7 +40,7 @@ impl Bootstrap {
                 perf_tracing_file_path: "is for a build of Envoy with tracing of itself",
             }
             unsupported {
-                stats_sinks: "telemetry", tracing: "telemetry", overload_manager: "traffic",
+                stats_sinks: "telemetry", tracing: "telemetry",
                 stats_server_version_override: "telemetry", use_tcp_for_dns_lookups: "traffic",
                 dns_resolution_config: "traffic", typed_dns_resolver_config: "traffic",
                 application_log_config: "telemetry", stats_eviction: "telemetry",
@@ -65,7 +67,13 @@ impl Bootstrap {
             }
         });
         let local_cluster_name = local_cluster(&at.field("cluster_manager"), cluster_manager);
-        runtime(&at.field("layered_runtime"), layered_runtime);
+        let mut connection_limits = ConnectionLimits::default();
+        connection_limits.monitor(&at.field("overload_manager"), overload_manager)?;
+        runtime(
+            &at.field("layered_runtime"),
+            layered_runtime,
+            &mut connection_limits,
+        );
         let resources = Static::from_proto(&at.field("static_resources"), static_resources)?;
         if let Some(name) = &local_cluster_name
             && !resources.clusters.iter().any(|cluster| cluster.name == *name)
@@ -76,12 +84,12 @@ impl Bootstrap {
         }
         let dynamic = Dynamic::from_proto(&at.field("dynamic_resources"), dynamic_resources)?;
         let stats = Stats::from_proto(&at.field("stats_config"), stats_config)?;
+        let admin = admin.map(|proto| admin_socket(&at.field("admin"), proto));
+        let (admin, admin_socket_options) = admin.transpose()?.unwrap_or_default();
         Ok(Self {
             node: Node::from_proto(&at.field("node"), node)?,
-            admin: admin
-                .map(|proto| admin_address(&at.field("admin"), proto))
-                .transpose()?
-                .flatten(),
+            admin,
+            admin_socket_options,
             listeners: resources.listeners,
             clusters: resources.clusters,
             secrets: resources.secrets,
@@ -89,6 +97,7 @@ impl Bootstrap {
             ads: dynamic.ads,
             lds: dynamic.lds,
             cds: dynamic.cds,
+            connection_limits,
             stats_tags: stats.tags,
             stats_inclusion: stats.inclusion,
             histogram_buckets: stats.buckets,
@@ -213,12 +222,12 @@ fn local_cluster(at: &FieldPath<'_>, proto: Option<pb::ClusterManager>) -> Optio
     Some(local_cluster_name).filter(|name| !name.is_empty())
 }
 
-fn runtime(at: &FieldPath<'_>, proto: Option<pb::LayeredRuntime>) {
+fn runtime(at: &FieldPath<'_>, proto: Option<pb::LayeredRuntime>, limits: &mut ConnectionLimits) {
     let Some(proto) = proto else { return };
-    verdicts!(at, proto => pb::LayeredRuntime { partly { layers: "each key is listed as without effect" } });
+    verdicts!(at, proto => pb::LayeredRuntime { partly { layers: "static ones" } });
     choices!(LayerSpecifier {
         partly {
-            StaticLayer: "each key is listed as without effect",
+            StaticLayer: "`overload.global_downstream_max_connections` and `envoy.resource_limits.listener.<name>.connection_limit`; each other key is listed as without effect",
             DiskLayer: "listed as without effect",
             RtdsLayer: "listed as without effect",
         }
@@ -227,17 +236,11 @@ fn runtime(at: &FieldPath<'_>, proto: Option<pb::LayeredRuntime>) {
     for (index, proto) in layers.into_iter().enumerate() {
         let at = at.field("layers").index(index);
         verdicts!(at, proto => pb::RuntimeLayer {
-            partly { layer_specifier: "each key is listed as without effect" }
+            partly { layer_specifier: "static layers; each other key is listed as without effect" }
             inert { name: "names a layer, and nothing reads layers" }
         });
         match layer_specifier {
-            Some(LayerSpecifier::StaticLayer(layer)) => {
-                let mut keys: Vec<_> = layer.fields.into_keys().collect();
-                keys.sort_unstable();
-                for key in &keys {
-                    at.field("static_layer").key(key).problem("has no effect here");
-                }
-            }
+            Some(LayerSpecifier::StaticLayer(layer)) => limits.runtime(at.field("static_layer"), "", layer),
             Some(LayerSpecifier::DiskLayer(_)) => at.field("disk_layer").problem("has no effect here"),
             Some(LayerSpecifier::RtdsLayer(_)) => at.field("rtds_layer").problem("has no effect here"),
             Some(LayerSpecifier::AdminLayer(_)) | None => (),
@@ -245,18 +248,21 @@ fn runtime(at: &FieldPath<'_>, proto: Option<pb::LayeredRuntime>) {
     }
 }
 
-fn admin_address(at: &FieldPath<'_>, proto: pb::Admin) -> Result<Option<SocketAddr>, Rejection> {
+/// Where the admin endpoint listens, and the options of its socket.
+fn admin_socket(
+    at: &FieldPath<'_>,
+    proto: pb::Admin,
+) -> Result<(Option<SocketAddr>, Vec<SocketOption>), Rejection> {
     verdicts!(at, proto => pb::Admin {
-        supported { address }
+        supported { address, socket_options }
         partly {
             access_log: "to /dev/null, which is the same as none; others are listed as without effect",
             access_log_path: "/dev/null, which is the same as none; others are listed as without effect",
         }
         inert {
             profile_path: "names a file for a profiler that does not exist here",
-            ignore_global_conn_limit: "there is no global connection limit to ignore",
+            ignore_global_conn_limit: "no limit counts connections to the admin interface",
         }
-        unsupported { socket_options: "traffic" }
         refused { allow_paths: "ignoring it would open the other paths" }
     });
     access_logs(&at.field("access_log"), access_log)?;
@@ -264,9 +270,12 @@ fn admin_address(at: &FieldPath<'_>, proto: pb::Admin) -> Result<Option<SocketAd
         at.field("access_log_path").problem("has no effect here");
     }
     let field = at.field("address");
-    let Some(address) = address else { return Ok(None) };
+    let options = SocketOption::list(at.field("socket_options"), socket_options)?;
+    let Some(address) = address else {
+        return Ok((None, options));
+    };
     match Address::from_proto(&field, Some(address), Names::Refused)? {
-        Address::Socket(address) => Ok(Some(address)),
+        Address::Socket(address) => Ok((Some(address), options)),
         Address::Pipe(_) | Address::Host { .. } => Err(field.reject("must be an IP address and a port")),
     }
 }

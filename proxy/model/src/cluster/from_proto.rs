@@ -27,6 +27,7 @@ use crate::metadata::{Metadata, struct_from_proto};
 use crate::network_filter::metadata_exchange::MetadataExchange;
 use crate::proxy_protocol::UpstreamHeader;
 use crate::scalar::Wrapped;
+use crate::socket::keepalive;
 use crate::tls::UpstreamTls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -554,16 +555,4 @@ impl HappyEyeballs {
                 .within(count, 1..=u32::MAX)?,
         })
     }
-}
-
-fn keepalive(proto: Option<core::TcpKeepalive>) -> Option<TcpKeepalive> {
-    verdicts!((), proto? => core::TcpKeepalive {
-        supported { keepalive_probes, keepalive_time, keepalive_interval }
-    });
-    let seconds = |value: u32| Duration::from_secs(u64::from(value));
-    Some(TcpKeepalive {
-        probes: keepalive_probes.value(),
-        time: keepalive_time.value().map(seconds),
-        interval: keepalive_interval.value().map(seconds),
-    })
 }

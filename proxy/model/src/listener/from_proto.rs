@@ -8,14 +8,16 @@ use envoy_types::pb::envoy::r#type::v3 as range;
 use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
 
 use super::proxy_protocol::ProxyProtocol;
+use super::socket::{ListenSocket, more_addresses};
 use super::{Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TrafficDirection};
 use crate::access_log::AccessLog;
-use crate::address::{Address, Names};
+use crate::address::{Address, Names, takes_ipv4};
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
 use crate::filter_chain::{self, FilterChain};
 use crate::network_filter::limits::ConnectionRate;
 use crate::scalar::Wrapped;
+use crate::socket::{SocketOption, keepalive};
 
 /// `Listener.listener_filters_timeout` when unset.
 const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -40,7 +42,8 @@ impl Listener {
                 name, address, additional_addresses, filter_chains, use_original_dst, default_filter_chain,
                 listener_filters, listener_filters_timeout,
                 continue_on_listener_filters_timeout, traffic_direction, access_log,
-                bind_to_port, deprecated_v1, transparent,
+                bind_to_port, deprecated_v1, transparent, ignore_global_conn_limit, bypass_overload_manager,
+                freebind, socket_options, tcp_fast_open_queue_length, tcp_backlog_size, enable_mptcp, tcp_keepalive,
             }
             partly {
                 per_connection_buffer_limit_bytes: "limits what is kept of a request's body to send it again; HTTP/2 windows and fixed sizes limit other buffers",
@@ -48,17 +51,14 @@ impl Listener {
             inert {
                 max_connections_to_accept_per_socket_event: "paces accept calls; every connection is accepted either way",
                 metadata: "only formatters and filters that do not exist here read it",
+                drain_type: "says whether /healthcheck/fail drains it, which does not exist here; listeners that change or go drain either way",
                 connection_balance_config: "which worker has a connection is invisible from outside",
                 reuse_port: "every worker has a socket of its own; which one accepts is invisible from outside",
                 enable_reuse_port: "every worker has a socket of its own; which one accepts is invisible from outside",
-                ignore_global_conn_limit: "there is no global connection limit to ignore",
-                bypass_overload_manager: "there is no overload manager to bypass",
             }
             unsupported {
                 stat_prefix: "telemetry", stats_matcher: "telemetry",
-                per_connection_buffer_high_watermark_timeout: "traffic", drain_type: "traffic", freebind: "traffic",
-                socket_options: "traffic", tcp_fast_open_queue_length: "traffic", tcp_backlog_size: "traffic",
-                enable_mptcp: "traffic", tcp_keepalive: "traffic",
+                per_connection_buffer_high_watermark_timeout: "traffic",
             }
             refused {
                 fcds_config: "ignoring it would leave the listener without those filter chains",
@@ -68,6 +68,18 @@ impl Listener {
                 listener_specifier: "ignoring it would listen where nobody should",
             }
         });
+        let socket = ListenSocket {
+            takes_ipv4: takes_ipv4(address.as_ref()),
+            binds_freely: freebind.value().unwrap_or(false),
+            accept_backlog: tcp_backlog_size.value(),
+            fast_open_queue: tcp_fast_open_queue_length.value(),
+            is_multipath: enable_mptcp,
+            accepted_keepalive: keepalive(tcp_keepalive),
+            kernel_options: SocketOption::list(at.field("socket_options"), socket_options)?,
+        };
+        let more = more_addresses(at.field("additional_addresses"), additional_addresses, &socket)?;
+        let (additional_addresses, mut sockets): (Vec<_>, Vec<_>) = more.into_iter().unzip();
+        sockets.insert(0, socket);
         let address = ip(&at.field("address"), address)?;
         // Envoy makes up a UUID; the address is as unique and says more.
         let name = if name.is_empty() {
@@ -91,11 +103,14 @@ impl Listener {
         Ok(Self {
             name,
             address,
-            additional_addresses: more_addresses(at.field("additional_addresses"), additional_addresses)?,
+            additional_addresses,
+            sockets,
             bind_to_port: bind_to_port.value().unwrap_or(true) && bind_to_port_v1(deprecated_v1),
             use_original_dst: use_original_dst.value().unwrap_or(false),
             is_transparent: transparent.value().unwrap_or(false),
             direction: TrafficDirection::from_proto(&at.field("traffic_direction"), traffic_direction)?,
+            ignores_connection_limit: ignore_global_conn_limit,
+            bypasses_overload_manager: bypass_overload_manager,
             filter_chains,
             default_filter_chain,
             listener_filters: listener_filter_list(at.field("listener_filters"), listener_filters)?,
@@ -114,20 +129,8 @@ fn bind_to_port_v1(proto: Option<pb::listener::DeprecatedV1>) -> bool {
     bind_to_port.value().unwrap_or(true)
 }
 
-fn more_addresses(at: FieldPath<'_>, protos: Vec<pb::AdditionalAddress>) -> Result<Vec<Address>, Rejection> {
-    let addresses = protos.into_iter().enumerate().map(|(index, proto)| {
-        let at = at.index(index);
-        verdicts!(at, proto => pb::AdditionalAddress {
-            supported { address }
-            unsupported { socket_options: "traffic", tcp_keepalive: "traffic" }
-        });
-        ip(&at.field("address"), address)
-    });
-    addresses.collect()
-}
-
 /// An address to listen on.
-fn ip(at: &FieldPath<'_>, proto: Option<core::Address>) -> Result<Address, Rejection> {
+pub(super) fn ip(at: &FieldPath<'_>, proto: Option<core::Address>) -> Result<Address, Rejection> {
     match Address::from_proto(at, proto, Names::Refused)? {
         Address::Pipe(_) => Err(at
             .field("pipe")

@@ -20,7 +20,7 @@ async fn with_server(client: impl AsyncFnOnce(SocketAddr, &Fake)) {
     let tasks = tokio::task::LocalSet::new();
     let run = async {
         let view = Fake::new();
-        let socket = crate::net::listen::bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
+        let socket = crate::net::listen::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &[]).unwrap();
         let address = socket.local_addr().unwrap();
         let signal = Drain::default();
         let watch = signal.watch();

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_model::listener::ListenSocket;
+
 use crate::net::listen;
 use crate::time::Instant;
 
@@ -15,6 +17,7 @@ pub(super) struct Sockets {
     pub(super) wanted: SocketAddr,
     pub(super) bound: SocketAddr,
     pub(super) transparent: bool,
+    pub(super) how: ListenSocket,
     pub(super) per_worker: Vec<std::net::TcpListener>,
 }
 
@@ -26,18 +29,20 @@ impl Sockets {
     pub(super) fn bind(
         wanted: SocketAddr,
         transparent: bool,
+        how: &ListenSocket,
         workers: usize,
         is_ours: bool,
     ) -> io::Result<Self> {
         let per_worker = if is_ours {
-            listen::bind_beside_own(wanted, workers, transparent)?
+            listen::bind_beside_own(wanted, workers, transparent, how)?
         } else {
-            listen::bind_for_workers(wanted, workers, transparent)?
+            listen::bind_for_workers(wanted, workers, transparent, how)?
         };
         let first = per_worker.first().and_then(|socket| socket.local_addr().ok());
         Ok(Self {
             wanted,
             transparent,
+            how: how.clone(),
             bound: first.unwrap_or(wanted),
             per_worker,
         })
@@ -46,9 +51,16 @@ impl Sockets {
     /// From now on the kernel takes connections.
     ///
     /// # Errors
-    /// Somebody else has the address by now.
+    /// Somebody else has the address by now, or the kernel refuses an option.
     pub(super) fn listen(&self) -> io::Result<()> {
-        self.per_worker.iter().try_for_each(listen::start)
+        self.per_worker
+            .iter()
+            .try_for_each(|socket| listen::start(socket, &self.how))
+    }
+
+    /// They are as this listener wants those of this address.
+    pub(super) fn fits(&self, wanted: SocketAddr, transparent: bool, how: &ListenSocket) -> bool {
+        self.wanted == wanted && self.transparent == transparent && self.how == *how
     }
 }
 

@@ -27,6 +27,7 @@ fn control() -> Control {
         drain_time: Duration::from_secs(1),
         resolves_names: false,
         zone: Default::default(),
+        limits: Default::default(),
         istio: IstioMetrics::new(&registry, &bootstrap.node),
         registry,
     });

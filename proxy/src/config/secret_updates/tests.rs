@@ -61,6 +61,7 @@ static_resources:
             drain_time: std::time::Duration::from_secs(1),
             resolves_names: false,
             zone: Default::default(),
+            limits: Default::default(),
             istio: IstioMetrics::new(&registry, &bootstrap.node),
             registry: registry.clone(),
         });
