@@ -299,12 +299,8 @@ impl Stream {
             None => reply.response(self.request.get()),
             Some(replies) => replies.response(reply, self.request.get(), &mut info),
         };
-        if self
-            .manager
-            .extras
-            .as_ref()
-            .is_some_and(|extras| extras.keeps_connections())
-        {
+        let extras = self.manager.extras.as_ref();
+        if extras.is_some_and(|extras| extras.keeps_connections()) {
             response.head.headers.remove(http::header::CONNECTION);
         }
         response

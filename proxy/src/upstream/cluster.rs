@@ -1,15 +1,15 @@
 //! One cluster at run time.
 mod leaving;
+mod outcomes;
+mod warming;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
 use outrigger_model::address::Address;
 use outrigger_model::cluster::{
     self as model, CircuitBreaker as CircuitBreakerLimits, Discovery, RoutingPriority, UpstreamTransport,
@@ -21,11 +21,10 @@ use outrigger_model::proxy_protocol::UpstreamHeader;
 use tokio::sync::{Notify, watch};
 
 use super::circuit_breaker::{CircuitBreaker, Permit, Resource};
-use super::dns;
 use super::endpoint::{HealthFlag, Healths, Host, HostCounters, HostSet, HostState, Making, Previous};
-use super::health_check::{DEGRADED, HealthStats};
+use super::health_check::HealthStats;
 use super::lb::{self, First, LocalZone, Picking, Settings, SubsetStats, Wish};
-use super::outlier::{Detector, Outcome, Reason};
+use super::outlier::Detector;
 use super::stats::ClusterStats;
 use crate::telemetry::istio_stats::Destination;
 use crate::time::Instant;
@@ -33,9 +32,6 @@ use crate::tls::ClientTls;
 
 /// Key in endpoint metadata that chooses the transport. Source: cluster.proto `transport_socket_matches`.
 const TRANSPORT_MATCH: &str = "envoy.transport_socket_match";
-
-/// A failed request counts as one of this latency. Source: linkerd `PenaltyPeakEwma`.
-const FAILURE_LATENCY: Duration = Duration::from_secs(5);
 
 /// How an endpoint is reached.
 #[derive(Debug)]
@@ -336,73 +332,6 @@ impl Cluster {
         }
     }
 
-    /// Outlier detection, if it is configured.
-    pub(crate) fn outlier(&self) -> Option<&Detector> {
-        self.outlier.as_ref()
-    }
-
-    /// How attempts go has an effect later: outlier detection, active checks, or a policy that looks at latency.
-    #[inline]
-    pub(crate) fn learns(&self) -> bool {
-        self.outlier.is_some() || self.health_stats.is_some() || self.balancing.latency_decay().is_some()
-    }
-
-    /// A host asked in a response to have no more traffic until it passes its active checks; without any it counts for nothing.
-    /// Source: Envoy `HealthCheckHostMonitorImpl::setUnhealthy`.
-    pub(crate) fn asked_to_be_left_out(&self, host: &Host) {
-        // Of one that is not checked no check would take it back.
-        let Some(stats) = self.health_stats.as_ref().filter(|_| !host.is_excused()) else {
-            return;
-        };
-        stats.passive_failure();
-        if host.state.fail_at_once() {
-            self.rebalance_soon();
-        }
-    }
-
-    /// What a host said of itself in `response`: outlier detection may take it for degraded. A branch if that counts for nothing.
-    #[inline]
-    pub(crate) fn said(&self, host: &Host, response: &HeaderMap) {
-        if let Some(detector) = &self.outlier
-            && detector.detects_degraded_hosts()
-            && response.contains_key(DEGRADED)
-            && detector.degrade(host, Instant::now())
-        {
-            self.rebalance_soon();
-        }
-    }
-
-    /// Tells outlier detection how an attempt to use `host` went. A branch if there is none.
-    #[inline]
-    pub(crate) fn outcome(&self, host: &Host, outcome: Outcome) {
-        if let (Some(detector), Some(monitor)) = (&self.outlier, host.state.monitor()) {
-            for reason in detector.note(monitor, outcome).into_iter().flatten() {
-                self.trip(detector, host, reason);
-            }
-        }
-    }
-
-    /// A host answered, or failed, after `time`; for the policy that looks at that. A branch for others.
-    #[inline]
-    pub(crate) fn answered(&self, host: &Host, time: Duration, is_failure: bool) {
-        if let Some(decay) = self.balancing.latency_decay() {
-            // A failure is quick, and must not attract requests.
-            let sample = if is_failure {
-                time.max(FAILURE_LATENCY)
-            } else {
-                time
-            };
-            host.state.note_latency(sample, decay);
-        }
-    }
-
-    #[cold]
-    fn trip(&self, detector: &Detector, host: &Host, reason: Reason) {
-        if detector.trip(&self.hosts.load(), host, reason, Instant::now()) {
-            self.rebalance_soon();
-        }
-    }
-
     /// Shares the load anew, from a worker.
     fn rebalance_soon(&self) {
         match self.changing.try_lock() {
@@ -536,56 +465,6 @@ impl Cluster {
         self.dialled.load().values().cloned().collect()
     }
 
-    /// `waiting` is told when [`Self::is_warm`] becomes true. Call it before the hosts are looked after.
-    pub(crate) fn tell_when_warm(&self, waiting: &Arc<Notify>) {
-        let _told_before = self.warmed.set(waiting.clone());
-    }
-
-    /// The first answer for one of its names has come, or the first failure.
-    pub(super) fn set_resolved(&self) {
-        if !self.is_resolved.swap(true, Ordering::Relaxed) {
-            // There may be nobody to check.
-            self.new_hosts.send_replace(());
-            self.tell_if_warm();
-        }
-    }
-
-    /// Somebody may use it: neither a name nor a first health check is waited for.
-    pub(crate) fn is_warm(&self) -> bool {
-        let is_checked = self.health_stats.is_none() || self.is_checked.load(Ordering::Relaxed);
-        is_checked && self.has_first_hosts()
-    }
-
-    /// Its names have been answered for, if that is waited for.
-    fn has_first_hosts(&self) -> bool {
-        !self.config.waits_for_names
-            || self.is_resolved.load(Ordering::Relaxed)
-            || !dns::has_names(&self.config.discovery)
-    }
-
-    fn tell_if_warm(&self) {
-        if let Some(waiting) = self.warmed.get().filter(|_| self.is_warm()) {
-            waiting.notify_one();
-        }
-    }
-
-    /// Hosts have to be resolved or checked before somebody may use it.
-    pub(crate) fn warms_up(config: &model::Cluster) -> bool {
-        dns::has_names(&config.discovery) || !config.health_checks.is_empty()
-    }
-
-    /// An active check has come to an end, or hosts have come: finds out whether all of the first hosts have been checked once.
-    /// Source: Envoy `ClusterImplBase::finishInitialization`.
-    pub(super) fn note_checks(&self) {
-        if self.is_checked.load(Ordering::Relaxed) || !self.has_first_hosts() {
-            return;
-        }
-        if self.hosts().all.iter().all(|host| !host.state.is_unchecked()) {
-            self.is_checked.store(true, Ordering::Relaxed);
-            self.tell_if_warm();
-        }
-    }
-
     /// Another object has this one's place: no connection is kept for later.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
@@ -623,47 +502,4 @@ impl Cluster {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stats::{Registry, TagRules};
-
-    /// name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, and what is added, as the wire has it.
-    fn original_dst(more: &[u8]) -> Cluster {
-        let bytes = [b"\x0a\x01c\x10\x04\x30\x06".as_slice(), more].concat();
-        let config = Arc::new(outrigger_model::decode::cluster(&bytes).unwrap().value);
-        let registry = Registry::new(TagRules::new(&[], false).unwrap());
-        let stats = ClusterStats::new(&registry, &config.stat_name);
-        Cluster::new(config, stats, None, &Arc::default(), |_| unreachable!("no TLS"))
-    }
-
-    #[test]
-    fn every_request_goes_where_its_client_dialled() {
-        let cluster = original_dst(b"");
-        let mut random = fastrand::Rng::with_seed(1);
-        for number in 0..100_000_u32 {
-            let dialled = SocketAddr::from(([10, 0, 0, (number % 7) as u8], 80));
-            let wish = Wish {
-                dialled: Some(dialled),
-                ..Wish::default()
-            };
-            assert_eq!(cluster.choose(&wish, &mut random).unwrap().address, dialled);
-        }
-        assert_eq!(cluster.dialled_hosts().len(), 7);
-    }
-
-    #[test]
-    fn the_dialled_port_gives_way_to_the_configured_one() {
-        let dialled = Some(SocketAddr::from(([10, 0, 0, 1], 80)));
-        let mut random = fastrand::Rng::with_seed(1);
-        let wish = Wish {
-            dialled,
-            ..Wish::default()
-        };
-        // original_dst_lb_config { upstream_port_override { value: 9 } }
-        let cluster = original_dst(b"\x92\x02\x04\x1a\x02\x08\x09");
-        let host = cluster.choose(&wish, &mut random).unwrap();
-        assert_eq!(host.address, SocketAddr::from(([10, 0, 0, 1], 9)));
-        let host = original_dst(b"").choose(&wish, &mut random).unwrap();
-        assert_eq!(Some(host.address), dialled);
-    }
-}
+mod tests;

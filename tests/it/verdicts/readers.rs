@@ -127,7 +127,7 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     (
         "EndpointHealthCheck.address",
         "src/upstream/connect.rs",
-        "config.address.unwrap_or(host.address)",
+        "config.checked_address(host.address)",
     ),
     (
         "EndpointHealthCheck.hostname",
@@ -136,12 +136,12 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
     ),
     (
         "EndpointHealthCheck.is_disabled",
-        "src/upstream/endpoint/health.rs",
+        "model/src/endpoint.rs",
         "config.is_disabled",
     ),
     (
         "EndpointHealthCheck.port",
-        "src/upstream/connect.rs",
+        "model/src/endpoint.rs",
         "config.port.unwrap_or_else",
     ),
     (

@@ -191,7 +191,7 @@ fn examples(descriptors: &Descriptors, seeds: &[Seed]) -> Examples {
             let alike = known
                 .iter()
                 .filter(|known| known.get_field_by_name("type_url").map(|url| url.into_owned()) == url);
-            if alike.count() < 12 && !known.contains(message) {
+            if alike.count() < 16 && !known.contains(message) {
                 known.push(message.clone());
             }
         });
