@@ -5,7 +5,7 @@ use e2e::beside::{Case, Manager, answers, check_with, cluster, configuration, co
 /// Clusters and what their policy drops.
 const SHARES: &[(&str, &str)] = &[
     ("all", "{ numerator: 100 }"),
-    ("million", "{ numerator: 2000000, denominator: MILLION }"),
+    ("million", "{ numerator: 1000000, denominator: MILLION }"),
     ("none", "{ numerator: 0 }"),
     ("unset", "{}"),
     ("half", "{ numerator: 50 }"),

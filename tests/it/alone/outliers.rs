@@ -19,7 +19,7 @@ const MATCHERS: &[(&str, &str)] = &[
         "regex",
         "http_response_headers_match: { headers: [{ name: x-bad, string_match: { safe_regex: { regex: \"y.*\" } } }] }",
     ),
-    ("empty", "http_response_headers_match: {}"),
+    ("nothing", "http_response_headers_match: {}"),
     (
         "request",
         "http_request_headers_match: { headers: [{ name: x-status, present_match: true }] }",

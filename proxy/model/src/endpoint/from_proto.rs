@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf;
 
 use super::{
@@ -110,7 +112,21 @@ fn dropped(
         partly { category: "must be there; it names what load reports count, and there are none" }
     });
     at.field("category").not_empty(category)?;
-    let share = at.field("drop_percentage").fraction(drop_percentage)?;
+    let at = at.field("drop_percentage");
+    // As in Envoy, which takes more than the whole for the whole in other places.
+    let whole = |share: &FractionalPercent| match share.denominator() {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
+    };
+    if let Some(share) = drop_percentage.filter(|share| share.numerator > whole(share)) {
+        return Err(at.reject(format!(
+            "is {} of {}; write a share of one",
+            share.numerator,
+            whole(&share)
+        )));
+    }
+    let share = at.fraction(drop_percentage)?;
     Ok(share.unwrap_or(Fraction::NONE))
 }
 
