@@ -33,6 +33,19 @@ pub enum SocketState {
     Listening,
 }
 
+/// Level and name of what iptables, ip6tables, arptables and ebtables set through a socket. The kernel writes where their bytes point.
+/// Source: linux/netfilter_{ipv4/ip_tables,ipv6/ip6_tables,arp/arp_tables,bridge/ebtables}.h, `*_SO_SET_*`.
+const TABLES: [(i32, i32); 8] = [
+    (0, 64),
+    (0, 65),
+    (41, 64),
+    (41, 65),
+    (0, 96),
+    (0, 97),
+    (0, 128),
+    (0, 129),
+];
+
 impl SocketOption {
     /// Converts options; those of datagrams are left out.
     pub(crate) fn list(at: FieldPath<'_>, protos: Vec<pb::SocketOption>) -> Result<Vec<Self>, Rejection> {
@@ -57,9 +70,15 @@ impl SocketOption {
             let at = at.field(field);
             i32::try_from(value).map_err(|_| at.reject(format!("{value} is no number that the kernel knows")))
         };
+        let (option_level, option_name) = (number("level", level)?, number("name", name)?);
+        if TABLES.contains(&(option_level, option_name)) {
+            return Err(at.field("name").reject(format!(
+                "{name} of level {level} replaces firewall tables of the machine; it is no option of a socket"
+            )));
+        }
         let option = Self {
-            option_level: number("level", level)?,
-            option_name: number("name", name)?,
+            option_level,
+            option_name,
             option_bytes,
             set_when: match at.field("state").enumeration(state)? {
                 State::StatePrebind => SocketState::Made,

@@ -154,18 +154,18 @@ fn is_in(ranges: &[IpNet], address: IpAddr) -> bool {
 /// The last address but `hops`, and whether it is the only one.
 fn behind_hops(headers: &HeaderMap, hops: u32) -> Option<(IpAddr, bool)> {
     let list = forwarded_for(headers)?;
-    let mut addresses = list.rsplit(',').skip(usize::try_from(hops).ok()?);
-    let address = addresses.next()?.trim().parse().ok()?;
+    let mut addresses = list.rsplit(is_comma).skip(usize::try_from(hops).ok()?);
+    let address = address(addresses.next()?)?;
     Some((address, hops == 0 && addresses.next().is_none()))
 }
 
 /// The last address that is in none of the ranges, else the first, and whether it is the only one.
 fn behind_ranges(headers: &HeaderMap, trusted: &[IpNet]) -> Option<(IpAddr, bool)> {
     let list = forwarded_for(headers)?;
-    let is_alone = !list.contains(',');
+    let is_alone = !list.iter().any(is_comma);
     let mut first = None;
-    for text in list.rsplit(',') {
-        let address = text.trim().parse().ok()?;
+    for text in list.rsplit(is_comma) {
+        let address = address(text)?;
         first = Some((address, is_alone));
         if !is_in(trusted, address) {
             break;
@@ -180,18 +180,26 @@ pub(super) fn join_forwarded_for(headers: &mut HeaderMap) {
     if is_one {
         return;
     }
-    if let Some(value) = forwarded_for(headers).and_then(|list| HeaderValue::from_str(&list).ok()) {
+    if let Some(value) = forwarded_for(headers).and_then(|list| HeaderValue::from_bytes(&list).ok()) {
         headers.insert(X_FORWARDED_FOR, value);
     }
 }
 
-/// All lines of the header as one, which they mostly are.
-fn forwarded_for(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+/// All lines of the header as one, which they mostly are. Bytes: what else is in it must not hide the address that counts.
+fn forwarded_for(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     let mut lines = headers.get_all(X_FORWARDED_FOR).iter();
-    let first = lines.next()?.to_str().ok()?;
-    lines.try_fold(Cow::Borrowed(first), |list, line| {
-        Some(Cow::Owned(format!("{list},{}", line.to_str().ok()?)))
-    })
+    let first = Cow::Borrowed(lines.next()?.as_bytes());
+    Some(lines.fold(first, |list, line| {
+        Cow::Owned([&list, b",".as_slice(), line.as_bytes()].concat())
+    }))
+}
+
+fn is_comma(byte: &u8) -> bool {
+    *byte == b','
+}
+
+fn address(text: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -199,9 +207,12 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[&'static str]) -> HeaderMap {
-        let lines = lines
-            .iter()
-            .map(|line| (X_FORWARDED_FOR, HeaderValue::from_static(line)));
+        let lines = lines.iter().map(|line| {
+            (
+                X_FORWARDED_FOR,
+                HeaderValue::from_bytes(line.as_bytes()).expect("a value"),
+            )
+        });
         HeaderMap::from_iter(lines)
     }
 
@@ -219,6 +230,8 @@ mod tests {
         check(&["1.1.1.1, 2.2.2.2"], 2, None);
         check(&["no, 2.2.2.2"], 1, None);
         check(&["1.1.1.1,"], 0, None);
+        check(&["\u{fc}, 2.2.2.2"], 0, Some(("2.2.2.2", false)));
+        check(&["\u{fc}", "2.2.2.2"], 0, Some(("2.2.2.2", false)));
     }
 
     #[test]

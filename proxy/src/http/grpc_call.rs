@@ -11,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use outrigger_model::cluster::RoutingPriority;
 use outrigger_model::service::GrpcMethod;
+use tokio::sync::oneshot;
 
 use super::edge::X_FORWARDED_FOR;
 use super::extras::INTERNAL;
@@ -23,11 +24,12 @@ use crate::time;
 use crate::upstream::circuit_breaker::Resource;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster_table::{ClusterCell, ClusterTable};
-use crate::upstream::connect::ConnectError;
+use crate::upstream::connect::{ConnectError, TlsWish};
 use crate::upstream::endpoint::Host;
 use crate::upstream::lb::Wish;
 use crate::upstream::outlier::Outcome;
-use crate::upstream::pool::{self, Version as PoolVersion};
+use crate::upstream::pool::{self, Lease, Version as PoolVersion};
+use crate::worker;
 
 /// Of an answer; a longer one is none.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -167,9 +169,15 @@ async fn exchange(
         host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
     };
     // gRPC is HTTP/2, whatever the cluster usually speaks.
-    let lease = pool::acquire(cluster, host, &tls, PoolVersion::Http2)
+    let lease = connection(cluster, host, tls)
         .await
-        .inspect_err(|_| failed(Outcome::ConnectFailed))?;
+        .inspect_err(|error| match error {
+            // The host has no part in it.
+            ConnectError::Overflow | ConnectError::NoPool => {
+                cluster.stats.response(StatusCode::SERVICE_UNAVAILABLE);
+            }
+            _ => failed(Outcome::ConnectFailed),
+        })?;
     let Some(_permit) = cluster.permit(RoutingPriority::Default, Resource::Requests) else {
         cluster.stats.upstream_rq_active_overflow.inc();
         cluster.stats.response(StatusCode::SERVICE_UNAVAILABLE);
@@ -193,6 +201,20 @@ async fn exchange(
     let answer = read(&mut response.body, response.head.headers).await;
     drop(guards);
     answer
+}
+
+/// A connection. One that takes longer than this question may is there for the next: connecting, like its own limit, is not the
+/// question's. Source: Envoy `ConnPoolImplBase`, whose connections outlive the streams that asked for them.
+async fn connection(cluster: &Arc<Cluster>, host: &Arc<Host>, tls: TlsWish) -> Result<Lease, ConnectError> {
+    let (tell, told) = oneshot::channel();
+    let (cluster, host) = (cluster.clone(), host.clone());
+    worker::spawn(async move {
+        let lease = pool::acquire(&cluster, &host, &tls, PoolVersion::Http2).await;
+        if let Err(Ok(lease)) = tell.send(lease) {
+            lease.give_back();
+        }
+    });
+    told.await.unwrap_or(Err(ConnectError::NoPool))
 }
 
 /// The one message of a body whose status, in trailers or else in the head, is 0.

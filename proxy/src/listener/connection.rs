@@ -92,7 +92,11 @@ pub(super) async fn run(
 
 /// An IPv4 address that a socket of IPv6 took (`ipv4_compat`) is one of IPv4 for everybody, as in Envoy.
 fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        ip if ip.is_ipv4() && address.is_ipv6() => SocketAddr::new(ip, address.port()),
+        // With its scope.
+        _ => address,
+    }
 }
 
 /// The listener of the original destination, else the one that accepted.

@@ -48,6 +48,9 @@ pub(crate) struct ConnectionOptions<'a> {
 /// How a cluster speaks TLS to its hosts. Immutable; cheap to share.
 pub(crate) struct ClientContext {
     config: Arc<ClientConfig>,
+    /// As they are configured.
+    listed: PeerRules,
+    /// With the configured name, if it is required.
     rules: PeerRules,
     name: ServerName<'static>,
     sni: Option<Arc<str>>,
@@ -77,10 +80,11 @@ impl ClientContext {
         rules: &PeerRules,
     ) -> Result<Self, ContextError> {
         let sni: Option<Arc<str>> = config.sni.as_deref().map(Arc::from);
+        let listed = rules.clone();
         let rules = match (config.requires_sent_name, &sni) {
-            (true, Some(sni)) => rules.without_names().requiring(sni.clone()),
+            (true, Some(sni)) => listed.without_names().requiring(sni.clone()),
             // As Envoy: without a name that is sent, those that are listed count.
-            (true, None) | (false, _) => rules.clone(),
+            (true, None) | (false, _) => listed.clone(),
         };
         let provider = provider(&config.common);
         let verifier = PeerVerifier::new(rules.clone(), provider.signature_verification_algorithms, true);
@@ -99,6 +103,7 @@ impl ClientContext {
         client.enable_sni = config.sni.is_some();
         Ok(Self {
             config: Arc::new(client),
+            listed,
             rules,
             name: server_name(config.sni.as_deref())?,
             sni,
@@ -132,12 +137,12 @@ impl ClientContext {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let name = options.server_name.filter(|name| !is_address(name)).cloned();
-        let host_name = Some(options.host_name).filter(|name| self.sends_host_name && !is_address(name));
-        let name = name.or_else(|| host_name.filter(|name| !name.is_empty()).map(Arc::from));
+        let named = options.server_name.filter(|name| !is_address(name)).cloned();
+        let host_name = Some(options.host_name).filter(|name| self.sends_host_name && !name.is_empty());
+        let wanted = named.or_else(|| host_name.map(Arc::from));
+        let name = wanted.clone().filter(|name| !is_address(name));
         let name = name.and_then(|sni| Some((ServerName::try_from(sni.to_string()).ok()?, sni)));
-        let sent = name.as_ref().map(|(_, sni)| sni);
-        let config = self.config_for(options, sent);
+        let config = self.config_for(options, wanted.as_ref(), name.is_some());
         let (name, sni) = match name {
             Some((name, sni)) => (name, Some(sni)),
             None => (self.name.clone(), self.sni.clone()),
@@ -149,15 +154,20 @@ impl ClientContext {
         Ok((TlsStream(stream), info))
     }
 
-    /// The context's own, unless this connection wants something else.
-    fn config_for(&self, options: &ConnectionOptions<'_>, name: Option<&Arc<str>>) -> Arc<ClientConfig> {
-        let has_name = name.is_some();
-        let sent = name.filter(|_| self.requires_sent_name);
-        let required = sent.or(options.required_name);
+    /// The context's own, unless this connection wants something else. A name that is wanted and cannot be sent is required all the
+    /// same: nobody is let off a check by a name that is no name of TLS.
+    fn config_for(
+        &self,
+        options: &ConnectionOptions<'_>,
+        wanted: Option<&Arc<str>>,
+        has_name: bool,
+    ) -> Arc<ClientConfig> {
+        let replaced = wanted.filter(|_| self.requires_sent_name);
+        let is_stricter = replaced.is_some() || options.required_name.is_some();
         let fallback = options
             .fallback_alpn
             .filter(|_| options.alpn.is_none() && self.config.alpn_protocols.is_empty());
-        if options.alpn.is_none() && fallback.is_none() && !has_name && required.is_none() {
+        if options.alpn.is_none() && fallback.is_none() && !has_name && !is_stricter {
             return self.config.clone();
         }
         let mut config = ClientConfig::clone(&self.config);
@@ -167,16 +177,21 @@ impl ClientContext {
             config.alpn_protocols = vec![protocol.to_vec()];
         }
         config.enable_sni |= has_name;
-        if let Some(required) = required {
+        if is_stricter {
             let algorithms = config.crypto_provider().signature_verification_algorithms;
-            let rules = match sent {
-                Some(_) => &self.rules.without_names(),
-                None => &self.rules,
+            let rules = match replaced {
+                Some(name) => self.listed.without_names().requiring(name.clone()),
+                None => self.rules.clone(),
             };
-            let verifier = PeerVerifier::new(rules.requiring(required.clone()), algorithms, true);
+            let rules = match options.required_name {
+                Some(name) => rules.requiring(name.clone()),
+                None => rules,
+            };
+            let verifier = PeerVerifier::new(rules, algorithms, true);
             config.dangerous().set_certificate_verifier(Arc::new(verifier));
-            // Sessions are kept by the name that is sent; only with that one is a resumed session known to be of the required name.
-            if !has_name {
+            // Sessions are kept by the name that is sent: a resumed one is not known to be of another that is required.
+            let requires_another = options.required_name.is_some_and(|name| Some(name) != wanted);
+            if !has_name || requires_another {
                 config.resumption = Resumption::disabled();
             }
         }

@@ -30,8 +30,8 @@ use super::secret::{self, Roots};
 pub(crate) struct PeerRules {
     trust: Option<Arc<Trust>>,
     sans: Arc<[NameRule]>,
-    /// One of the names has to be for this, too.
-    required: Option<Arc<str>>,
+    /// One of the names has to be for each of these, too.
+    required: Arc<[Arc<str>]>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl PeerRules {
         Ok(Self {
             trust: Some(Arc::new(Trust { roots, crls })),
             sans,
-            required: None,
+            required: Arc::default(),
         })
     }
 
@@ -90,14 +90,14 @@ impl PeerRules {
         Ok(Self {
             trust: self.trust.clone(),
             sans,
-            required: None,
+            required: Arc::default(),
         })
     }
 
     /// The same, and the certificate must be for this DNS name or address besides.
     pub(super) fn requiring(&self, name: Arc<str>) -> Self {
         Self {
-            required: Some(name),
+            required: self.required.iter().cloned().chain([name]).collect(),
             ..self.clone()
         }
     }
@@ -144,14 +144,12 @@ impl PeerRules {
 
     /// Source: Envoy `DefaultCertValidator::verifySubjectAltName`.
     fn match_required(&self, names: &[SubjectAltName]) -> Result<(), VerifyFailure> {
-        let Some(required) = &self.required else {
-            return Ok(());
-        };
-        let is_for = |name: &SubjectAltName| match name.kind {
+        let is_for = |required: &str, name: &SubjectAltName| match name.kind {
             SanKind::Dns => dns_name_matches(required, &name.text),
-            _ => name.text == **required,
+            _ => name.text == *required,
         };
-        if names.iter().any(is_for) {
+        let is_met = |required: &Arc<str>| names.iter().any(|name| is_for(required, name));
+        if self.required.iter().all(is_met) {
             return Ok(());
         }
         Err(VerifyFailure::San {

@@ -51,6 +51,12 @@ const CLUSTERS: &[(&str, &str, &str, bool)] = &[
         false,
     ),
     ("other.example", "auto_host_sni: true,", "", false),
+    (
+        "127.0.0.7",
+        "auto_host_sni: true, auto_sni_san_validation: true,",
+        "",
+        false,
+    ),
     ("", "sni: a.example, auto_sni_san_validation: true,", "", false),
     (
         "",

@@ -342,3 +342,52 @@ fn a_listener_without_a_name_has_that_of_its_address() {
     let bytes = listener_with(|proto| proto.name.clear());
     assert_eq!(decode::listener(&bytes).unwrap().value.name, "0.0.0.0:9999");
 }
+
+#[test]
+fn an_option_that_replaces_firewall_tables_is_none_of_a_socket() {
+    use envoy_types::pb::envoy::config::core::v3::{SocketOption, socket_option};
+    let bytes = listener_with(|proto| {
+        proto.socket_options = vec![SocketOption {
+            level: 41,
+            name: 64,
+            value: Some(socket_option::Value::BufValue(vec![0; 8])),
+            ..SocketOption::default()
+        }];
+    });
+    assert_eq!(
+        decode::listener(&bytes).unwrap_err().to_string(),
+        "listener \"0.0.0.0_9999\": socket_options[0].name: 64 of level 41 replaces firewall tables of the machine; it is no option of \
+         a socket"
+    );
+}
+
+#[test]
+fn a_share_of_overload_is_at_most_the_whole() {
+    use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+    use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::{
+        Policy, policy::DropOverload,
+    };
+    use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+    let with = |numerator| {
+        let assignment = ClusterLoadAssignment {
+            cluster_name: "c".to_owned(),
+            policy: Some(Policy {
+                drop_overloads: vec![DropOverload {
+                    category: "all".to_owned(),
+                    drop_percentage: Some(FractionalPercent {
+                        numerator,
+                        denominator: 0,
+                    }),
+                }],
+                ..Policy::default()
+            }),
+            ..ClusterLoadAssignment::default()
+        };
+        decode::load_assignment(&assignment.encode_to_vec())
+    };
+    assert!(with(100).is_ok());
+    assert_eq!(
+        with(101).unwrap_err().to_string(),
+        "load assignment \"c\": policy.drop_overloads[0].drop_percentage: is 101 of 100; write a share of one"
+    );
+}

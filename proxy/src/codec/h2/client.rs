@@ -165,7 +165,8 @@ fn connecting(head: RequestHead) -> Result<http::Request<()>, SendError> {
 fn outgoing(mut head: RequestHead) -> Result<http::Request<()>, SendError> {
     let path = std::mem::replace(&mut head.path, PathAndQuery::from_static("/"));
     // An empty authority has no place in a URI; a host that is no authority cannot be sent as one.
-    if head.authority.is_empty() && head.headers.contains_key(http::header::HOST) {
+    let host = head.headers.get(http::header::HOST);
+    if head.authority.is_empty() && head.scheme == "http" && host.is_some_and(|host| !host.is_empty()) {
         return Ok(without_authority(path, head));
     }
     let uri = Uri::builder().scheme(head.scheme).path_and_query(path);
