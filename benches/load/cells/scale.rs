@@ -156,11 +156,10 @@ fn changes(
     let streams = subject.connect(listens)?;
     let mut client = Client::new(streams, Speech::get("churn", "/", body()))?;
     client.run_calmly(REQUEST_EVERY, Duration::from_secs(1))?;
-    // Short turns, and all of a kind taken together: what the machine does meanwhile disturbs both alike.
-    let (mut quiet, mut changing) = (Vec::new(), Vec::new());
+    // Short turns, each compared with the one beside it: what the machine does meanwhile disturbs both.
     for _ in 0..extent.turns {
         let (quiet_cpu, latencies) = subject.cpu_of(|| client.run_calmly(REQUEST_EVERY, extent.changing))?;
-        quiet.extend(latencies);
+        row.quiet_p99_us.push(p99(&latencies));
         let prepared = prepare(&mut service, extent.changing);
         let mut pushes = 0;
         let (cpu, latencies) = subject.cpu_of(|| {
@@ -172,15 +171,13 @@ fn changes(
             })
         })?;
         ensure!(pushes > 0, "no change was pushed");
-        changing.extend(latencies);
+        row.changing_p99_us.push(p99(&latencies));
+        row.changing_requests += latencies.len();
         row.change_cpu_ms
             .push((cpu - quiet_cpu) * 1e3 / f64::from(pushes));
         row.changes += pushes;
         plane.settled(subject.proxy)?;
     }
-    row.quiet_p99_us = p99(&quiet);
-    row.changing_p99_us = p99(&changing);
-    row.changing_requests = changing.len();
     Ok(())
 }
 
