@@ -2,7 +2,6 @@
 use envoy_types::pb::envoy::config::core::v3::HeaderValue;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor};
 use envoy_types::pb::envoy::service::ratelimit::v3 as pb;
-use envoy_types::pb::google::protobuf::UInt64Value;
 use prost::Message as _;
 
 use crate::http_filter::rate_limit::LimitOverride;
@@ -14,10 +13,6 @@ pub struct Descriptor {
     pub entries: Vec<(String, String)>,
     /// In place of the service's own limit.
     pub limit: Option<LimitOverride>,
-    /// How many hits it is; `None`: one.
-    pub hits: Option<u64>,
-    /// The hits are given back.
-    pub gives_back: bool,
 }
 
 /// What the service says.
@@ -73,8 +68,9 @@ pub fn question(domain: &str, descriptors: Vec<Descriptor>) -> Vec<u8> {
                 requests_per_unit: limit.requests_per_unit,
                 unit: limit.unit_number,
             }),
-        hits_addend: descriptor.hits.map(|value| UInt64Value { value }),
-        is_negative_hits: descriptor.gives_back,
+        // One hit.
+        hits_addend: None,
+        is_negative_hits: false,
     });
     let request = pb::RateLimitRequest {
         domain: domain.to_owned(),

@@ -257,8 +257,7 @@ impl RateLimitAction {
                     return Err(field.reject("needs at least one parameter"));
                 }
                 let parameters = query_parameters.into_iter().enumerate();
-                let parameters = parameters
-                    .map(|(index, proto)| query_parameter(&at.field("query_parameters").index(index), proto));
+                let parameters = parameters.map(|(index, proto)| query_parameter(&field.index(index), proto));
                 Self::QueryValueMatch {
                     key: key(descriptor_key, "query_match"),
                     value: literal(&at.field("descriptor_value"), descriptor_value)?,

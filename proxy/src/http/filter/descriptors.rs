@@ -148,8 +148,6 @@ impl Generator {
         Some(Descriptor {
             entries,
             limit: self.limit,
-            hits: None,
-            gives_back: false,
         })
     }
 }
