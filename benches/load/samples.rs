@@ -244,10 +244,10 @@ pub struct ScaleRow {
     pub names_the_broken: bool,
     /// CPU time of one change of one endpoint of ten thousand, ms, each turn.
     pub change_cpu_ms: Vec<f64>,
-    /// Response times without changes, each turn.
-    pub quiet_p99_us: Vec<f64>,
-    /// Response times while an endpoint changes every 100 ms, each turn.
-    pub changing_p99_us: Vec<f64>,
+    /// Of the response times of all turns without changes.
+    pub quiet_p99_us: f64,
+    /// Of the response times of all turns in which an endpoint changed every 100 ms.
+    pub changing_p99_us: f64,
     /// How many changes there were, and requests beside them. One that failed would have ended the measurement.
     #[serde(default)]
     pub changes: u32,

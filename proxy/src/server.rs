@@ -101,7 +101,6 @@ pub(crate) fn run(options: Options) -> Result<(), ServerError> {
         .enable_all()
         .build()?;
     let tasks = tokio::task::LocalSet::new();
-    crate::pace::give_way();
     tasks.block_on(&runtime, serve(options, loaded))
 }
 
@@ -135,6 +134,7 @@ async fn serve(options: Options, loaded: Loaded) -> Result<(), ServerError> {
     });
     registry.add_source(&shared.clusters);
     let workers = Workers::start(options.concurrency, &shared, options.file_flush_interval)?;
+    crate::pace::give_way();
     let (admin_address, admin_options) = (bootstrap.admin, bootstrap.admin_socket_options.clone());
     let stream_options = options.streams.clone();
     let address_path = options.admin_address_path.clone();
