@@ -9,16 +9,19 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Nobody computes longer than this without giving others a chance.
-const TURN: Duration = Duration::from_micros(50);
+const TURN: Duration = Duration::from_micros(20);
 
 /// How much nicer than the workers the control thread is; the kernel gives it a third of their weight (`sched(7)`).
 const NICER: i32 = 5;
 
-/// The clock is read once in so many steps.
-const STRIDE: u32 = 16;
+/// The clock is read once in so many [`step`]s.
+const STEPS_A_LOOK: u32 = 8;
+/// As long as a step: so many items of [`paced`], of which each is a few loads from memory.
+const ITEMS_A_STEP: u32 = 16;
 
 thread_local! {
-    static STEPS: Cell<u32> = const { Cell::new(0) };
+    /// Items since the clock was read; a step counts as many as it is long.
+    static ITEMS: Cell<u32> = const { Cell::new(0) };
     static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
     static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
 }
@@ -36,17 +39,24 @@ pub(crate) fn give_way() {
 /// After a piece of work of less than two microseconds.
 #[inline]
 pub(crate) fn step() {
+    done(ITEMS_A_STEP);
+}
+
+#[inline]
+fn done(items: u32) {
     if !GIVES_WAY.get() {
         return;
     }
-    let steps = STEPS.get() + 1;
-    STEPS.set(steps % STRIDE);
-    if steps == STRIDE {
-        breathe();
+    let items = ITEMS.get() + items;
+    if items < STEPS_A_LOOK * ITEMS_A_STEP {
+        ITEMS.set(items);
+        return;
     }
+    ITEMS.set(0);
+    breathe();
 }
 
-/// After a longer one: lets other threads run if this one has gone on for 50 µs.
+/// After a longer one: lets other threads run if this one has gone on for 20 µs.
 pub(crate) fn breathe() {
     if !GIVES_WAY.get() {
         return;
@@ -58,14 +68,21 @@ pub(crate) fn breathe() {
     }
 }
 
-/// The same items, with a [`step`] for each.
+/// The same items, with a sixteenth of a [`step`] for each.
 pub(crate) fn paced<I: IntoIterator>(items: I) -> impl Iterator<Item = I::Item> {
-    items.into_iter().inspect(|_| step())
+    items.into_iter().inspect(|_| done(1))
+}
+
+/// Drops the items, [`paced`]: what others hold as well is far apart in memory.
+pub(crate) fn release<T>(items: Vec<T>) {
+    paced(items).for_each(drop);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LOOK: u32 = STEPS_A_LOOK * ITEMS_A_STEP;
 
     #[test]
     fn the_core_is_given_up_once_a_turn() {
@@ -76,7 +93,7 @@ mod tests {
         let first = SINCE.get();
         assert!(first.is_some());
         SINCE.set(first.map(|since| since - TURN));
-        assert!(paced(0..STRIDE - 1).eq(0..STRIDE - 1));
+        assert!(paced(0..LOOK - 1).eq(0..LOOK - 1));
         assert!(SINCE.get() < first, "too few steps to look at the clock");
         assert_eq!(paced([7]).last(), Some(7));
         assert!(SINCE.get() >= first);

@@ -232,6 +232,10 @@ impl Clusters {
         };
         self.endpoints.accept(name, pending.keep(kept));
         self.note_freshness(name);
+        let forgotten = before.and_then(Arc::into_inner);
+        if let Some(remembered) = forgotten.and_then(|before| before.remembered) {
+            remembered.forget(&pace::step);
+        }
         Ok(())
     }
 

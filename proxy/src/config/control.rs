@@ -175,7 +175,9 @@ impl Control {
         let accepted = rejections.is_empty();
         self.answered(type_url, version);
         self.listeners.parts.answered(server, type_url);
+        pace::breathe();
         self.record(type_url, version);
+        pace::breathe();
         self.settle();
         self.wish();
         if let Some(stats) = self.stats_of(type_url) {

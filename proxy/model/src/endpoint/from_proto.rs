@@ -142,14 +142,15 @@ impl LocalityEndpoints {
             Endpoint::from_proto(&at, proto, names).map(Arc::new)
         });
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        Self::with_endpoints(at, proto, endpoints)
+        Self::with_endpoints(at, proto, endpoints, &|| ())
     }
 
-    /// Converts what is said beside the endpoints.
+    /// Converts what is said beside the endpoints. `pause` is called between them.
     pub(super) fn with_endpoints(
         at: &FieldPath<'_>,
         proto: pb::LocalityLbEndpoints,
         endpoints: Vec<Arc<Endpoint>>,
+        pause: &dyn Fn(),
     ) -> Result<Self, Rejection> {
         verdicts!(at, proto => pb::LocalityLbEndpoints {
             supported { locality, lb_endpoints, priority, load_balancing_weight }
@@ -160,7 +161,11 @@ impl LocalityEndpoints {
             refused { lb_config: "ignoring it would leave the locality without its endpoints" }
         });
         debug_assert!(lb_endpoints.is_empty(), "converted before");
-        let sum: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
+        let sum: u64 = endpoints
+            .iter()
+            .inspect(|_| pause())
+            .map(|endpoint| u64::from(endpoint.weight))
+            .sum();
         if sum > u64::from(u32::MAX) {
             return Err(at
                 .field("lb_endpoints")

@@ -86,13 +86,26 @@ impl Remembered {
                 .map_err(malformed)?;
             let proto = pb::LocalityLbEndpoints::decode(&*walked.rest).map_err(malformed)?;
             let endpoints = convert(&at, bytes, walked.endpoints, pause)?;
-            converted.push(LocalityEndpoints::with_endpoints(&at, proto, endpoints)?);
+            converted.push(LocalityEndpoints::with_endpoints(&at, proto, endpoints, pause)?);
             layout.localities.push(walked.fields);
         }
         let value = LoadAssignment::with_localities(&root, proto, converted)?;
         let converted = context.finish(value);
         layout.has_problems = !converted.problems.is_empty();
         Ok((converted, layout))
+    }
+
+    /// Drops it. `pause` is called between endpoints.
+    pub fn forget(self, pause: &dyn Fn()) {
+        for endpoint in self
+            .assignment
+            .localities
+            .into_iter()
+            .flat_map(|group| group.endpoints)
+        {
+            drop(endpoint);
+            pause();
+        }
     }
 
     fn locality(&self, index: usize) -> Known<'_> {

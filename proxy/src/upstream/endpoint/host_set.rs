@@ -9,7 +9,7 @@ use outrigger_model::node::Locality;
 
 use super::places::Places;
 use super::{Availability, HealthFlag, Host, HostState};
-use crate::pace::paced;
+use crate::pace::{paced, release};
 use crate::telemetry::workload::Workload;
 use crate::time::Instant;
 use crate::upstream::lb::{Balance, Grouping, Settings, SubsetMaking, Subsets};
@@ -63,11 +63,16 @@ pub(crate) struct Making<'a> {
 }
 
 impl HostSet {
-    /// The host of `address`, looked for first at `place`, where it is if nothing changed. `place` goes to the next one.
-    fn near(&self, place: &mut usize, endpoint: &Arc<Endpoint>, address: SocketAddr) -> Option<&Arc<Host>> {
-        let is_it = |host: &&Arc<Host>| Arc::ptr_eq(&host.config, endpoint) || host.address == address;
+    /// The host of `address`, which `is_it` tells. It is looked for first at `place`, where it is if nothing changed. `place` goes to
+    /// the next one.
+    fn near(
+        &self,
+        place: &mut usize,
+        address: SocketAddr,
+        is_it: impl Fn(&&Arc<Host>) -> bool,
+    ) -> Option<&Arc<Host>> {
         for step in 0..2 {
-            if let Some(host) = self.all.get(*place + step).filter(is_it) {
+            if let Some(host) = self.all.get(*place + step).filter(&is_it) {
                 *place += step + 1;
                 return Some(host);
             }
@@ -94,7 +99,9 @@ impl HostSet {
                 let Address::Socket(address) = endpoint.address else {
                     continue;
                 };
-                let before = previous.hosts.near(&mut place, endpoint, address);
+                let before = previous.hosts.near(&mut place, address, |host| {
+                    Arc::ptr_eq(&host.config, endpoint) || host.address == address
+                });
                 let is_in_group = |host: &&Arc<Host>| {
                     let is_here = match &locality {
                         // Of the same object, most often.
@@ -149,20 +156,24 @@ impl HostSet {
 
     /// A host was added or is gone. O(n).
     pub(crate) fn has_other_members(&self, before: &HostSet) -> bool {
-        self.all.len() != before.all.len()
-            || paced(self.all.iter()).any(|host| before.find(host.address).is_none())
+        let mut place = 0;
+        let mut is_new = |host: &Arc<Host>| {
+            let is_it = |other: &&Arc<Host>| Arc::ptr_eq(other, host) || other.address == host.address;
+            before.near(&mut place, host.address, is_it).is_none()
+        };
+        self.all.len() != before.all.len() || paced(self.all.iter()).any(&mut is_new)
     }
 
     /// How many are ejected by outlier detection. O(n).
     pub(crate) fn ejected(&self) -> u64 {
         let is_ejected = |host: &&Arc<Host>| host.state.has(HealthFlag::FailedOutlierCheck);
-        self.all.iter().filter(is_ejected).count() as u64
+        paced(self.all.iter()).filter(is_ejected).count() as u64
     }
 
     /// How many are checked and pass. O(n).
     pub(crate) fn passing(&self) -> u64 {
         let passes = |host: &&Arc<Host>| !host.is_excused() && !host.state.has(HealthFlag::FailedActiveCheck);
-        self.all.iter().filter(passes).count() as u64
+        paced(self.all.iter()).filter(passes).count() as u64
     }
 
     /// Counts them.
@@ -171,7 +182,7 @@ impl HostSet {
             total: self.all.len() as u64,
             ..Census::default()
         };
-        for host in self.all.iter() {
+        for host in paced(self.all.iter()) {
             match host.availability() {
                 Availability::Healthy => census.healthy += 1,
                 Availability::Degraded => census.degraded += 1,
@@ -180,6 +191,14 @@ impl HostSet {
             census.excluded += u64::from(host.is_excluded());
         }
         census
+    }
+}
+
+impl Drop for HostSet {
+    fn drop(&mut self) {
+        if let Some(all) = Arc::get_mut(&mut self.all) {
+            release(std::mem::take(all));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::schedule::Schedule;
 use super::tier::Tier;
 use super::zone::{Route, Zone, Zones};
 use super::{Picked, Settings, Wish, slow_start};
-use crate::pace::paced;
+use crate::pace::{paced, release};
 use crate::time::Instant;
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::endpoint::{Availability, Host};
@@ -121,8 +121,7 @@ pub(crate) struct Ring {
 impl Balance {
     /// Shares the load of `all` at `now`.
     pub(crate) fn new(all: &[Arc<Host>], grouping: &Grouping, settings: &Settings, now: Instant) -> Self {
-        let priorities = all
-            .iter()
+        let priorities = paced(all)
             .map(|host| host.priority as usize + 1)
             .max()
             .unwrap_or(0);
@@ -133,15 +132,8 @@ impl Balance {
             }
         }
         let plan = Plan::new(&counts, grouping.overprovisioning, settings.panic_threshold);
-        let mut members: Vec<Vec<Arc<Host>>> = counts
-            .iter()
-            .map(|counts| Vec::with_capacity(counts.hosts))
-            .collect();
-        for host in paced(all) {
-            if let Some(members) = members.get_mut(host.priority as usize) {
-                members.push(host.clone());
-            }
-        }
+        let by_priority = by_priority(all, &counts);
+        let members = |priority: usize| by_priority.get(priority).map_or(all, Vec::as_slice);
         let mut builder = Builder {
             grouping,
             settings,
@@ -149,12 +141,15 @@ impl Balance {
             random: fastrand::Rng::new(),
         };
         let panics = plan.panic.iter().copied();
-        let priorities = members
+        let priorities = counts
             .iter()
             .zip(panics)
-            .map(|(members, in_panic)| builder.priority(members, in_panic));
+            .enumerate()
+            .map(|(priority, (counts, in_panic))| builder.priority(members(priority), counts, in_panic))
+            .collect();
+        by_priority.into_iter().for_each(release);
         Self {
-            priorities: priorities.collect(),
+            priorities,
             changes_for: settings
                 .slow_start
                 .filter(|_| !settings.wants_hash() && settings.policy != LbPolicy::Random)
@@ -234,6 +229,21 @@ impl Balance {
     }
 }
 
+/// The hosts of each priority; none if there is one only, which has all.
+fn by_priority(all: &[Arc<Host>], counts: &[Counts]) -> Vec<Vec<Arc<Host>>> {
+    if counts.len() < 2 {
+        return Vec::new();
+    }
+    let room = counts.iter().map(|counts| Vec::with_capacity(counts.hosts));
+    let mut members: Vec<_> = room.collect();
+    for host in paced(all) {
+        if let Some(members) = members.get_mut(host.priority as usize) {
+            members.push(host.clone());
+        }
+    }
+    members
+}
+
 fn count(counts: &mut Counts, host: &Host, by_weight: bool) {
     let weight = if by_weight { u64::from(host.weight) } else { 1 };
     counts.hosts += 1;
@@ -269,7 +279,7 @@ struct Neighbours {
 }
 
 impl Builder<'_> {
-    fn priority(&mut self, members: &[Arc<Host>], in_panic: bool) -> Priority {
+    fn priority(&mut self, members: &[Arc<Host>], counts: &Counts, in_panic: bool) -> Priority {
         let fails = matches!(
             self.settings.locality,
             LocalityMode::ZoneAware(ZoneAware {
@@ -297,7 +307,10 @@ impl Builder<'_> {
         }
         Priority {
             healthy: self.source(members, is(Availability::Healthy), in_panic),
-            degraded: self.source(members, is(Availability::Degraded), in_panic),
+            degraded: match counts.degraded {
+                0 => None,
+                _ => self.source(members, is(Availability::Degraded), in_panic),
+            },
         }
     }
 
@@ -383,7 +396,9 @@ impl Builder<'_> {
         {
             return Some(source);
         }
-        let usable = paced(members).filter(|host| is_usable(host)).cloned().collect();
+        let mut usable = Vec::with_capacity(members.len());
+        usable.extend(paced(members).filter(|host| is_usable(host)).cloned());
+        usable.shrink_to_fit();
         Tier::new(usable, self.settings, self.now, &mut self.random).map(Source::Tier)
     }
 

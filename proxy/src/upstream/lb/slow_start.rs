@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use outrigger_model::cluster::SlowStart;
 
+use crate::pace::paced;
 use crate::time::Instant;
 use crate::upstream::endpoint::{Availability, Host};
 
@@ -18,14 +19,14 @@ const YOUNGEST: Duration = Duration::from_secs(1);
 /// Weights of `hosts` at `now`; scaled alike if one of them is new.
 pub(super) fn weights(hosts: &[Arc<Host>], slow_start: Option<SlowStart>, now: Instant) -> Vec<u32> {
     let Some(slow_start) = slow_start.filter(|slow_start| ends_in(hosts, *slow_start, now).is_some()) else {
-        return hosts.iter().map(|host| host.weight).collect();
+        return paced(hosts).map(|host| host.weight).collect();
     };
     let weight = |host: &Arc<Host>| {
         let factor = left(host, slow_start, now).map_or(1.0, |_| factor(host.state.age(now), slow_start));
         // Saturates for weights above four million.
         (f64::from(host.weight) * factor * UNIT).round().max(1.0) as u32
     };
-    hosts.iter().map(weight).collect()
+    paced(hosts).map(weight).collect()
 }
 
 /// How long until the last of `hosts` has its whole weight; `None`: all have.

@@ -9,6 +9,7 @@ use super::Settings;
 use super::least_request::Measure;
 use super::schedule::Schedule;
 use super::slow_start;
+use crate::pace::release;
 use crate::time::Instant;
 use crate::upstream::endpoint::Host;
 
@@ -168,6 +169,12 @@ impl Tier {
                 upto.partition_point(|upto| *upto <= ticket)
             }
         }
+    }
+}
+
+impl Drop for Tier {
+    fn drop(&mut self) {
+        release(std::mem::take(&mut self.hosts));
     }
 }
 
