@@ -471,6 +471,7 @@ impl http_body::Body for Body {
         let is_last = match &this.source {
             Source::Incoming(incoming) => incoming.ended,
             Source::H2(stream, _) => stream.is_end_stream(),
+            Source::Transformed(transformed) => transformed.is_whole(),
             _ => false,
         };
         if !this.finished && is_last {

@@ -61,7 +61,8 @@ impl Transformed {
                 return Poll::Ready(None);
             }
             let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose();
-            if let Err(error) = frame.and_then(|frame| self.take(frame)) {
+            let taken = frame.and_then(|frame| self.take(frame));
+            if let Err(error) = taken.and_then(|()| self.end_early()) {
                 self.ended = true;
                 self.made.clear();
                 return Poll::Ready(Some(Err(error)));
@@ -85,6 +86,14 @@ impl Transformed {
             }
         }
         Ok(())
+    }
+
+    /// That was the last piece, and it is known to be: a reader that knows the length may never ask for the end.
+    fn end_early(&mut self) -> Result<(), BodyError> {
+        match !self.ended && self.body.is_end_stream() {
+            true => self.end(),
+            false => Ok(()),
+        }
     }
 
     fn end(&mut self) -> Result<(), BodyError> {
@@ -139,6 +148,16 @@ mod tests {
     async fn what_is_made_comes_in_order_and_the_rest_at_the_end() {
         assert_eq!(collect(body(&["ab", "", "c"])).await.expect("whole"), b"abcabc");
         assert_eq!(collect(body(&[])).await.expect("whole"), b"");
+    }
+
+    #[tokio::test]
+    async fn the_end_is_known_with_the_last_piece() {
+        let mut body = Body::full("ab").transformed(Box::<Doubled>::default());
+        for is_end in [false, true] {
+            let frame = body.frame().await.expect("a frame").expect("no error");
+            assert_eq!(frame.into_data().expect("data"), "ab");
+            assert_eq!(body.is_end_stream(), is_end);
+        }
     }
 
     #[tokio::test]
