@@ -48,7 +48,7 @@ pub struct Listener {
     pub listener_filters_timeout: Option<Duration>,
     /// When they time out the connection goes on with what is known; false: it is closed.
     pub continue_on_listener_filters_timeout: bool,
-    /// Logs of connections that found no chain.
+    /// A line for every connection.
     pub access_log: Vec<AccessLog>,
     /// Bytes of a request's body that are kept to send it again, where routes say nothing else; Envoy's default 1 MiB.
     pub buffer_limit_bytes: u32,
@@ -114,13 +114,22 @@ pub struct ListenerFilter {
     pub disabled: Option<ListenerPredicate>,
 }
 
+/// How the ClientHello is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TlsInspector {
+    /// A client that has not said all of it in so many bytes is closed; 256 to 16384. `None`: in 16 KiB, without what frames it.
+    pub most_hello_bytes: Option<u32>,
+    /// A client that says something else is closed; false: it may be served as plaintext.
+    pub closes_others: bool,
+}
+
 /// The kinds of listener filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerFilterKind {
     /// Restores the destination before REDIRECT.
     OriginalDst,
     /// Reads the ClientHello.
-    TlsInspector,
+    TlsInspector(TlsInspector),
     /// Recognises plaintext HTTP.
     HttpInspector,
     /// Reads the header of the PROXY protocol.

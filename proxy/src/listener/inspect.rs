@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use outrigger_model::listener::{ListenerFilter, ListenerFilterKind, ListenerPredicate};
+use outrigger_model::listener::{ListenerFilter, ListenerFilterKind, ListenerPredicate, TlsInspector};
 use outrigger_model::metadata::Metadata;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -37,7 +37,7 @@ pub(crate) struct Inspector {
 #[derive(Debug)]
 enum InspectorKind {
     OriginalDst,
-    Tls,
+    Tls(TlsInspector),
     Http,
     ProxyProtocol(ProxyProtocol),
     OriginalSrc { mark: Option<u32> },
@@ -49,7 +49,7 @@ impl Inspector {
     pub(crate) fn new(config: &ListenerFilter, registry: &Registry) -> Self {
         let kind = match &config.kind {
             ListenerFilterKind::OriginalDst => InspectorKind::OriginalDst,
-            ListenerFilterKind::TlsInspector => InspectorKind::Tls,
+            ListenerFilterKind::TlsInspector(config) => InspectorKind::Tls(*config),
             ListenerFilterKind::HttpInspector => InspectorKind::Http,
             ListenerFilterKind::OriginalSrc { mark } => InspectorKind::OriginalSrc { mark: *mark },
             ListenerFilterKind::LocalRateLimit(config) => {
@@ -129,7 +129,7 @@ pub(crate) async fn run(
                     found.original_dst = (address != local).then_some(address);
                 }
             }
-            InspectorKind::Tls => inspect_tls(stream, found).await?,
+            InspectorKind::Tls(config) => inspect_tls(config, stream, found).await?,
             // As in Envoy, TLS is not looked into for HTTP.
             InspectorKind::Http if !found.tls => inspect_http(stream, found).await?,
             InspectorKind::Http => {}
@@ -169,19 +169,32 @@ async fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<(), 
     }
 }
 
-async fn inspect_tls(stream: &mut TcpStream, found: &mut Inspection) -> Result<(), InspectError> {
+async fn inspect_tls(
+    config: &TlsInspector,
+    stream: &mut TcpStream,
+    found: &mut Inspection,
+) -> Result<(), InspectError> {
+    let most = config
+        .most_hello_bytes
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .unwrap_or(MAX_INSPECTED_BYTES);
     loop {
         if !found.buffer.is_empty() {
-            match client_hello::inspect(&found.buffer) {
+            // As Envoy, which peeks at no more.
+            let seen = found.buffer.get(..most).unwrap_or(&found.buffer);
+            match client_hello::inspect(seen) {
                 HelloVerdict::Hello(hello) => {
                     found.tls = true;
                     found.server_name = hello.server_name;
                     found.application_protocols = hello.alpn;
                     return Ok(());
                 }
+                HelloVerdict::NotTls if config.closes_others => {
+                    return Err(InspectError::Refused("the client does not speak TLS"));
+                }
                 HelloVerdict::NotTls => return Ok(()),
                 HelloVerdict::TooLarge => return Err(InspectError::Refused(LONG_HELLO)),
-                HelloVerdict::NeedMore if found.buffer.len() >= MAX_INSPECTED_BYTES => {
+                HelloVerdict::NeedMore if found.buffer.len() >= most => {
                     return Err(InspectError::Refused(LONG_HELLO));
                 }
                 HelloVerdict::NeedMore => {}

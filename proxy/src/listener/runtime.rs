@@ -46,7 +46,7 @@ pub(crate) struct Listener {
     pub(crate) chains: Vec<Arc<Chain>>,
     /// When none matches.
     pub(crate) default_chain: Option<Arc<Chain>>,
-    /// For connections without a chain.
+    /// A line for every connection.
     pub(crate) access_log: AccessLogger,
     /// How many connections it may have.
     pub(crate) limits: ListenerLimits,

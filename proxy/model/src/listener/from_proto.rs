@@ -9,7 +9,9 @@ use pb::listener_filter_chain_match_predicate::{MatchSet, Rule};
 
 use super::proxy_protocol::ProxyProtocol;
 use super::socket::{ListenSocket, more_addresses};
-use super::{Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TrafficDirection};
+use super::{
+    Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TlsInspector, TrafficDirection,
+};
 use crate::access_log::AccessLog;
 use crate::address::{Address, Names, takes_ipv4};
 use crate::any::{TypedConfig, types};
@@ -58,7 +60,9 @@ impl Listener {
             }
             unsupported {
                 stat_prefix: "telemetry", stats_matcher: "telemetry",
-                per_connection_buffer_high_watermark_timeout: "traffic",
+            }
+            never {
+                per_connection_buffer_high_watermark_timeout: "Istio does not send it; a client that takes nothing is closed by idle timeouts",
             }
             refused {
                 fcds_config: "ignoring it would leave the listener without those filter chains",
@@ -205,13 +209,17 @@ fn listener_filter_kind(
         }
         types::TLS_INSPECTOR => {
             verdicts!(at, config.message(at)? => filters::tls_inspector::v3::TlsInspector {
+                supported { close_connection_on_client_hello_parsing_errors, max_client_hello_size }
                 inert { initial_read_buffer_size: "how many bytes the first look at a ClientHello takes is invisible" }
-                unsupported {
-                    enable_ja3_fingerprinting: "telemetry", enable_ja4_fingerprinting: "telemetry",
-                    close_connection_on_client_hello_parsing_errors: "traffic", max_client_hello_size: "traffic",
-                }
+                unsupported { enable_ja3_fingerprinting: "telemetry", enable_ja4_fingerprinting: "telemetry" }
             });
-            Ok(ListenerFilterKind::TlsInspector)
+            let most = max_client_hello_size
+                .value()
+                .map(|bytes| at.field("max_client_hello_size").within(bytes, 256..=16_384));
+            Ok(ListenerFilterKind::TlsInspector(TlsInspector {
+                most_hello_bytes: most.transpose()?,
+                closes_others: close_connection_on_client_hello_parsing_errors,
+            }))
         }
         types::PROXY_PROTOCOL => {
             let filter = ProxyProtocol::from_proto(at, config.message(at)?)?;
