@@ -53,10 +53,11 @@ impl Cluster {
                 cleanup_interval: "the hosts of an ORIGINAL_DST cluster are forgotten within a second of their last connection",
             }
             unsupported {
-                stats_matcher: "telemetry", per_connection_buffer_high_watermark_timeout: "traffic",
+                stats_matcher: "telemetry",
                 track_timeout_budgets: "telemetry", track_cluster_stats: "telemetry",
             }
             never {
+                per_connection_buffer_high_watermark_timeout: "Istio does not send it; a server that takes nothing is left at timeouts of routes and idle timeouts",
                 queuing_policies: "extensions for the order of requests that wait; they go first in, first out, as Envoy's do by default",
                 lrs_server: "load reports, which istiod does not ask for",
                 lrs_report_endpoint_metrics: "load reports, which istiod does not ask for",

@@ -40,10 +40,8 @@ pub(super) fn from_proto(at: &FieldPath<'_>, proto: pb::RouteAction) -> Result<F
             hedge_policy, internal_redirect_policy, internal_redirect_action, max_internal_redirects,
             metadata_match, priority, grpc_timeout_offset,
         }
-        unsupported {
-            flush_timeout: "traffic",
-        }
         never {
+            flush_timeout: "what waits for a client that takes nothing is not held apart here: idle_timeout ends it",
             early_data_policy: "for HTTP/3 and early data of TLS, which do not exist here",
             retry_policy_typed_config: "Envoy hides it from users, and has no such extension",
         }
