@@ -4,5 +4,6 @@ pub(crate) mod connection;
 pub(crate) mod filter_chain;
 pub(crate) mod inspect;
 pub(crate) mod limits;
+mod record;
 pub(crate) mod runtime;
 pub(crate) mod table;

@@ -1,23 +1,24 @@
 //! A connection that stopped speaking HTTP: its bytes are the bodies of the request and of the response that changed it.
 //! Source: RFC 9110 §7.8 (upgrade), §9.3.6 (CONNECT).
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, ReadHalf, WriteHalf,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use super::body::BodyError;
+use super::body::{BodyError, BodyObserver};
 use super::{Body, RequestHead, Response, ResponseHead};
 use crate::net::prefixed::Prefixed;
-use crate::worker;
+use crate::{time, worker};
 
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -27,6 +28,8 @@ const CARRIED_BYTES: usize = 64 * 1024;
 
 /// Most headers of an answer; Envoy's.
 const MAX_ANSWER_HEADERS: usize = 100;
+
+const GIVEN_UP: &str = "the tunnel was given up";
 
 /// Any stream of bytes.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -75,38 +78,106 @@ pub(crate) struct Carried {
     near: DuplexStream,
     /// The response's body failed: its end is none.
     is_broken: Rc<Cell<bool>>,
-    /// The way up ended in order.
-    is_ended: Rc<Cell<bool>>,
+    life: Rc<Life>,
 }
 
 /// Where the response's body goes.
 pub(crate) struct WayDown {
     to: WriteHalf<Prefixed<Box<dyn Stream>>>,
     is_broken: Rc<Cell<bool>>,
+    life: Rc<Life>,
+}
+
+/// How long somebody uses a carried stream. A server that takes nothing and says nothing would keep it for as long as its connection.
+#[derive(Debug, Default)]
+struct Life {
+    /// The way up ended in order.
+    is_ended: Cell<bool>,
+    is_left: Cell<bool>,
+    left: Notify,
+    /// For what was said before the end, once nobody uses the stream any more.
+    linger: Option<Duration>,
+}
+
+impl Life {
+    /// Returns when nobody uses it, and what was to go up has had its time.
+    async fn over(self: Rc<Self>) {
+        while !self.is_left.get() {
+            self.left.notified().await;
+        }
+        if self.is_ended.get() {
+            match self.linger {
+                Some(linger) => time::sleep(linger).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Ends the way up with the life of the stream, also while its server takes nothing.
+struct LifeGuard(RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>);
+
+impl std::fmt::Debug for LifeGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LifeGuard")
+    }
+}
+
+impl BodyObserver for LifeGuard {
+    fn data(&self, _data: &Bytes) {}
+
+    fn end(&self) {}
+
+    fn error(&self, _error: &BodyError) {}
+
+    fn abandoned(&self) {}
+
+    fn may_interrupt(&self) -> bool {
+        true
+    }
+
+    fn interrupt(&self, cx: &mut Context<'_>) -> Option<BodyError> {
+        let mut over = self.0.borrow_mut();
+        if let Some(waits) = over.as_mut() {
+            if waits.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+            *over = None;
+        }
+        Some(BodyError::Ended(GIVEN_UP))
+    }
 }
 
 impl Carried {
-    /// The stream, the body of the request, and where the body of its response is to go.
-    pub(crate) fn new() -> (Self, Body, WayDown) {
+    /// The stream, the body of the request, and where the body of its response is to go. `linger`: how long what was said before the end
+    /// has to be taken; `None`: any time.
+    pub(crate) fn new(linger: Option<Duration>) -> (Self, Body, WayDown) {
         let (near, far) = tokio::io::duplex(CARRIED_BYTES);
         let raw = Raw::new(far, Bytes::new(), ());
         let (read, to) = tokio::io::split(raw.io);
-        let (is_broken, is_ended) = (Rc::<Cell<bool>>::default(), Rc::<Cell<bool>>::default());
+        let is_broken = Rc::<Cell<bool>>::default();
+        let life = Rc::new(Life {
+            linger,
+            ..Life::default()
+        });
         let body = Body::tunnel(Tunnel {
             read,
             buffer: BytesMut::new(),
             way_up: None,
-            is_ended: Some(is_ended.clone()),
+            life: Some(life.clone()),
             _guard: raw.guard,
         });
+        let guard = LifeGuard(RefCell::new(Some(Box::pin(life.clone().over()))));
+        let body = body.observe(Rc::new(guard));
         let way_down = WayDown {
             to,
             is_broken: is_broken.clone(),
+            life: life.clone(),
         };
         let carried = Self {
             near,
             is_broken,
-            is_ended,
+            life,
         };
         (carried, body, way_down)
     }
@@ -115,23 +186,40 @@ impl Carried {
 impl WayDown {
     /// Everything of `body` comes out of the stream, until it ends. `guard` lasts as long.
     pub(crate) fn carry(self, mut body: Body, guard: impl Any) {
-        let Self { mut to, is_broken } = self;
+        let Self {
+            mut to,
+            is_broken,
+            life,
+        } = self;
         worker::spawn(async move {
             let _guard = guard;
-            while let Some(frame) = body.frame().await {
-                let Ok(frame) = frame else {
-                    is_broken.set(true);
-                    break;
-                };
-                if let Ok(data) = frame.into_data()
-                    && to.write_all(&data).await.is_err()
-                {
-                    return;
+            let moving = async {
+                while let Some(frame) = body.frame().await {
+                    let Ok(frame) = frame else {
+                        is_broken.set(true);
+                        break;
+                    };
+                    if let Ok(data) = frame.into_data()
+                        && to.write_all(&data).await.is_err()
+                    {
+                        return;
+                    }
                 }
+                // The other half goes when the request's body does; this is an end for the reader, of whichever kind.
+                let _gone = to.shutdown().await;
+            };
+            tokio::select! {
+                () = moving => {}
+                () = life.over() => {}
             }
-            // The other half goes when the request's body does; this is an end for the reader, of whichever kind.
-            let _gone = to.shutdown().await;
         });
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.life.is_left.set(true);
+        self.life.left.notify_waiters();
     }
 }
 
@@ -162,7 +250,7 @@ impl AsyncWrite for Carried {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_ended.set(true);
+        self.life.is_ended.set(true);
         Pin::new(&mut self.near).poll_shutdown(cx)
     }
 }
@@ -187,7 +275,7 @@ fn connect(raw: Raw, out: Body, may_end: bool) -> Body {
         read,
         buffer: BytesMut::new(),
         way_up: (!may_end).then_some(is_over),
-        is_ended: None,
+        life: None,
         _guard: raw.guard,
     })
 }
@@ -213,7 +301,7 @@ pub(super) struct Tunnel {
     /// Closes when nothing more goes up: as Envoy, what was HTTP ends with that. `None`: both directions end by themselves.
     way_up: Option<oneshot::Receiver<()>>,
     /// Whether an end is one in order, where the other end is in this process; `None`: it is.
-    is_ended: Option<Rc<Cell<bool>>>,
+    life: Option<Rc<Life>>,
     _guard: Rc<dyn Any>,
 }
 
@@ -238,8 +326,8 @@ impl Tunnel {
             };
         };
         Poll::Ready(match read {
-            Ok(0) if self.is_ended.as_ref().is_some_and(|is_ended| !is_ended.get()) => {
-                Some(Err(BodyError::Ended("the tunnel was given up")))
+            Ok(0) if self.life.as_ref().is_some_and(|life| !life.is_ended.get()) => {
+                Some(Err(BodyError::Ended(GIVEN_UP)))
             }
             Ok(0) if self.way_up.is_none() => None,
             // As Envoy: the end of a connection is not the end of a message.

@@ -1,4 +1,5 @@
 //! What streams and TCP proxies need to know of the connection they are on.
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,6 +16,10 @@ pub(crate) struct Downstream {
     pub(crate) tls: Option<Rc<TlsInfo>>,
     /// Tokens of limits that are per connection.
     pub(super) limits: ConnectionLimits,
+    /// What its requests are in; `None`: there was none yet.
+    pub(crate) protocol: Cell<Option<http::Version>>,
+    /// It ended because what came is not the protocol.
+    pub(crate) is_broken: Cell<bool>,
 }
 
 impl Downstream {
@@ -24,6 +29,8 @@ impl Downstream {
             info,
             tls,
             limits: ConnectionLimits::default(),
+            protocol: Cell::new(None),
+            is_broken: Cell::new(false),
         }
     }
 }

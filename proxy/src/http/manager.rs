@@ -374,6 +374,7 @@ impl StreamHandler for ConnectionHandler {
             Some(latest) => latest.load_full(),
         };
         let manager = latest.as_ref().unwrap_or(&self.manager);
+        self.downstream.protocol.set(Some(request.head.version));
         stream::run(manager, &self.downstream, request, None).await
     }
 

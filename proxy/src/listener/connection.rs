@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::filter_chain::{self, ConnectionFacts};
 use super::inspect::{self, InspectError, Inspection};
+use super::record::{self, Begun, HttpRecord};
 use super::runtime::{Chain, Exchange, Listener, ListenerCell, Terminal, next_connection_id};
 use super::table::ListenerTable;
 use crate::http::downstream::Downstream;
@@ -16,7 +17,6 @@ use crate::net::original_dst::original_dst;
 use crate::net::prefixed::Prefixed;
 use crate::network_filter::limits::{Counted as Entered, Entrance};
 use crate::network_filter::{hcm, metadata_exchange};
-use crate::telemetry::access_log::Entry;
 use crate::telemetry::peer::Peer;
 use crate::telemetry::response_flag::ResponseFlag;
 use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo, TlsInfo as LoggedTls};
@@ -52,8 +52,9 @@ pub(super) async fn run(
         accepted_by
     };
     let _open = listener.limits.count();
+    let begun = Begun::now();
     let accepted = Accepted::new(&listener);
-    let Some(mut found) = inspect(&listener, &mut stream, local, remote).await else {
+    let Some(mut found) = inspect(&listener, &mut stream, local, remote, begun).await else {
         return;
     };
     let destination = found.original_dst.unwrap_or(local);
@@ -67,7 +68,7 @@ pub(super) async fn run(
     info.requested_server_name = found.server_name.as_deref().map(Arc::from);
     let Some(chain) = chain else {
         reset_if_unread(&stream, &found);
-        return no_chain(&listener, info);
+        return no_chain(&listener, begun.info(info));
     };
     let _counted = Counted::new(&listener);
     drop(accepted);
@@ -76,18 +77,22 @@ pub(super) async fn run(
         Ok(entered) => entered,
         Err(flag) => {
             reset_if_unread(&stream, &found);
-            if let Terminal::Tcp(proxy) = &chain.terminal {
-                proxy.turned_away(Arc::new(info), flag);
-            }
-            return;
+            let mut info = begun.info(info);
+            flag.into_iter().for_each(|flag| info.set_flag(flag));
+            return record::turned_away(&listener, &chain, info);
         }
     };
     let tcp = Prefixed::new(found.buffer.freeze(), stream);
-    let Some((transport, tls)) = secure(&listener, &chain, tcp, &mut info).await else {
-        return;
+    let (transport, tls) = match secure(&listener, &chain, tcp, &mut info).await {
+        Ok(secured) => secured,
+        Err(details) => {
+            let mut info = begun.info(info);
+            info.connection_termination_details = details.map(Into::into);
+            return record::unsecured(&listener, &chain, info);
+        }
     };
     let downstream = Rc::new(Downstream::new(Arc::new(info), tls.map(Rc::new)));
-    serve(&chain, downstream, transport).await;
+    serve(&listener, &chain, downstream, transport, begun).await;
 }
 
 /// An IPv4 address that a socket of IPv6 took (`ipv4_compat`) is one of IPv4 for everybody, as in Envoy.
@@ -117,6 +122,7 @@ async fn inspect(
     stream: &mut TcpStream,
     local: SocketAddr,
     remote: SocketAddr,
+    begun: Begun,
 ) -> Option<Inspection> {
     let mut found = Inspection::default();
     let inspected = inspect::run(&listener.listener_filters, stream, local, &mut found);
@@ -141,7 +147,7 @@ async fn inspect(
     let destination = found.original_dst.unwrap_or(local);
     let remote = found.source.unwrap_or(remote);
     let info = ConnectionInfo::new(next_connection_id(), destination, remote);
-    log(listener, StreamInfo::new(Arc::new(info), None));
+    record::log(listener, begun.info(info));
     None
 }
 
@@ -195,28 +201,30 @@ async fn enter(
 }
 
 /// Nothing is served here: closed, counted, logged with `NR`.
-fn no_chain(listener: &Listener, info: ConnectionInfo) {
+fn no_chain(listener: &Listener, mut info: StreamInfo) {
     listener.stats.no_filter_chain_match.inc();
-    let mut info = StreamInfo::new(Arc::new(info), None);
     info.set_flag(ResponseFlag::NoRouteFound);
     info.response_code_details = Some("filter_chain_not_found".into());
-    log(listener, info);
+    record::log(listener, info);
 }
 
-/// Terminates TLS if the chain asks for it. `None`: the handshake failed; that is counted and logged.
+/// Terminates TLS if the chain asks for it.
+///
+/// # Errors
+/// There was no handshake, which is counted; with what logs say of why, in Envoy's words where Envoy has some.
 async fn secure(
     listener: &Listener,
     chain: &Chain,
     tcp: Prefixed<TcpStream>,
     info: &mut ConnectionInfo,
-) -> Option<(Transport, Option<TlsInfo>)> {
+) -> Result<(Transport, Option<TlsInfo>), Option<&'static str>> {
     let Some(cell) = &chain.tls else {
-        return Some((Transport::plain(tcp), None));
+        return Ok((Transport::plain(tcp), None));
     };
     let Some(context) = cell.load_full() else {
         tracing::warn!(listener = %listener.name, chain = %chain.name, "connection refused: secrets not delivered (SDS)");
         listener.stats.ssl(SslCounter::ConnectionError);
-        return None;
+        return Err(None);
     };
     match time::within(chain.handshake_timeout, context.accept(tcp)).await {
         Ok(Ok((stream, tls))) => {
@@ -226,7 +234,7 @@ async fn secure(
             if info.requested_server_name.is_none() {
                 info.requested_server_name.clone_from(&tls.server_name);
             }
-            Some((Transport::server(stream), Some(tls)))
+            Ok((Transport::server(stream), Some(tls)))
         }
         Ok(Err(error)) => {
             error
@@ -238,29 +246,16 @@ async fn secure(
             }
             tracing::info!(listener = %listener.name, chain = %chain.name, peer = %info.remote_address, %error, "TLS handshake refused");
             info.transport_failure_reason = error.transport_failure_reason().map(Into::into);
-            handshake_failed(listener, info);
-            None
+            Err(None)
         }
         Err(time::Elapsed) => {
             listener
                 .stats
                 .downstream_cx_transport_socket_connect_timeout
                 .inc();
-            None
+            Err(Some("transport socket timeout was reached"))
         }
     }
-}
-
-fn handshake_failed(listener: &Listener, info: &ConnectionInfo) {
-    let mut info = StreamInfo::new(Arc::new(info.clone()), None);
-    info.set_flag(ResponseFlag::DownstreamProtocolError);
-    log(listener, info);
-}
-
-/// A connection that no filter chain served.
-fn log(listener: &Listener, mut info: StreamInfo) {
-    info.finish();
-    listener.access_log.log(&Entry::of(&info));
 }
 
 fn logged(tls: &TlsInfo) -> LoggedTls {
@@ -284,46 +279,59 @@ fn logged(tls: &TlsInfo) -> LoggedTls {
 }
 
 /// The chain's filters, until the connection ends or its chain has been gone for the drain time.
-async fn serve(chain: &Chain, downstream: Rc<Downstream>, transport: Transport) {
+async fn serve(
+    listener: &Listener,
+    chain: &Chain,
+    downstream: Rc<Downstream>,
+    transport: Transport,
+    begun: Begun,
+) {
     let mut drain = chain.drain.watch();
     let drained = async {
         drain.started().await;
         time::sleep(chain.drain_time).await;
     };
     tokio::select! {
-        () = run_filters(chain, downstream, transport) => {}
+        () = run_filters(listener, chain, downstream, transport, begun) => {}
         () = drained => tracing::debug!(chain = %chain.name, "connection closed: its filter chain is gone and the drain time is over"),
     }
 }
 
 /// TCP metadata exchange where it was agreed on, then the terminal filter.
-async fn run_filters(chain: &Chain, downstream: Rc<Downstream>, mut transport: Transport) {
+async fn run_filters(
+    listener: &Listener,
+    chain: &Chain,
+    downstream: Rc<Downstream>,
+    mut transport: Transport,
+    begun: Begun,
+) {
+    let drain = chain.drain.watch();
     match &chain.terminal {
         Terminal::Http(manager) => {
-            hcm::serve(manager.clone(), downstream, transport, chain.drain.watch()).await
+            let recorded = HttpRecord::new(listener, &downstream, begun);
+            if let Some(counts) = recorded.as_ref().map(HttpRecord::counts) {
+                transport = transport.counted(counts);
+            }
+            hcm::serve(manager.clone(), downstream, transport, drain).await;
         }
         Terminal::Tcp(proxy) => {
-            let peer = match &chain.exchange {
-                None => None,
-                Some(exchange) => match time::within(
-                    proxy.idle_timeout(),
-                    exchange_metadata(exchange, &downstream, &mut transport),
-                )
-                .await
-                {
-                    Ok(Ok(peer)) => peer,
+            let mut info = begun.shared(downstream.info.clone());
+            if let Some(exchange) = &chain.exchange {
+                let exchanged = exchange_metadata(exchange, &downstream, &mut transport);
+                match time::within(proxy.idle_timeout(), exchanged).await {
+                    Ok(Ok(peer)) => info.downstream_peer = peer,
                     Err(time::Elapsed) => {
                         tracing::debug!(chain = %chain.name, "the client has not begun the metadata exchange in time");
-                        return;
+                        return proxy.turned_away(info, &listener.access_log);
                     }
                     Ok(Err(error)) => {
                         tracing::debug!(chain = %chain.name, %error, "metadata exchange failed");
-                        return;
+                        return proxy.turned_away(info, &listener.access_log);
                     }
-                },
-            };
+                }
+            }
             proxy
-                .serve(downstream, transport, peer, chain.drain.watch())
+                .serve(downstream, transport, info, &listener.access_log, drain)
                 .await;
         }
     }

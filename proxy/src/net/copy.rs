@@ -31,6 +31,10 @@ pub(crate) enum CopyEnd {
 pub(crate) trait Watch {
     /// From the first stream to the second; they wait until then, if it says so.
     fn forward(&self, bytes: &[u8]) -> Option<Instant>;
+    /// What comes after those that went forward.
+    fn after_forward(&self) -> After {
+        After::GoOn
+    }
     /// From the second to the first.
     fn backward(&self, bytes: &[u8]) -> After;
 }
@@ -69,7 +73,10 @@ where
                     time::reach(Some(moment)).await;
                 }
             }
-            After::GoOn
+            match watches.iter().any(|watch| watch.after_forward() == After::Close) {
+                true => After::Close,
+                false => After::GoOn,
+            }
         };
         let look = async |bytes: &[u8]| {
             // Each sees them, also when one has had enough.

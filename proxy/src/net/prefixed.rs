@@ -19,6 +19,14 @@ impl<IO> Prefixed<IO> {
         Self { prefix, inner }
     }
 
+    /// The same over another stream.
+    pub(crate) fn map<T>(self, change: impl FnOnce(IO) -> T) -> Prefixed<T> {
+        Prefixed {
+            prefix: self.prefix,
+            inner: change(self.inner),
+        }
+    }
+
     /// Puts bytes back in front of what comes next.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         self.prefix = if self.prefix.is_empty() {

@@ -52,7 +52,10 @@ pub(crate) async fn serve(
             }
         },
     };
-    let handler = Rc::new(ConnectionHandler { manager, downstream });
+    let handler = Rc::new(ConnectionHandler {
+        manager,
+        downstream: downstream.clone(),
+    });
     let end = match codec {
         Codec::Http2 => {
             stats.downstream_cx_http2_total.inc();
@@ -65,6 +68,7 @@ pub(crate) async fn serve(
     };
     if let ServeEnd::Failed(reason) = end {
         stats.downstream_cx_protocol_error.inc();
+        downstream.is_broken.set(true);
         tracing::debug!(reason, "downstream HTTP connection ended");
     }
 }

@@ -1,12 +1,19 @@
 //! The terminal filter that moves bytes to a cluster. Source: tcp_proxy.proto; Envoy docs, TCP proxy.
+mod backoff;
+mod drain_close;
+mod early;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_model::cluster::Percent;
-use outrigger_model::network_filter::tcp_proxy::{TcpProxy as Config, TcpShare};
+use outrigger_model::network_filter::tcp_proxy::{Backoff as BackoffConfig, TcpProxy as Config, TcpShare};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::backoff::Backoff;
+use self::drain_close::DrainClose;
+use self::early::Early;
 use super::metadata_exchange::{self, ExchangeStats};
 use super::mongo_proxy::{MongoProxy, Reading};
 use super::tunnel::{Tunnel, TunnelError, Way};
@@ -19,7 +26,7 @@ use crate::telemetry::access_log::{AccessLogger, Entry};
 use crate::telemetry::istio_stats::{IstioStats, TcpReport};
 use crate::telemetry::peer::{LocalPeers, Peer};
 use crate::telemetry::response_flag::ResponseFlag;
-use crate::telemetry::stream_info::{ConnectionInfo, StreamInfo};
+use crate::telemetry::stream_info::StreamInfo;
 use crate::time::{self, Instant};
 use crate::tls::transport::Transport;
 use crate::upstream::cluster::Cluster;
@@ -40,6 +47,10 @@ pub(crate) struct TcpProxy {
     max_duration: Option<(Duration, u32)>,
     hashes_source: bool,
     max_connect_attempts: u32,
+    backoff: Option<BackoffConfig>,
+    waits_for_data: bool,
+    early_data_bytes: Option<usize>,
+    closes_when_draining: bool,
     access_log: AccessLogger,
     stats: TcpStats,
     exchange: ExchangeStats,
@@ -68,6 +79,8 @@ struct TcpStats {
     downstream_cx_tx_bytes_total: Counter,
     idle_timeout: Counter,
     max_downstream_connection_duration: Counter,
+    early_data_received_count_total: Counter,
+    downstream_cx_drain_close: Counter,
 }
 
 impl TcpStats {
@@ -81,8 +94,16 @@ impl TcpStats {
             downstream_cx_tx_bytes_total: counter("downstream_cx_tx_bytes_total"),
             idle_timeout: counter("idle_timeout"),
             max_downstream_connection_duration: counter("max_downstream_connection_duration"),
+            early_data_received_count_total: counter("early_data_received_count_total"),
+            downstream_cx_drain_close: counter("downstream_cx_drain_close"),
         }
     }
+}
+
+/// Who sees the bytes of one connection.
+struct Watches<'a> {
+    mongo: Vec<Reading<'a>>,
+    drain: Option<DrainClose<'a>>,
 }
 
 /// One possible cluster.
@@ -125,64 +146,110 @@ impl TcpProxy {
                 .map(|limit| (limit, config.duration_jitter.map_or(0, |Percent(share)| share))),
             hashes_source: config.hashes_source,
             max_connect_attempts: config.max_connect_attempts.max(1),
+            backoff: config.backoff,
+            waits_for_data: config.waits_for_data,
+            early_data_bytes: config
+                .early_data_bytes
+                .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            closes_when_draining: config.closes_when_draining,
             access_log,
             stats: TcpStats::new(registry, &config.stat_prefix),
             exchange: ExchangeStats::new(registry),
             local_peers: local_peers.clone(),
             istio_stats: filters.istio_stats,
             mongo: filters.mongo,
-            tunnel: config.tunnel.as_ref().map(Tunnel::new),
+            tunnel: config
+                .tunnel
+                .as_ref()
+                .map(|tunnel| Tunnel::new(tunnel, config.idle_timeout)),
         }
     }
 
-    /// Serves one connection until both sides are done. `peer`: who the client says it is.
+    /// Serves one connection until both sides are done. `info`: of it, with who the client says it is; `listener_log` has a line of it, too.
     pub(crate) async fn serve(
         &self,
         downstream: Rc<Downstream>,
-        transport: Transport,
-        peer: Option<Arc<Peer>>,
+        mut transport: Transport,
+        info: StreamInfo,
+        listener_log: &AccessLogger,
         drain: DrainWatch,
     ) {
-        self.stats.downstream_cx_total.inc();
-        self.stats.downstream_cx_active.inc();
-        let mut log = OnEnd {
-            proxy: self,
-            info: StreamInfo::new(downstream.info.clone(), None),
-            meter: Meter::new(),
-            reports: self.istio_stats.iter().map(|_| TcpReport::default()).collect(),
-        };
-        log.info.downstream_peer = peer;
+        let mut log = OnEnd::new(self, info, listener_log);
         let deadline = self.deadline();
-        match time::until(deadline, self.connect(&downstream, &mut log.info)).await {
-            Ok(Some((cluster, connected))) => {
+        let mut early = Early::default();
+        let begun = self.begin(&downstream, &mut transport, &mut early, &mut log.info);
+        // As Envoy, a connection is idle also while there is no server, or no answer of a tunnel.
+        let begun = time::within(self.idle_timeout, begun);
+        match time::until(deadline, begun).await {
+            Ok(Ok(Some((cluster, connected)))) => {
+                early.give_back(&mut transport);
                 let server = log.info.upstream.host;
                 let mongo = self.mongo.iter().map(|mongo| mongo.watch(server, drain.clone()));
-                let mongo: Vec<_> = mongo.collect();
-                self.copy(&cluster, transport, connected, deadline, &mut log, &mongo)
+                let watches = Watches {
+                    mongo: mongo.collect(),
+                    drain: self
+                        .closes_when_draining
+                        .then(|| DrainClose::new(drain.clone(), &self.stats.downstream_cx_drain_close)),
+                };
+                self.copy(&cluster, transport, connected, deadline, &mut log, &watches)
                     .await;
+                return;
             }
-            Ok(None) => transport.close_unread(),
+            Ok(Ok(None)) => {}
+            Ok(Err(time::Elapsed)) => {
+                self.stats.idle_timeout.inc();
+                self.unanswered(&mut log.info);
+            }
             Err(time::Elapsed) => {
                 self.too_old(&mut log.info);
-                // Envoy knows a host when it has a connection, or could have none.
-                log.info.upstream.host = None;
-                transport.close_unread();
+                self.unanswered(&mut log.info);
             }
+        }
+        log.info.bytes_received = early.bytes_read();
+        if early.is_nothing() {
+            transport.close_unread();
         }
     }
 
-    /// A connection that a filter before this one does not let in.
-    pub(crate) fn turned_away(&self, connection: Arc<ConnectionInfo>, flag: Option<ResponseFlag>) {
-        self.stats.downstream_cx_total.inc();
-        self.stats.downstream_cx_active.inc();
-        let mut info = StreamInfo::new(connection, None);
-        flag.into_iter().for_each(|flag| info.set_flag(flag));
-        drop(OnEnd {
-            proxy: self,
-            info,
-            meter: Meter::new(),
-            reports: self.istio_stats.iter().map(|_| TcpReport::default()).collect(),
-        });
+    /// A connection to a server, as soon as there is to be one; the client may speak meanwhile, as far as that is configured. `None`: there
+    /// is none, and what went wrong is in `info`.
+    async fn begin(
+        &self,
+        downstream: &Downstream,
+        transport: &mut Transport,
+        early: &mut Early,
+        info: &mut StreamInfo,
+    ) -> Option<(Arc<Cluster>, Way)> {
+        let Some(most_bytes) = self.early_data_bytes else {
+            return self.connect(downstream, info).await;
+        };
+        let heard = &self.stats.early_data_received_count_total;
+        let gone = if self.waits_for_data {
+            early.first(transport, heard).await.err()
+        } else {
+            None
+        };
+        let gone = match gone {
+            Some(error) => error,
+            None => tokio::select! {
+                biased;
+                connected = self.connect(downstream, info) => return connected,
+                error = early.listen(transport, most_bytes, heard) => error,
+            },
+        };
+        tracing::debug!(error = %gone, "the client left before there was a server for it");
+        info.upstream.host = None;
+        None
+    }
+
+    /// A connection that comes to its end before this filter has it: it is counted and logged.
+    pub(crate) fn turned_away(&self, info: StreamInfo, listener_log: &AccessLogger) {
+        drop(OnEnd::new(self, info, listener_log));
+    }
+
+    /// As [`Self::turned_away`], for one that did not get through TLS: metrics do not know of it.
+    pub(crate) fn unsecured(&self, info: StreamInfo, listener_log: &AccessLogger) {
+        OnEnd::new(self, info, listener_log).reports.clear();
     }
 
     /// When a connection that begins now is to end. Source: Envoy `Filter::calculateMaxDownstreamConnectionDurationWithJitter`.
@@ -190,6 +257,15 @@ impl TcpProxy {
         let (limit, jitter) = self.max_duration?;
         let jitter = limit.mul_f64(f64::from(jitter) / 10_000.0);
         Some(Instant::now() + limit + jitter.mul_f64(fastrand::f64()))
+    }
+
+    /// Time was up before there was a way to the server. As in Envoy, the host is known when there was a connection, and a tunnel had been
+    /// asked for.
+    fn unanswered(&self, info: &mut StreamInfo) {
+        match self.tunnel.is_some() && info.upstream.local_address.take().is_some() {
+            true => info.set_flag(ResponseFlag::UpstreamConnectionFailure),
+            false => info.upstream.host = None,
+        }
     }
 
     fn too_old(&self, info: &mut StreamInfo) {
@@ -222,7 +298,11 @@ impl TcpProxy {
         };
         let client = downstream.info.remote_address.ip();
         let hash = (self.hashes_source && cluster.wants_hash()).then(|| source_hash(client));
-        for _ in 0..self.max_connect_attempts {
+        let mut backoff = self.backoff.map(Backoff::new);
+        for attempt in 0..self.max_connect_attempts {
+            if let Some(backoff) = backoff.as_mut().filter(|_| attempt > 0) {
+                time::sleep(backoff.next_wait(&mut random)).await;
+            }
             let wish = Wish {
                 dialled: downstream.info.original_dst(),
                 hash,
@@ -271,11 +351,7 @@ impl TcpProxy {
             let connected = connect::connect(cluster, host, tls, None).await?;
             return Ok(Way::Direct(Box::new(connected), None));
         };
-        let opening = tunnel.open(cluster, host, tls, info);
-        // Nobody is to hold a connection by not answering.
-        time::within(self.idle_timeout, opening)
-            .await
-            .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+        tunnel.open(cluster, host, tls, info).await
     }
 
     /// How long a connection may be without bytes.
@@ -290,7 +366,7 @@ impl TcpProxy {
         way: Way,
         deadline: Option<Instant>,
         log: &mut OnEnd<'_>,
-        mongo: &[Reading<'_>],
+        watches: &Watches<'_>,
     ) {
         let (connected, _permit) = match way {
             Way::Direct(connected, permit) => (*connected, permit),
@@ -298,7 +374,7 @@ impl TcpProxy {
                 let is_http2 = version == Version::Http2;
                 let broken = is_http2.then_some(ResponseFlag::UpstreamRemoteReset);
                 return self
-                    .pass(cluster, transport, stream, broken, deadline, log, mongo)
+                    .pass(cluster, transport, stream, broken, deadline, log, watches)
                     .await;
             }
         };
@@ -328,7 +404,7 @@ impl TcpProxy {
         }
         let is_tunnel = self.tunnel.is_some();
         let broken = (!is_tunnel).then_some(ResponseFlag::UpstreamConnectionTermination);
-        self.pass(cluster, transport, upstream, broken, deadline, log, mongo)
+        self.pass(cluster, transport, upstream, broken, deadline, log, watches)
             .await;
         drop(guard);
     }
@@ -344,9 +420,15 @@ impl TcpProxy {
         broken: Option<ResponseFlag>,
         deadline: Option<Instant>,
         log: &mut OnEnd<'_>,
-        mongo: &[Reading<'_>],
+        watches: &Watches<'_>,
     ) {
-        let watches: Vec<_> = mongo.iter().map(|reading| reading as &dyn Watch).collect();
+        let mongo = &watches.mongo;
+        let drain = watches.drain.as_ref().map(|drain| drain as &dyn Watch);
+        let watches: Vec<_> = mongo
+            .iter()
+            .map(|reading| reading as &dyn Watch)
+            .chain(drain)
+            .collect();
         // As Envoy: what the client ended has no answer any more.
         let one_end_is_both = broken.is_none();
         let copying = self.copy_and_report(&mut transport, upstream, log, &watches, one_end_is_both);
@@ -443,7 +525,7 @@ fn failed(cluster: &Cluster, error: &TunnelError, info: &mut StreamInfo) {
 }
 
 fn measure(info: &mut StreamInfo, meter: &Meter) {
-    info.bytes_received = meter.forward_bytes();
+    info.bytes_received = info.bytes_received.max(meter.forward_bytes());
     info.bytes_sent = meter.backward_bytes();
 }
 
@@ -454,6 +536,22 @@ struct OnEnd<'a> {
     meter: Meter,
     /// For each `istio.stats` filter.
     reports: Vec<TcpReport>,
+    listener_log: &'a AccessLogger,
+}
+
+impl<'a> OnEnd<'a> {
+    /// Counts the connection.
+    fn new(proxy: &'a TcpProxy, info: StreamInfo, listener_log: &'a AccessLogger) -> Self {
+        proxy.stats.downstream_cx_total.inc();
+        proxy.stats.downstream_cx_active.inc();
+        Self {
+            proxy,
+            info,
+            meter: Meter::new(),
+            reports: proxy.istio_stats.iter().map(|_| TcpReport::default()).collect(),
+            listener_log,
+        }
+    }
 }
 
 impl Drop for OnEnd<'_> {
@@ -464,6 +562,9 @@ impl Drop for OnEnd<'_> {
             report.end(stats, &self.info);
         }
         self.proxy.stats.downstream_cx_active.dec();
-        self.proxy.access_log.log(&Entry::of(&self.info));
+        let entry = Entry::of(&self.info);
+        self.proxy.access_log.log(&entry);
+        // As Envoy: what is known of a connection is known to both.
+        self.listener_log.log(&entry);
     }
 }

@@ -4,6 +4,7 @@
 //! HTTP/2, are streams of pooled connections, in chunks or frames. Source: tcp_proxy.proto `TunnelingConfig`; Envoy `HttpUpstream`; beside Envoy 1.40 in tests/it/alone/tunnels.rs.
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
@@ -37,6 +38,8 @@ pub(super) struct Tunnel {
     path: PathAndQuery,
     changes: Changes,
     request_id: Option<HeaderName>,
+    /// How long what a client said before its end may wait for a server that takes nothing.
+    linger: Option<Duration>,
 }
 
 /// Why there is no tunnel.
@@ -90,8 +93,8 @@ impl Way {
 }
 
 impl Tunnel {
-    /// Builds the runtime object.
-    pub(super) fn new(config: &Config) -> Self {
+    /// Builds the runtime object; `idle_timeout` as of its connections.
+    pub(super) fn new(config: &Config, idle_timeout: Option<Duration>) -> Self {
         let path = config.post_path.as_deref().unwrap_or("/");
         Self {
             hostname: LineFormat::new(&config.tunnel_host),
@@ -106,6 +109,7 @@ impl Tunnel {
                 .request_id_header
                 .as_deref()
                 .and_then(|name| HeaderName::try_from(name).ok()),
+            linger: idle_timeout,
         }
     }
 
@@ -131,9 +135,10 @@ impl Tunnel {
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
         wish: &TlsWish,
-        info: &StreamInfo,
+        info: &mut StreamInfo,
     ) -> Result<Way, TunnelError> {
         let mut connected = connect::connect(cluster, host, wish, Some(b"http/1.1")).await?;
+        info.upstream.local_address = connected.local_address;
         cluster.stats.upstream_cx_http1_total.inc();
         let permit = counted(cluster, host)?;
         let head = self.head(info, "http")?;
@@ -157,16 +162,23 @@ impl Tunnel {
         info: &mut StreamInfo,
     ) -> Result<Way, TunnelError> {
         let lease = pool::acquire(cluster, host, wish, version).await?;
-        let permit = counted(cluster, host)?;
+        let asked = counted(cluster, host).and_then(|permit| {
+            let scheme = match lease.facts().principals {
+                Some(_) => "https",
+                None => "http",
+            };
+            Ok((permit, self.head(info, scheme)?))
+        });
+        let (permit, head) = match asked {
+            Ok(asked) => asked,
+            Err(error) => {
+                lease.give_back();
+                return Err(error);
+            }
+        };
         let facts = lease.facts().clone();
         info.upstream.local_address = facts.local_address;
-        let scheme = if facts.principals.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        let head = self.head(info, scheme)?;
-        let (stream, up, down) = Carried::new();
+        let (stream, up, down) = Carried::new(self.linger);
         let response = lease.send(head, up, None).await?;
         let status = response.head.status;
         // As Envoy.

@@ -78,6 +78,11 @@ impl AccessLogger {
         names.cloned().collect()
     }
 
+    /// Nothing is ever written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.logs.is_empty()
+    }
+
     /// Writes the entry to every log whose filter lets it pass. Call it once per stream, after `finish`.
     pub(crate) fn log(&self, entry: &Entry<'_>) {
         for log in &*self.logs {

@@ -1,6 +1,7 @@
 //! TCP proxy. Source: envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto.
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{self as pb, tcp_proxy};
 use envoy_types::pb::envoy::r#type::v3 as types;
 
@@ -28,6 +29,14 @@ pub struct TcpProxy {
     pub hashes_source: bool,
     /// Connection attempts; Envoy's default 1.
     pub max_connect_attempts: u32,
+    /// The waits between them; `None`: there are none.
+    pub backoff: Option<Backoff>,
+    /// A server is connected to when the client has said something; false: at once, or after its TLS handshake.
+    pub waits_for_data: bool,
+    /// Bytes of the client that are read before there is a server; `None`: none is.
+    pub early_data_bytes: Option<u32>,
+    /// A connection that moves bytes while its listener drains is closed.
+    pub closes_when_draining: bool,
     /// Logged once per connection.
     pub access_log: Vec<AccessLog>,
     /// The bytes go through one; `None`: as they are.
@@ -45,8 +54,20 @@ pub struct TcpShare {
     pub subset_labels: Struct,
 }
 
+/// Waits, each at random below a limit that doubles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first limit; at least 1 ms.
+    pub base: Duration,
+    /// The last one; not shorter.
+    pub max: Duration,
+}
+
 /// `TcpProxy.idle_timeout` when unset.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Envoy's limit of `max_early_data_bytes`.
+const MOST_EARLY_BYTES: u32 = 1024 * 1024;
 
 impl TcpProxy {
     /// Converts the filter.
@@ -55,11 +76,11 @@ impl TcpProxy {
             supported {
                 stat_prefix, cluster_specifier, idle_timeout, access_log, max_connect_attempts, metadata_match, hash_policy,
                 max_downstream_connection_duration, max_downstream_connection_duration_jitter_percentage, tunneling_config,
+                backoff_options, upstream_connect_mode, max_early_data_bytes, check_drain_close,
             }
             unsupported {
-                backoff_options: "traffic", access_log_flush_interval: "telemetry",
+                access_log_flush_interval: "telemetry",
                 flush_access_log_on_connected: "telemetry", access_log_options: "telemetry",
-                upstream_connect_mode: "traffic", max_early_data_bytes: "traffic", check_drain_close: "traffic",
             }
             never {
                 downstream_idle_timeout: "Envoy does not read it",
@@ -71,6 +92,7 @@ impl TcpProxy {
         });
         let tunnel = tunneling_config.map(|proto| Tunnel::from_proto(&at.field("tunneling_config"), proto));
         let attempts = max_connect_attempts.value().unwrap_or(1);
+        let early_data_bytes = max_early_data_bytes.value();
         Ok(Self {
             stat_prefix: at.field("stat_prefix").not_empty(stat_prefix)?,
             clusters: clusters(at, cluster_specifier, &subset_labels(at, metadata_match)?)?,
@@ -83,10 +105,50 @@ impl TcpProxy {
                 .percent(max_downstream_connection_duration_jitter_percentage)?,
             hashes_source: hashes_source(at.field("hash_policy"), hash_policy)?,
             max_connect_attempts: at.field("max_connect_attempts").within(attempts, 1..=u32::MAX)?,
+            backoff: backoff(at.field("backoff_options"), backoff_options)?,
+            waits_for_data: waits_for_data(at, upstream_connect_mode, early_data_bytes)?,
+            early_data_bytes: early_data_bytes
+                .map(|bytes| {
+                    at.field("max_early_data_bytes")
+                        .within(bytes, 0..=MOST_EARLY_BYTES)
+                })
+                .transpose()?,
+            closes_when_draining: check_drain_close.value().unwrap_or(false),
             access_log: AccessLog::list(at.field("access_log"), access_log)?,
             tunnel: tunnel.transpose()?,
         })
     }
+}
+
+fn backoff(at: FieldPath<'_>, proto: Option<core::BackoffStrategy>) -> Result<Option<Backoff>, Rejection> {
+    let Some(proto) = proto else {
+        return Ok(None);
+    };
+    verdicts!(at, proto => core::BackoffStrategy { supported { base_interval, max_interval } });
+    let field = at.field("base_interval");
+    let base = field.required(field.duration(base_interval)?)?;
+    if base < Duration::from_millis(1) {
+        return Err(field.reject("is shorter than 1 ms"));
+    }
+    let max = at
+        .field("max_interval")
+        .positive(max_interval)?
+        .unwrap_or(base * 10);
+    if max < base {
+        return Err(at.field("max_interval").reject("is shorter than base_interval"));
+    }
+    Ok(Some(Backoff { base, max }))
+}
+
+/// Whether a server is connected to when there is something for it. The TLS handshake comes before in any case here.
+fn waits_for_data(at: &FieldPath<'_>, mode: i32, early_data_bytes: Option<u32>) -> Result<bool, Rejection> {
+    let waits = match at.field("upstream_connect_mode").enumeration(mode)? {
+        pb::UpstreamConnectMode::Immediate => return Ok(false),
+        pb::UpstreamConnectMode::OnDownstreamTlsHandshake => false,
+        pb::UpstreamConnectMode::OnDownstreamData => true,
+    };
+    at.field("max_early_data_bytes").required(early_data_bytes)?;
+    Ok(waits)
 }
 
 /// Whether the client's address is hashed. Envoy takes one policy.
