@@ -91,6 +91,42 @@ fn copies_are_those_of_envoy() {
     }
 }
 
+#[test]
+fn a_body_that_filters_look_at_is_copied_whole() {
+    let mutation = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+    let manager = Manager::with_routes(
+        "{ match: { prefix: / }, route: { cluster: echo, request_mirror_policies: [{ cluster: shadow }] } }",
+    )
+    .filter(
+        "m",
+        mutation,
+        "mutations: { request_trailers_mutations: [{ append: { header: { key: x-t, value: \"1\" } } }] }",
+    );
+    let resources = configuration(&[manager], &[cluster("shadow", &[SHADOW])]);
+    let cases = [
+        get("/", &[]).method("POST").body("a body"),
+        get("/", &[("x-status", "503")]).method("PUT").body("another"),
+        get("/", &[]),
+    ];
+    let [envoy, outrigger] = [Kind::Envoy, Kind::Outrigger].map(|kind| {
+        let mut seen = Seen::default();
+        let alone = Alone::start(kind, &resources, |namespace, _| {
+            let _ = echo(namespace, ECHO);
+            seen = echo(namespace, SHADOW);
+        });
+        let lines = cases.iter().enumerate().map(|(number, case)| {
+            let answer = case.answer(&alone, number);
+            format!("{answer} copies {:#?}", copies(&seen, number))
+        });
+        lines.collect::<Vec<_>>()
+    });
+    assert_eq!(envoy, outrigger);
+    assert!(
+        outrigger.iter().all(|line| line.contains("9002 ")),
+        "{outrigger:#?}"
+    );
+}
+
 /// What came within a moment, without addresses of this machine.
 fn copies(seen: &Seen, number: usize) -> Vec<String> {
     // Nothing says that no copy comes.

@@ -1,5 +1,7 @@
 //! TCP: how long a connection may last, and which host it goes to by its client's address.
 
+mod start;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;

@@ -108,6 +108,15 @@ fn cases() -> Vec<Case> {
         case("dead", "dead", &[]),
         case("none", "nothing", &[]),
         with("idle_timeout: 0.4s, ", waits(case("idle-one", "raw", &["hello"]))),
+        // Nobody answers.
+        with(
+            "idle_timeout: 0.4s, max_connect_attempts: 2, ",
+            says("nothing", waits(case("mute-one", "raw", &[]))),
+        ),
+        with(
+            "max_downstream_connection_duration: 0.4s, ",
+            says("nothing", waits(case("mute-old", "raw", &[]))),
+        ),
         with(
             "idle_timeout: 0.4s, ",
             waits(case("idle-two", "http2", &["hello"])),
