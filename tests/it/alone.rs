@@ -58,6 +58,7 @@ mod secret_files;
 mod sent_names;
 mod sessions;
 mod sockets;
+mod steering;
 mod subsets;
 mod tcp_proxy;
 mod tls_only;

@@ -99,6 +99,11 @@ impl Extras {
         self.config.trusted_hops > 0
     }
 
+    /// Some clients are inside.
+    pub(super) fn knows_insiders(&self) -> bool {
+        !self.config.internal_ranges.is_empty()
+    }
+
     /// The client is not added to `x-forwarded-for`.
     pub(super) fn keeps_forwarded_for(&self) -> bool {
         self.config.keeps_forwarded_for
@@ -146,11 +151,8 @@ impl Extras {
         }
     }
 
-    /// Marks the request of somebody inside, and takes out what is for a router that it would steer.
+    /// Marks the request of somebody inside.
     pub(super) fn mark_internal(headers: &mut HeaderMap) {
-        for name in FOR_THE_ROUTER {
-            headers.remove(name);
-        }
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
     }
 

@@ -7,13 +7,13 @@ use regex::bytes::Regex;
 use crate::codec::{RequestHead, ResponseHead};
 
 /// Compares one string.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct StringMatcher {
     test: Test,
     ignore_case: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Test {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
@@ -76,7 +76,7 @@ impl Test {
 }
 
 /// Judges one header of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct HeaderMatcher {
     name: String,
     test: HeaderTest,
@@ -84,7 +84,7 @@ pub(super) struct HeaderMatcher {
     treat_missing_as_empty: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum HeaderTest {
     Present(bool),
     String(StringMatcher),

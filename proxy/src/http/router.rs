@@ -7,6 +7,7 @@ pub(super) mod mirror;
 mod outcome;
 mod overload;
 mod retry;
+pub(super) mod steering;
 mod timeouts;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use self::attempt::{Attempt, AttemptError, Attempted};
 use self::hedge::{Awaited, Hedged};
 use self::internal_redirect::Redirected;
 use self::retry::{RetryState, Verdict, Wait};
+use self::steering::Steering;
 use self::timeouts::Timeouts;
 use super::cluster_policies;
 use super::filter::{FilterState, SessionHost};
@@ -142,7 +144,10 @@ pub(super) async fn forward(
         true => cluster_policies::hash(forward, cluster).hash(stream.request(), &stream.info.borrow()),
         false => Hashed::default(),
     };
-    let retries = cluster_policies::retries(route, forward, cluster);
+    let steering = stream.steering.get();
+    let usual = cluster_policies::retries(route, forward, cluster);
+    let asked = steering.and_then(|steering| steering.retries(usual));
+    let retries = asked.as_ref().or(usual);
     let retry = RetryState::new(retries, stream.request());
     let source = (!body.is_empty()).then(|| {
         let limit = route
@@ -158,6 +163,10 @@ pub(super) async fn forward(
         let made_up = stream.manager.config.adds_proxy_state;
         tls.client = ProxiedClient::of(&stream.downstream.info, made_up);
     }
+    let per_try = route
+        .retry
+        .as_ref()
+        .and_then(|retries| retries.policy.per_try_timeout);
     let mut exchange = Exchange {
         stream,
         tls,
@@ -176,10 +185,8 @@ pub(super) async fn forward(
             .retry
             .as_ref()
             .and_then(|retries| retries.policy.per_try_idle_timeout),
-        per_try: route
-            .retry
-            .as_ref()
-            .and_then(|retries| retries.policy.per_try_timeout),
+        per_try: steering.map_or(per_try, |steering| steering.per_try(per_try)),
+        hedges: steering.map_or(route.hedges, |steering| steering.hedges(route.hedges)),
         route,
         timed_out: None,
         attempts: 0,
@@ -207,8 +214,11 @@ pub(super) async fn forward(
             Err(reply)
         }
         Err(limit) => {
-            let reply = stream.limit_reached(limit);
+            let mut reply = stream.limit_reached(limit);
             if limit == Limit::Response {
+                if let Some(steering) = steering {
+                    steering.change_timeout(&mut reply);
+                }
                 exchange.tell_of_timeout();
                 for _ in 0..exchange.awaited.attempts.max(1) {
                     cluster.stats.upstream_rq_timeout.inc();
@@ -265,14 +275,36 @@ pub(super) fn limit_duration(
     false
 }
 
+/// What the request asks of times, before the route changes it; `None`: nobody here may ask for any.
+pub(super) fn steering(stream: &Stream, head: &mut RequestHead) -> Option<Box<Steering>> {
+    let extras = stream.manager.extras.as_ref();
+    if !extras.is_some_and(|extras| extras.knows_insiders()) {
+        return None;
+    }
+    let respects_expected = stream.manager.config.router.respects_expected_timeout;
+    Some(Box::new(Steering::of_times(head, respects_expected)))
+}
+
 /// The last changes to a request head, the same for all attempts, and the limit of the response.
-pub(super) fn finish_head(stream: &Stream, route: &Route, forward: &Forward, head: &mut RequestHead) {
-    let timeouts = Timeouts::new(
+pub(super) fn finish_head(
+    stream: &Stream,
+    route: &Route,
+    forward: &Forward,
+    head: &mut RequestHead,
+    steering: Option<Box<Steering>>,
+) {
+    let mut timeouts = Timeouts::new(
         &forward.config,
         route.retry.as_ref().map(|retries| &retries.policy),
         head,
         route.hedges,
     );
+    if let Some(mut steering) = steering {
+        steering.settle(&mut timeouts);
+        steering.take_retries(&mut head.headers);
+        // Once a stream.
+        let _ = stream.steering.set(steering);
+    }
     stream.limits.set_response(timeouts.response);
     if upgrade::is_websocket(head) {
         stream.limits.response_due();
@@ -315,6 +347,8 @@ struct Exchange<'a> {
     retry: RetryState<'a>,
     per_try: Option<Duration>,
     per_try_idle: Option<Duration>,
+    /// An attempt that takes too long goes on beside the next one.
+    hedges: bool,
     route: &'a Route,
     /// Whether the attempt before took too long; `None`: there was none.
     timed_out: Option<bool>,
@@ -328,7 +362,7 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn run(&mut self, source: Option<ReplaySource>) -> Result<(Response, Guards), LocalReply> {
-        if self.route.hedges {
+        if self.hedges {
             // In a box: few routes do.
             return Box::pin(Hedged::new(self, source).run()).await;
         }
@@ -471,7 +505,7 @@ impl Exchange<'_> {
     fn shorten_expectation(&self, head: &mut RequestHead) {
         let left = self.stream.limits.response_left();
         let left = left.map(|left| left.max(Duration::from_millis(1)));
-        let per_try = self.per_try.filter(|_| !self.route.hedges);
+        let per_try = self.per_try.filter(|_| !self.hedges);
         let Some(expected) = left.into_iter().chain(per_try).min() else {
             return;
         };

@@ -29,6 +29,7 @@ use super::manager::ConnectionManager;
 use super::redirect;
 use super::route_table::Action;
 use super::router::internal_redirect::{Journey, NextPass};
+use super::router::steering::Steering;
 use super::router::{self, Guards};
 use super::upgrade::Upgraded;
 use crate::codec::body::{BodyError, BodyObserver};
@@ -67,6 +68,8 @@ pub(super) struct Stream {
     journey: Option<Box<Journey>>,
     /// Where it goes on, after a redirect that is not the client's.
     next: OnceCell<Box<NextPass>>,
+    /// What a client that is inside asked of the router.
+    pub(super) steering: OnceCell<Box<Steering>>,
     metrics: StreamMetrics,
     /// Set when the client may change the protocol.
     upgrade: OnceCell<Upgraded>,
@@ -224,6 +227,7 @@ impl Stream {
             body: RefCell::new(None),
             journey: None,
             next: OnceCell::new(),
+            steering: OnceCell::new(),
             metrics: StreamMetrics::default(),
             upgrade: OnceCell::new(),
             finished: Cell::new(false),

@@ -55,7 +55,7 @@ impl HttpConnectionManager {
                 early_header_mutation_extensions,
             }
             partly {
-                internal_address_config: "who is internal keeps its x-envoy headers and is marked; those that steer retries and timeouts have no effect",
+                internal_address_config: "all of it; a client that is internal steers retries, timeouts and hedging, but x-envoy-upstream-alt-stat-name adds no counters",
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
                 request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
             }

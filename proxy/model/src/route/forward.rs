@@ -1,4 +1,5 @@
 //! Protobuf to [`Forward`] and [`RetryPolicy`].
+use std::ops::BitOrAssign;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::{self as pb, retry_policy, route_action};
@@ -513,6 +514,66 @@ fn avoid_previous_hosts(
     Ok(avoid)
 }
 
+impl Default for RetryPolicy {
+    /// What Envoy 1.40 has for a route without a policy: no condition, and the usual times and numbers.
+    fn default() -> Self {
+        Self {
+            retry_on: RetryOn::default(),
+            num_retries: 1,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            retriable_status_codes: Vec::new(),
+            retriable_headers: Vec::new(),
+            retriable_request_headers: Vec::new(),
+            avoid_previous_hosts: false,
+            previous_priorities: None,
+            host_selection_attempts: 1,
+            backoff_base: BACKOFF_BASE,
+            backoff_max: BACKOFF_BASE * 10,
+            reset_headers: Vec::new(),
+            reset_max: RESET_MAX,
+        }
+    }
+}
+
+impl BitOrAssign for RetryOn {
+    fn bitor_assign(&mut self, other: Self) {
+        // Every field, so that a new one is not forgotten.
+        let Self {
+            five_xx,
+            gateway_error,
+            reset,
+            reset_before_request,
+            connect_failure,
+            refused_stream,
+            retriable_4xx,
+            retriable_status_codes,
+            retriable_headers,
+            envoy_ratelimited,
+            grpc_cancelled,
+            grpc_deadline_exceeded,
+            grpc_internal,
+            grpc_resource_exhausted,
+            grpc_unavailable,
+        } = other;
+        self.five_xx |= five_xx;
+        self.gateway_error |= gateway_error;
+        self.reset |= reset;
+        self.reset_before_request |= reset_before_request;
+        self.connect_failure |= connect_failure;
+        self.refused_stream |= refused_stream;
+        self.retriable_4xx |= retriable_4xx;
+        self.retriable_status_codes |= retriable_status_codes;
+        self.retriable_headers |= retriable_headers;
+        self.envoy_ratelimited |= envoy_ratelimited;
+        self.grpc_cancelled |= grpc_cancelled;
+        self.grpc_deadline_exceeded |= grpc_deadline_exceeded;
+        self.grpc_internal |= grpc_internal;
+        self.grpc_resource_exhausted |= grpc_resource_exhausted;
+        self.grpc_unavailable |= grpc_unavailable;
+    }
+}
+
 /// A condition that nobody could see met: it needs HTTP/3, which is refused.
 const INERT_CONDITION: &str = "http3-post-connect-failure";
 
@@ -525,16 +586,32 @@ impl RetryOn {
             .map(str::trim)
             .filter(|condition| !condition.is_empty())
         {
-            match on.condition(condition) {
-                Some(flag) => *flag = true,
-                None if condition == INERT_CONDITION => (),
-                None => at.problem(format!("{condition:?} is no retry condition and has no effect")),
+            if let Some(flag) = on.of_http(condition) {
+                *flag = true;
+            } else if let Some(flag) = on.of_grpc(condition) {
+                *flag = true;
+            } else if condition != INERT_CONDITION {
+                at.problem(format!("{condition:?} is no retry condition and has no effect"));
             }
         }
         on
     }
 
-    fn condition(&mut self, name: &str) -> Option<&mut bool> {
+    /// Sets a condition of HTTP; of no other name is anything heard.
+    pub fn add_of_http(&mut self, name: &str) {
+        if let Some(flag) = self.of_http(name) {
+            *flag = true;
+        }
+    }
+
+    /// The same for a condition of gRPC.
+    pub fn add_of_grpc(&mut self, name: &str) {
+        if let Some(flag) = self.of_grpc(name) {
+            *flag = true;
+        }
+    }
+
+    fn of_http(&mut self, name: &str) -> Option<&mut bool> {
         Some(match name {
             "5xx" => &mut self.five_xx,
             "gateway-error" => &mut self.gateway_error,
@@ -546,6 +623,12 @@ impl RetryOn {
             "retriable-status-codes" => &mut self.retriable_status_codes,
             "retriable-headers" => &mut self.retriable_headers,
             "envoy-ratelimited" => &mut self.envoy_ratelimited,
+            _ => return None,
+        })
+    }
+
+    fn of_grpc(&mut self, name: &str) -> Option<&mut bool> {
+        Some(match name {
             "cancelled" => &mut self.grpc_cancelled,
             "deadline-exceeded" => &mut self.grpc_deadline_exceeded,
             "internal" => &mut self.grpc_internal,

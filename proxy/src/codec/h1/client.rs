@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use self::wire::{Script, Wire};
 use crate::codec::head::{
-    RequestHead, ResponseHead, check_response, remove_connection_headers, remove_own_connection_headers,
+    RequestHead, ResponseHead, is_beyond, remove_connection_headers, remove_own_connection_headers,
 };
 use crate::codec::names::Naming;
 use crate::codec::tunnel::{self, Raw};

@@ -1,11 +1,12 @@
 //! When requests of a route are sent again, with its matchers ready. Source: Envoy 1.40, `RetryPolicyImpl`.
+use outrigger_model::matcher::HeaderMatcher as HeaderConfig;
 use outrigger_model::route as model;
 
 use crate::codec::{RequestHead, ResponseHead};
 use crate::http::matcher::HeaderMatcher;
 
 /// A retry policy that asks for something.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Retries {
     /// What is not in the matchers.
     pub(crate) policy: model::RetryPolicy,
@@ -27,6 +28,23 @@ impl Retries {
             })
         };
         policy.map(compile).transpose()
+    }
+
+    /// With what a request asks for besides. Such headers are only sought by name.
+    pub(in crate::http) fn with(
+        mut self,
+        on: model::RetryOn,
+        most: Option<u32>,
+        codes: &[u16],
+        headers: impl Iterator<Item = HeaderConfig>,
+    ) -> Self {
+        self.policy.retry_on |= on;
+        self.policy.num_retries = most.unwrap_or(self.policy.num_retries);
+        self.policy.retriable_status_codes.extend_from_slice(codes);
+        // None of them has an expression.
+        self.response
+            .extend(headers.filter_map(|header| HeaderMatcher::new(&header).ok()));
+        self
     }
 
     /// The policy is meant for this request.

@@ -71,7 +71,7 @@ impl Exchange<'_> {
     /// The whole exchange took too long, and the host of the last attempt had not answered.
     pub(super) fn tell_of_timeout(&self) {
         let hosts = self.cluster.hosts();
-        let late = match self.route.hedges {
+        let late = match self.hedges {
             true => self.awaited.untold.as_slice(),
             false => self.tried.last().map(std::slice::from_ref).unwrap_or_default(),
         };
@@ -197,12 +197,16 @@ impl Exchange<'_> {
         };
         if let Some(details) = too_late {
             let flag = Some(ResponseFlag::UpstreamRequestTimeout);
-            return LocalReply::new(
+            let mut reply = LocalReply::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 flag,
                 details,
                 "upstream request timeout",
             );
+            if let Some(steering) = self.stream.steering.get() {
+                steering.change_timeout(&mut reply);
+            }
+            return reply;
         }
         let reason = error.reset_reason();
         let transport = error.transport_failure_reason();

@@ -23,7 +23,7 @@ pub(super) struct Timeouts {
     /// The client's deadline leaves no time: the stream is at its end.
     pub(super) is_over: bool,
     /// An attempt goes on when its time has passed.
-    hedges: bool,
+    pub(super) hedges: bool,
 }
 
 impl Timeouts {

@@ -133,6 +133,7 @@ impl Stream {
             Action::Redirect(_) => self.rewrite(route, head)?,
             Action::Direct { .. } => {}
             Action::Forward(forward) if chosen.cluster.is_some() => {
+                let steering = router::steering(self, head);
                 self.change_request(chosen, head);
                 // As Envoy, headers that routes add do not have it yet.
                 if let Some(port) = self.lost_port.get() {
@@ -141,7 +142,7 @@ impl Stream {
                 let tells = !self.manager.config.router.suppress_envoy_headers;
                 forward.rewrite_host(head, tells, &self.info.borrow());
                 self.rewrite(route, head)?;
-                router::finish_head(self, route, forward, head);
+                router::finish_head(self, route, forward, head, steering);
             }
             Action::Forward(_) => {}
         }
