@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
+use outrigger_model::cluster::Keepalive;
 pub(crate) use outrigger_model::cluster::NameCase;
 
 pub(crate) use body::Body;
@@ -60,6 +61,9 @@ pub(crate) trait StreamHandler: 'static {
 
     /// The connection has had as many requests as it may.
     fn is_spent(&self) {}
+
+    /// The connection ends because the client does not answer PINGs.
+    fn is_deaf(&self) {}
 
     /// An HTTP/2 stream is reset for what its head has; `details` are `%RESPONSE_CODE_DETAILS%`.
     fn reset(&self, _details: &'static str) {}
@@ -147,6 +151,10 @@ pub(crate) struct Http2Settings {
     pub(crate) max_header_list_bytes: u32,
     /// SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441); for servers.
     pub(crate) allows_connect: bool,
+    /// SETTINGS_HEADER_TABLE_SIZE, bytes.
+    pub(crate) header_table_bytes: Option<u32>,
+    /// PINGs.
+    pub(crate) keepalive: Option<Keepalive>,
 }
 
 /// How a downstream HTTP connection ended.

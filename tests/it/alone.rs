@@ -34,6 +34,7 @@ mod http1;
 mod http10;
 mod http_filters;
 mod internal_redirects;
+mod keepalives;
 mod late_end;
 mod limits;
 mod listener_logs;

@@ -534,6 +534,21 @@ pub struct Http2Options {
     pub initial_connection_window_bytes: u32,
     /// Clients may ask for tunnels and protocol changes by extended CONNECT (RFC 8441).
     pub allows_connect: bool,
+    /// SETTINGS_HEADER_TABLE_SIZE; `None`: what HPACK has, 4096 bytes.
+    pub header_table_bytes: Option<u32>,
+    /// How it is found out that the other side is gone; `None`: it is not asked.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// PINGs on a connection. Source: protocol.proto `KeepaliveSettings`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// From one answer to the next question; `None`: only when [`Self::idle_interval`] says so.
+    pub interval: Option<Jittered>,
+    /// The connection ends when nothing comes for so long after a question.
+    pub timeout: Duration,
+    /// Before a new stream, when nothing came for longer than this; `None`: never.
+    pub idle_interval: Option<Duration>,
 }
 
 /// A transport socket for endpoints with these labels.

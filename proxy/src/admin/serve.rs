@@ -114,6 +114,8 @@ const OPTIONS: ServerOptions = ServerOptions {
         connection_window: 65_535,
         max_header_list_bytes: 65_536,
         allows_connect: false,
+        header_table_bytes: None,
+        keepalive: None,
     },
 };
 

@@ -1,5 +1,6 @@
 //! HTTP/2, by the `h2` crate on both sides.
 pub(crate) mod client;
+mod keepalive;
 mod pump;
 mod runners;
 pub(crate) mod server;

@@ -3,8 +3,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use outrigger_model::cluster::ResponseHeadLimits;
 
-use super::SendError;
-
 /// A request head. `authority` is what counts; a Host header that came stays in `headers` only to keep its place in the order.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestHead {
@@ -157,24 +155,23 @@ fn keep_only_trailers(headers: &mut HeaderMap) {
     }
 }
 
-/// Refuses a response head beyond its limits. Source: Envoy 1.40, `ConnectionImpl::checkMaxHeadersSize`.
-pub(super) fn check_response(limits: &ResponseHeadLimits, headers: &HeaderMap) -> Result<(), SendError> {
-    let is_beyond = |count: usize, most: u32| count > usize::try_from(most).unwrap_or(usize::MAX);
-    if is_beyond(headers.len(), limits.most_headers) {
-        return Err(SendError::Protocol("the response has too many headers".into()));
-    }
-    let Some(most) = limits.most_bytes else {
-        return Ok(());
-    };
+/// A response head is beyond its limits; `usual_bytes` where they say nothing of bytes, `status_bytes` what `:status` takes of them where
+/// the version has it as a header. Source: Envoy 1.40, `Http1::ConnectionImpl::checkMaxHeadersSize`, `Http2::ConnectionImpl::saveHeader`.
+pub(super) fn is_beyond(
+    limits: &ResponseHeadLimits,
+    usual_bytes: u32,
+    status_bytes: Option<usize>,
+    headers: &HeaderMap,
+) -> bool {
+    let is_more = |count: usize, most: u32| count > usize::try_from(most).unwrap_or(usize::MAX);
     let lengths = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len());
-    match is_beyond(lengths.sum(), most) {
-        true => Err(SendError::Protocol(
-            "the headers of the response are too long".into(),
-        )),
-        false => Ok(()),
-    }
+    let bytes = lengths.sum::<usize>() + status_bytes.unwrap_or(0);
+    is_more(
+        headers.len() + usize::from(status_bytes.is_some()),
+        limits.most_headers,
+    ) || is_more(bytes, limits.most_bytes.unwrap_or(usual_bytes))
 }
 
 #[cfg(test)]

@@ -92,6 +92,8 @@ mod tests {
         connection_window: 65_535,
         max_header_list_bytes: 65_536,
         allows_connect: true,
+        header_table_bytes: None,
+        keepalive: None,
     };
 
     async fn ask(protocol: &'static str) -> (StatusCode, Option<HeaderValue>, String) {
@@ -118,7 +120,7 @@ mod tests {
         crate::worker::spawn(async move {
             h2::server::serve(far, false, &options, Rc::new(Echo), watch).await;
         });
-        let client = h2::client::handshake(near, HTTP2, None, || ())
+        let client = h2::client::handshake(near, HTTP2, None, |_| ())
             .await
             .expect("a connection");
         let mut headers = HeaderMap::new();

@@ -58,6 +58,8 @@ pub(crate) struct ConnectionManager {
     pub(crate) stats: ManagerStats,
     /// For the codecs.
     pub(crate) options: ServerOptions,
+    /// Clients that did not answer PINGs.
+    deaf_clients: Counter,
     /// Bytes of a request's body that are kept to send it again, where routes say nothing else.
     pub(super) buffer_limit_bytes: usize,
 }
@@ -245,6 +247,10 @@ impl ConnectionManager {
             kept_response_headers,
             stats: ManagerStats::new(parts.registry, &config.stat_prefix),
             options: options(&config, parts.registry),
+            deaf_clients: match config.http2.keepalive {
+                Some(_) => parts.registry.counter("http2.keepalive_timeout"),
+                None => Counter::none(),
+            },
             buffer_limit_bytes: match parts.buffer_limit_bytes {
                 // No limit, as in Envoy.
                 0 => usize::MAX,
@@ -292,6 +298,7 @@ impl ConnectionManager {
             kept_response_headers: self.kept_response_headers.clone(),
             stats: self.stats.clone(),
             options: self.options.clone(),
+            deaf_clients: self.deaf_clients.clone(),
             buffer_limit_bytes: self.buffer_limit_bytes,
         })));
         Ok(())
@@ -331,6 +338,8 @@ fn options(config: &HttpConnectionManager, registry: &Registry) -> ServerOptions
             connection_window: http2.initial_connection_window_bytes,
             max_header_list_bytes: max_head_bytes,
             allows_connect: http2.allows_connect,
+            header_table_bytes: http2.header_table_bytes,
+            keepalive: http2.keepalive,
         },
     }
 }
@@ -392,6 +401,10 @@ impl StreamHandler for ConnectionHandler {
 
     fn is_spent(&self) {
         self.manager.stats.downstream_cx_max_requests_reached.inc();
+    }
+
+    fn is_deaf(&self) {
+        self.manager.deaf_clients.inc();
     }
 
     fn reset(&self, details: &'static str) {

@@ -95,6 +95,7 @@ struct Later {
     retry_abandoned: OnceLock<Counter>,
     rate_limits: ClusterRateLimits,
     original_dst_invalid: OnceLock<Counter>,
+    deaf_servers: OnceLock<Counter>,
 }
 
 impl Later {
@@ -189,6 +190,7 @@ impl ClusterStats {
                 retry_abandoned: OnceLock::new(),
                 rate_limits: ClusterRateLimits::default(),
                 original_dst_invalid: OnceLock::new(),
+                deaf_servers: OnceLock::new(),
             },
             upstream_rq_time: histogram("upstream_rq_time"),
             membership_total: gauge("membership_total"),
@@ -246,6 +248,12 @@ impl ClusterStats {
             succeeded: self.later.counter("upstream_internal_redirect_succeeded_total"),
             failed: self.later.counter("upstream_internal_redirect_failed_total"),
         })
+    }
+
+    /// Connections that ended for want of an answer to a PING; made by the first that asks.
+    pub(crate) fn deaf_servers(&self) -> Counter {
+        let counter = || self.later.counter("http2.keepalive_timeout");
+        self.later.deaf_servers.get_or_init(counter).clone()
     }
 
     /// Stats of outlier detection; call it once.

@@ -12,8 +12,8 @@ use envoy_types::pb::google::protobuf;
 
 pub(super) use super::HttpProtocol;
 use super::{
-    Http1Options, Http2Options, Jittered, NameCase, Percent, RequestPolicies, ResponseHeadLimits, TlsNames,
-    UpstreamHttpVersion,
+    Http1Options, Http2Options, Jittered, Keepalive, NameCase, Percent, RequestPolicies, ResponseHeadLimits,
+    TlsNames, UpstreamHttpVersion,
 };
 use crate::any::{TypedConfig, types};
 use crate::field::{FieldPath, Rejection, choices, verdicts};
@@ -23,6 +23,8 @@ use crate::scalar::Wrapped;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_RESPONSE_HEADERS: u32 = 100;
+/// `KeepaliveSettings.interval_jitter` when unset: 15 %.
+const KEEPALIVE_JITTER: Percent = Percent(1500);
 
 /// The fields of `Cluster` that `HttpProtocolOptions` replaces; EnvoyFilters still set them.
 pub(super) struct DeprecatedProtos {
@@ -363,6 +365,8 @@ impl Default for Http2Options {
             initial_stream_window_bytes: 16 * 1024 * 1024,
             initial_connection_window_bytes: 24 * 1024 * 1024,
             allows_connect: false,
+            header_table_bytes: None,
+            keepalive: None,
         }
     }
 }
@@ -377,6 +381,7 @@ impl Http2Options {
         verdicts!(at, proto.unwrap_or_default() => core::Http2ProtocolOptions {
             supported {
                 max_concurrent_streams, initial_stream_window_size, initial_connection_window_size, allow_connect,
+                hpack_table_size, connection_keepalive,
             }
             partly {
                 override_stream_error_on_invalid_http_message: "true; a message that is wrong ends its stream alone, whatever this says",
@@ -387,10 +392,8 @@ impl Http2Options {
                 allow_metadata: "METADATA is a frame of Envoy's own; an unknown frame is passed over (RFC 9113 §5.5)",
                 max_metadata_size: "METADATA is a frame of Envoy's own; an unknown frame is passed over (RFC 9113 §5.5)",
             }
-            unsupported {
-                hpack_table_size: "traffic", custom_settings_parameters: "traffic", connection_keepalive: "traffic",
-            }
             never {
+                custom_settings_parameters: "the h2 library sends no setting that it does not know",
                 max_outbound_frames: "the h2 library bounds what it has ready for a stream by bytes, and not by frames",
                 max_outbound_control_frames: "the h2 library reads no further while its answers are not taken",
                 max_consecutive_inbound_frames_with_empty_payload: "the h2 library has a budget for small DATA frames of its own",
@@ -426,6 +429,33 @@ impl Http2Options {
                 .field("initial_connection_window_size")
                 .within(connection, WINDOW)?,
             allows_connect: allow_connect,
+            header_table_bytes: hpack_table_size.value(),
+            keepalive: connection_keepalive
+                .map(|proto| Keepalive::from_proto(&at.field("connection_keepalive"), proto))
+                .transpose()?,
+        })
+    }
+}
+
+impl Keepalive {
+    fn from_proto(at: &FieldPath<'_>, proto: core::KeepaliveSettings) -> Result<Self, Rejection> {
+        verdicts!(at, proto => core::KeepaliveSettings {
+            supported { interval, timeout, interval_jitter, connection_idle_interval }
+        });
+        let long_enough = |name: &str, proto| match at.field(name).duration(proto)? {
+            Some(time) if time < Duration::from_millis(1) => {
+                Err(at.field(name).reject("must be 1ms or longer"))
+            }
+            other => Ok(other),
+        };
+        let jitter = at.field("interval_jitter").percent(interval_jitter)?;
+        Ok(Self {
+            interval: long_enough("interval", interval)?.map(|shortest| Jittered {
+                shortest,
+                added_at_most: jitter.unwrap_or(KEEPALIVE_JITTER),
+            }),
+            timeout: at.field("timeout").required(long_enough("timeout", timeout)?)?,
+            idle_interval: long_enough("connection_idle_interval", connection_idle_interval)?,
         })
     }
 }

@@ -310,17 +310,33 @@ fn manager_with(change: impl Fn(&mut hcm::HttpConnectionManager)) -> Vec<u8> {
 }
 
 #[test]
-fn a_request_timeout_is_listed_unless_it_means_none() {
-    let listed = |seconds| {
+fn pings_need_a_time_to_wait_and_no_time_is_shorter_than_a_millisecond() {
+    use envoy_types::pb::envoy::config::core::v3 as core;
+    let duration = |nanos| Some(protobuf::Duration { seconds: 0, nanos });
+    let rejected = |timeout, interval| {
         let bytes = manager_with(|manager| {
-            manager.request_timeout = Some(protobuf::Duration { seconds, nanos: 0 });
+            manager.http2_protocol_options = Some(core::Http2ProtocolOptions {
+                connection_keepalive: Some(core::KeepaliveSettings {
+                    timeout,
+                    interval,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            });
         });
-        let problems = decode::listener(&bytes).unwrap().problems;
-        problems
-            .iter()
-            .any(|problem| problem.path.ends_with("request_timeout"))
+        decode::listener(&bytes).err().map(|rejection| rejection.path)
     };
-    assert!(listed(3) && !listed(0));
+    let ends_with = |path: Option<String>, name: &str| path.is_some_and(|path| path.ends_with(name));
+    assert_eq!(rejected(duration(1_000_000), duration(1_000_000)), None);
+    assert!(ends_with(rejected(None, None), "connection_keepalive.timeout"));
+    assert!(ends_with(
+        rejected(duration(1), None),
+        "connection_keepalive.timeout"
+    ));
+    assert!(ends_with(
+        rejected(duration(1_000_000), duration(1)),
+        "connection_keepalive.interval"
+    ));
 }
 
 #[test]

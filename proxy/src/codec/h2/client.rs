@@ -1,6 +1,7 @@
 //! The client side of HTTP/2: many streams on a connection.
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -10,16 +11,33 @@ use http::{Method, StatusCode, Uri, Version};
 use outrigger_model::cluster::ResponseHeadLimits;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::keepalive::{Heard, Listening};
 use super::pump::pump;
-use crate::codec::head::{RequestHead, ResponseHead, check_response};
+use crate::codec::head::{RequestHead, ResponseHead, is_beyond};
 use crate::codec::{Body, Feedback, Http2Settings, Response, SendError, upgrade};
 use crate::worker;
+
+/// Bytes of names and values, where the cluster says nothing. Source: Envoy 1.40, `DEFAULT_MAX_REQUEST_HEADERS_KB`.
+pub(crate) const USUAL_HEAD_BYTES: u32 = 60 * 1024;
+/// What `:status` takes of them.
+const STATUS_BYTES: usize = 10;
 
 /// One upstream connection; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     sender: h2::client::SendRequest<Bytes>,
     limits: Option<ResponseHeadLimits>,
+    /// Of a connection whose peer is asked whether it is there.
+    heard: Option<Rc<Heard>>,
+}
+
+/// Why a connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Either side closed it, or it failed.
+    Closed,
+    /// The peer did not answer PINGs.
+    Deaf,
 }
 
 /// Makes a client of a connected stream; heads of responses beyond `limits` are refused. `on_close` runs when the connection is gone.
@@ -30,26 +48,49 @@ pub(crate) async fn handshake<IO>(
     io: IO,
     settings: Http2Settings,
     limits: Option<ResponseHeadLimits>,
-    on_close: impl FnOnce() + 'static,
+    on_close: impl FnOnce(End) + 'static,
 ) -> Result<Client, SendError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = h2::client::Builder::new()
+    let mut builder = h2::client::Builder::new();
+    builder
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_header_list_size(settings.max_header_list_bytes)
-        .enable_push(false)
-        .handshake(io)
+        .enable_push(false);
+    if let Some(bytes) = settings.header_table_bytes {
+        builder.header_table_size(bytes);
+    }
+    let heard = settings.keepalive.map(Heard::new);
+    let (sender, mut connection) = builder
+        .handshake(Listening::new(io, heard.clone()))
         .await
         .map_err(|error| SendError::Closed(error.to_string()))?;
+    let watch = heard.clone().zip(connection.ping_pong());
     worker::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream HTTP/2 connection ended");
-        }
-        on_close();
+        let closed = async {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream HTTP/2 connection ended");
+            }
+        };
+        let end = match watch {
+            None => {
+                closed.await;
+                End::Closed
+            }
+            Some((heard, pings)) => tokio::select! {
+                () = closed => End::Closed,
+                () = heard.unanswered(pings) => End::Deaf,
+            },
+        };
+        on_close(end);
     });
-    Ok(Client { sender, limits })
+    Ok(Client {
+        sender,
+        limits,
+        heard,
+    })
 }
 
 impl Client {
@@ -63,6 +104,9 @@ impl Client {
         body: Body,
         feedback: Option<&Feedback>,
     ) -> Result<Response, SendError> {
+        if let Some(heard) = &self.heard {
+            heard.begin();
+        }
         let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
         if head.is_upgrade {
             // On the heap, for those few that ask for it.
@@ -90,8 +134,12 @@ impl Client {
             Pin::new(&mut response).poll(cx).map_err(failed)
         });
         let response = response.await?;
-        if let Some(limits) = &self.limits {
-            check_response(limits, response.headers())?;
+        let limits = self.limits.as_ref();
+        let is_too_long =
+            |limits| is_beyond(limits, USUAL_HEAD_BYTES, Some(STATUS_BYTES), response.headers());
+        if limits.is_some_and(is_too_long) {
+            // As Envoy, whose own reset of the stream looks like the server's.
+            return Err(SendError::Reset("the head of the response is too long".into()));
         }
         Ok(incoming(response))
     }
@@ -227,6 +275,8 @@ mod tests {
         connection_window: 65_535,
         max_header_list_bytes: 65_536,
         allows_connect: false,
+        header_table_bytes: None,
+        keepalive: None,
     };
 
     /// What comes of a request that is answered with these.
@@ -242,7 +292,7 @@ mod tests {
                 respond.send_response(last, true).expect("it goes");
             }
         });
-        let client = handshake(near, SETTINGS, None, || ())
+        let client = handshake(near, SETTINGS, None, |_| ())
             .await
             .expect("a connection");
         let head = RequestHead {

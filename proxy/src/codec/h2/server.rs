@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::UNEXPECTED_UNDERSCORE;
+use super::keepalive::{Heard, Listening};
 use super::pump::pump;
 use super::runners::Runners;
 use crate::codec::activity::{Active, Activity};
@@ -40,12 +41,16 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: StreamHandler,
 {
+    let heard = options.http2.keepalive.map(Heard::new);
+    let io = Listening::new(io, heard.clone());
     let mut connection = match time::within(options.head_timeout, builder(options.http2).handshake(io)).await
     {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return ServeEnd::Failed(error.to_string()),
         Err(elapsed) => return ServeEnd::Failed(elapsed.to_string()),
     };
+    let watch = heard.zip(connection.ping_pong());
+    let mut watch = watch.map(|(heard, pings)| Box::pin(heard.unanswered(pings)));
     let streams = Activity::new();
     let underscores = options.http2_underscores.clone();
     let (informs, serving) = (options.informs, handler.clone());
@@ -97,6 +102,10 @@ where
                 deadline = Some(Instant::now() + options.drain_timeout);
                 connection.graceful_shutdown();
             }
+            () = async { if let Some(watch) = &mut watch { watch.await } }, if watch.is_some() => {
+                handler.is_deaf();
+                return ServeEnd::Failed("the client does not answer PINGs".into());
+            }
             () = time::reach(deadline), if draining && streams.is_quiet() => return ServeEnd::Closed,
         }
     }
@@ -109,6 +118,9 @@ fn builder(settings: Http2Settings) -> h2::server::Builder {
         .initial_connection_window_size(settings.connection_window)
         .max_concurrent_streams(settings.max_concurrent_streams)
         .max_header_list_size(settings.max_header_list_bytes);
+    if let Some(bytes) = settings.header_table_bytes {
+        builder.header_table_size(bytes);
+    }
     if settings.allows_connect {
         builder.enable_connect_protocol();
     }

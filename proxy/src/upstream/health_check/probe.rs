@@ -35,6 +35,8 @@ const HTTP2: Http2Settings = Http2Settings {
     connection_window: 65_535,
     max_header_list_bytes: 60 * 1024,
     allows_connect: false,
+    header_table_bytes: None,
+    keepalive: None,
 };
 
 /// Asks; keeps the connection where that is wanted.
@@ -183,7 +185,7 @@ impl Probe {
         let transport = connect::dial(cluster, host).await.map_err(|_| Nothing)?;
         self.link = Some(match is_http2 {
             true => Link::H2(
-                h2::client::handshake(transport, HTTP2, None, || {})
+                h2::client::handshake(transport, HTTP2, None, |_| {})
                     .await
                     .map_err(|_| Nothing)?,
             ),

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use outrigger_model::cluster::ResponseHeadLimits;
 use tokio::sync::watch;
 
 use super::{ConnectionFacts, Hold, Target};
@@ -12,8 +13,8 @@ use crate::codec::{Body, Feedback, Http2Settings, RequestHead, Response, SendErr
 use crate::time::{self, Instant};
 use crate::upstream::connect::{ConnectError, connect_with};
 
-/// Bytes of header list accepted from upstreams; Envoy's default is 60 KiB.
-const MAX_HEADER_LIST_BYTES: u32 = 60 * 1024;
+/// What HPACK counts for a field beside its name and value. Source: RFC 7541 §4.1.
+const FIELD_BYTES: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -109,18 +110,19 @@ impl Pool {
             max_concurrent_streams: http2.max_concurrent_streams,
             stream_window: http2.initial_stream_window_bytes,
             connection_window: http2.initial_connection_window_bytes,
-            max_header_list_bytes: cluster
-                .config
-                .http
-                .response_head
-                .most_bytes
-                .unwrap_or(MAX_HEADER_LIST_BYTES),
+            max_header_list_bytes: header_list_bytes(&cluster.config.http.response_head),
             allows_connect: false,
+            header_table_bytes: http2.header_table_bytes,
+            keepalive: http2.keepalive,
         };
         let alive = Rc::new(Cell::new(true));
         let (guard, flag) = (connected.guard, alive.clone());
-        let on_close = move || {
+        let deaf = http2.keepalive.map(|_| cluster.stats.deaf_servers());
+        let on_close = move |end| {
             flag.set(false);
+            if let Some(deaf) = deaf.filter(|_| end == client::End::Deaf) {
+                deaf.inc();
+            }
             drop(guard);
         };
         let facts = ConnectionFacts {
@@ -193,6 +195,14 @@ impl Pool {
             *state = State::Empty;
         }
     }
+}
+
+/// What the library takes: a little more than may be, so that a head is judged as Envoy counts it.
+fn header_list_bytes(limits: &ResponseHeadLimits) -> u32 {
+    let most = limits.most_bytes.unwrap_or(client::USUAL_HEAD_BYTES);
+    let fields = limits.most_headers.saturating_add(2);
+    most.saturating_add(fields.saturating_mul(FIELD_BYTES))
+        .saturating_add(1024)
 }
 
 struct Reset {
