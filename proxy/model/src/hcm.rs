@@ -79,6 +79,8 @@ pub struct HttpConnectionManager {
     pub requests_per_connection: u32,
     /// A stream ends after this, where its route does not say otherwise; `None`: no limit.
     pub stream_duration: Option<Duration>,
+    /// From the begin of a stream to the end of its request, unless the response begins before.
+    pub request_timeout: Option<Duration>,
     /// A client that was told of the end has so long to close its side; Envoy's default 1 s, `None`: it is not waited for.
     pub close_delay: Option<Duration>,
     /// Largest request head, KiB; Envoy's default 60.

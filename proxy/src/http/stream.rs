@@ -101,6 +101,7 @@ pub(super) async fn run(
         stream.limits.request_whole();
         body
     } else {
+        stream.limits.set_request(manager.config.request_timeout);
         body.observe(Rc::new(RequestObserver(stream.clone())))
     };
     let has_body = !body.is_empty();
@@ -368,6 +369,7 @@ impl Stream {
             };
         }
         self.limits.touch();
+        self.limits.set_request(None);
         let watchdog = self.limits.any().then(|| {
             let stream = self.clone();
             Watchdog::new(async move { stream.limits.reached().await })
@@ -439,6 +441,7 @@ impl Stream {
     fn count_limit(&self, limit: Limit) {
         match limit {
             Limit::Idle => self.manager.stats.downstream_rq_idle_timeout.inc(),
+            Limit::Request => self.manager.stats.downstream_rq_timeout.inc(),
             Limit::Duration => self.manager.stats.downstream_rq_max_duration_reached.inc(),
             Limit::TryIdle => {
                 if let Some(guards) = &*self.guards.borrow() {

@@ -53,11 +53,11 @@ impl HttpConnectionManager {
                 append_x_forwarded_port, forward_proto_config, stream_error_on_invalid_http_message,
                 strip_matching_host_port, strip_port_mode, strip_trailing_host_dot, xff_num_trusted_hops, original_ip_detection_extensions,
                 early_header_mutation_extensions,
+                request_timeout,
             }
             partly {
                 internal_address_config: "all of it; a client that is internal steers retries, timeouts and hedging, but x-envoy-upstream-alt-stat-name adds no counters",
                 request_id_extension: "UuidRequestIdConfig, which is also the default; others are refused",
-                request_timeout: "0s, which is also the default: no limit; others are listed as without effect",
             }
             inert {
                 represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "Envoy does not read it either",
@@ -81,13 +81,6 @@ impl HttpConnectionManager {
             &at.field("path_with_escaped_slashes_action"),
             path_with_escaped_slashes_action,
         )?;
-        if at
-            .field("request_timeout")
-            .limit(request_timeout, Duration::ZERO)?
-            .is_some()
-        {
-            at.field("request_timeout").problem("has no effect here");
-        }
         request_id(&at.field("request_id_extension"), request_id_extension)?;
         let (filters, router) = http_filter::list(at.field("http_filters"), http_filters)?;
         let common = Common::from_proto(
@@ -202,6 +195,9 @@ impl HttpConnectionManager {
             connection_age: common.age,
             http1_waits_for_response: http1_safe_max_connection_duration,
             requests_per_connection: common.requests,
+            request_timeout: at
+                .field("request_timeout")
+                .limit(request_timeout, Duration::ZERO)?,
             stream_duration: common.stream_duration,
             close_delay: at
                 .field("delayed_close_timeout")

@@ -19,6 +19,8 @@ use crate::time::{self, Instant};
 pub(in crate::http) enum Limit {
     /// Nothing came from either side for too long.
     Idle,
+    /// The request did not end in time.
+    Request,
     /// The stream is too old.
     Duration,
     /// The response took too long.
@@ -40,6 +42,7 @@ pub(in crate::http) struct Limits {
     /// When filters let the request go on, if they had it wait.
     waited: Cell<Option<Instant>>,
     idle: Cell<Option<Duration>>,
+    request: Cell<Option<Duration>>,
     duration: Cell<Option<Duration>>,
     response: Cell<Option<Duration>>,
     try_idle: Cell<Option<Duration>>,
@@ -59,6 +62,7 @@ impl Limits {
             asked: Cell::new(None),
             waited: Cell::new(None),
             idle: Cell::new(idle),
+            request: Cell::new(None),
             duration: Cell::new(duration),
             response: Cell::new(None),
             try_idle: Cell::new(None),
@@ -70,6 +74,11 @@ impl Limits {
     /// `idle_timeout` of the route; zero: none.
     pub(super) fn set_idle(&self, limit: Duration) {
         self.idle.set(Some(limit).filter(|limit| !limit.is_zero()));
+    }
+
+    /// `request_timeout`, from the stream's begin to the request's end; `None`: no such limit, or no more.
+    pub(super) fn set_request(&self, limit: Option<Duration>) {
+        self.request.set(limit);
     }
 
     /// `max_stream_duration`, from the stream's begin.
@@ -94,7 +103,13 @@ impl Limits {
 
     /// No limit holds any more.
     pub(super) fn disarm(&self) {
-        for limit in [&self.idle, &self.duration, &self.response, &self.try_idle] {
+        for limit in [
+            &self.idle,
+            &self.request,
+            &self.duration,
+            &self.response,
+            &self.try_idle,
+        ] {
             limit.set(None);
         }
         self.exchange_end.set(None);
@@ -158,7 +173,13 @@ impl Limits {
 
     /// Any limit is set.
     pub(super) fn any(&self) -> bool {
-        let limits = [&self.idle, &self.duration, &self.response, &self.try_idle];
+        let limits = [
+            &self.idle,
+            &self.request,
+            &self.duration,
+            &self.response,
+            &self.try_idle,
+        ];
         limits.iter().any(|limit| limit.get().is_some()) || self.exchange_end.get().is_some()
     }
 
@@ -197,6 +218,7 @@ impl Limits {
         let after = |from: Option<Instant>, limit: &Cell<Option<Duration>>| Some(from? + limit.get()?);
         let limits = [
             (after(Some(self.active.get()), &self.idle), Limit::Idle),
+            (after(self.begun_request(), &self.request), Limit::Request),
             (after(Some(self.begun), &self.duration), Limit::Duration),
             (after(self.due(), &self.response), Limit::Response),
             (
@@ -209,6 +231,11 @@ impl Limits {
         set.min_by_key(|(at, _)| *at)
     }
 
+    /// Since when the rest of the request is waited for.
+    fn begun_request(&self) -> Option<Instant> {
+        self.whole.get().is_none().then_some(self.begun)
+    }
+
     /// The answer, when no response has begun.
     pub(in crate::http) fn reply(&self, limit: Limit) -> LocalReply {
         // As Envoy: who has not sent the whole request is at fault.
@@ -218,6 +245,7 @@ impl Limits {
         };
         let body = match limit {
             Limit::Idle => "stream timeout",
+            Limit::Request => "request timeout",
             Limit::Duration => "downstream duration timeout",
             Limit::Response | Limit::TryIdle => "upstream request timeout",
             Limit::Exchange => EXCHANGE_ENDED,
@@ -241,7 +269,7 @@ impl Limit {
     pub(super) fn flag(self) -> Option<ResponseFlag> {
         match self {
             Self::Idle => Some(ResponseFlag::StreamIdleTimeout),
-            Self::Duration => None,
+            Self::Request | Self::Duration => None,
             Self::Response | Self::TryIdle => Some(ResponseFlag::UpstreamRequestTimeout),
             Self::Exchange => Some(ResponseFlag::UpstreamMaxStreamDurationReached),
         }
@@ -251,6 +279,7 @@ impl Limit {
     pub(super) fn details(self) -> &'static str {
         match self {
             Self::Idle => "stream_idle_timeout",
+            Self::Request => "request_overall_timeout",
             Self::Duration => "max_duration_timeout",
             Self::Response => "response_timeout",
             Self::TryIdle => "upstream_per_try_idle_timeout",
