@@ -506,6 +506,8 @@ pub struct Http1Options {
     pub passes_trailers: bool,
     /// How names of headers are written.
     pub name_case: NameCase,
+    /// Of requests to servers: the target is a whole URL.
+    pub writes_whole_url: bool,
 }
 
 /// How names of HTTP/1 headers are written. Source: protocol.proto `HeaderKeyFormat`.

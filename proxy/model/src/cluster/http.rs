@@ -285,7 +285,7 @@ impl Http1Options {
             return Ok(Self::default());
         };
         verdicts!(at, proto => core::Http1ProtocolOptions {
-            supported { enable_trailers, header_key_format }
+            supported { enable_trailers, header_key_format, send_fully_qualified_url }
             inert {
                 use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here",
                 accept_http_10: "is for servers",
@@ -297,12 +297,12 @@ impl Http1Options {
             }
             unsupported {
                 allow_chunked_length: "traffic",
-                send_fully_qualified_url: "traffic",
             }
         });
         Ok(Self {
             passes_trailers: enable_trailers,
             name_case: NameCase::from_proto(&at.field("header_key_format"), header_key_format)?,
+            writes_whole_url: send_fully_qualified_url,
         })
     }
 }

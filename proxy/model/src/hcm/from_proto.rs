@@ -424,9 +424,11 @@ impl Http1 {
                 override_stream_error_on_invalid_http_message,
             }
             partly { allow_absolute_url: "true, which is also the default; false is listed as without effect" }
-            inert { use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here" }
+            inert {
+                use_balsa_parser: "chooses between two of Envoy's parsers, and neither is here",
+                send_fully_qualified_url: "is for clients",
+            }
             unsupported {
-                send_fully_qualified_url: "traffic",
                 allow_custom_methods: "traffic", ignore_http_11_upgrade: "traffic",
             }
         });
@@ -444,6 +446,7 @@ impl Http1 {
             options: Http1Options {
                 passes_trailers: enable_trailers,
                 name_case: NameCase::from_proto(&at.field("header_key_format"), header_key_format)?,
+                writes_whole_url: false,
             },
         })
     }

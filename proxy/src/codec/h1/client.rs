@@ -50,6 +50,8 @@ pub(crate) struct ClientOptions {
     pub(crate) passes_trailers: bool,
     /// How names of headers are written.
     pub(crate) name_case: NameCase,
+    /// The target of a request is a whole URL.
+    pub(crate) writes_whole_url: bool,
     /// What heads of responses may have.
     pub(crate) response_head: Option<ResponseHeadLimits>,
 }
@@ -159,7 +161,17 @@ impl Client {
         if passes_trailers {
             body = body.observe(self.shared.script.clone());
         }
-        let response = self.exchange(outgoing(head, body), feedback).await;
+        let whole_url = self
+            .shared
+            .options
+            .writes_whole_url
+            .then(|| whole_url(&head))
+            .flatten();
+        let mut message = outgoing(head, body);
+        if let Some(url) = whole_url {
+            *message.uri_mut() = url;
+        }
+        let response = self.exchange(message, feedback).await;
         response.map(|response| incoming(response, passes_trailers))
     }
 
@@ -263,6 +275,14 @@ impl Client {
             }
         }
     }
+}
+
+/// The target in absolute form (RFC 9112 §3.2.2); `None`: the authority has no place in it.
+fn whole_url(head: &RequestHead) -> Option<Uri> {
+    let uri = Uri::builder()
+        .scheme(head.scheme)
+        .authority(head.authority.as_bytes());
+    uri.path_and_query(head.path.clone()).build().ok()
 }
 
 fn outgoing(head: RequestHead, body: Body) -> hyper::Request<Body> {

@@ -194,6 +194,7 @@ impl Pool {
         let options = ClientOptions {
             passes_trailers: cluster.config.http.http1.passes_trailers,
             name_case: cluster.config.http.http1.name_case,
+            writes_whole_url: cluster.config.http.http1.writes_whole_url,
             response_head: Some(cluster.config.http.response_head),
         };
         let client = client::handshake(connected.transport, options, guard)
