@@ -221,7 +221,8 @@ mod tests {
             assert_eq!(names, left, "{headers:?}");
         };
         let millis = |millis| Some(Some(Duration::from_millis(millis)));
-        let expected = EXPECTED_TIMEOUT.as_str();
+        let name = EXPECTED_TIMEOUT;
+        let expected = name.as_str();
         check(&[], false, None, &[]);
         check(&[(TIMEOUT, "500")], false, millis(500), &[]);
         check(&[(TIMEOUT, "0")], false, Some(None), &[]);
