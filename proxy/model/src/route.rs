@@ -4,6 +4,7 @@ mod from_proto;
 mod headers;
 mod internal_redirect;
 mod policy;
+mod retry;
 mod rewrite;
 
 pub(crate) use from_proto::query_parameter;

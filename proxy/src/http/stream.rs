@@ -4,6 +4,7 @@
 //! leaves before there is a response.
 pub(super) mod limits;
 mod metrics;
+mod observers;
 mod prepare;
 mod redirected;
 
@@ -11,7 +12,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use self::limits::{Limit, Limits, Watchdog};
 use self::metrics::StreamMetrics;
+use self::observers::{RequestObserver, ResponseObserver};
 use self::prepare::Chosen;
 use super::downstream::Downstream;
 use super::filter::{ActiveFault, FilterState, Settings};
@@ -32,7 +33,6 @@ use super::router::internal_redirect::{Journey, NextPass};
 use super::router::steering::Steering;
 use super::router::{self, Guards};
 use super::upgrade::Upgraded;
-use crate::codec::body::{BodyError, BodyObserver};
 use crate::codec::{Body, Feedback, Refusal, Request, RequestHead, Response, ResponseHead};
 use crate::telemetry::access_log::{Entry, RequestView};
 use crate::telemetry::response_flag::ResponseFlag;
@@ -515,88 +515,6 @@ impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some(stream) = self.0.take() {
             stream.client_left();
-        }
-    }
-}
-
-/// Counts the request body.
-#[derive(Debug)]
-struct RequestObserver(Rc<Stream>);
-
-impl BodyObserver for RequestObserver {
-    fn data(&self, data: &Bytes) {
-        self.0.info.borrow_mut().bytes_received += data.len() as u64;
-        self.0.metrics.request_data(data);
-        self.0.limits.touch();
-    }
-    fn end(&self) {
-        self.0.limits.request_whole();
-        self.0.info.borrow_mut().last_downstream_rx = Some(std::time::Instant::now());
-    }
-    fn error(&self, _error: &BodyError) {}
-    fn abandoned(&self) {}
-}
-
-/// Counts the response body, ends it at a limit, finishes the stream.
-#[derive(Debug)]
-struct ResponseObserver {
-    stream: Rc<Stream>,
-    watchdog: Option<Watchdog>,
-}
-
-impl BodyObserver for ResponseObserver {
-    fn data(&self, data: &Bytes) {
-        self.stream.info.borrow_mut().bytes_sent += data.len() as u64;
-        self.stream.metrics.response_data(data);
-        self.stream.limits.touch();
-    }
-
-    fn trailers(&self, trailers: &HeaderMap) {
-        *self.stream.trailers.borrow_mut() = Some(trailers.clone());
-    }
-
-    fn end(&self) {
-        self.stream.finish();
-    }
-
-    fn error(&self, error: &BodyError) {
-        let (flag, details) = match error {
-            BodyError::Connection(_) => (
-                Some(ResponseFlag::UpstreamConnectionTermination),
-                "upstream_reset_after_response_started{connection_termination}",
-            ),
-            BodyError::Incomplete(_) => (
-                Some(ResponseFlag::UpstreamProtocolError),
-                "upstream_reset_after_response_started{protocol_error}",
-            ),
-            BodyError::Reset(_) => (
-                Some(ResponseFlag::UpstreamRemoteReset),
-                "upstream_reset_after_response_started{remote_reset}",
-            ),
-            // Whoever ended it has set the flag.
-            BodyError::Ended(details) => (None, *details),
-        };
-        self.stream.set_end(flag, details);
-        self.stream.finish();
-    }
-
-    fn abandoned(&self) {
-        self.stream.client_left();
-    }
-
-    fn may_interrupt(&self) -> bool {
-        self.watchdog.is_some()
-    }
-
-    fn interrupt(&self, cx: &mut Context<'_>) -> Option<BodyError> {
-        let watchdog = self.watchdog.as_ref().filter(|_| !self.stream.finished.get())?;
-        match watchdog.poll(cx) {
-            Poll::Pending => None,
-            Poll::Ready(limit) => {
-                self.stream.count_limit(limit);
-                self.stream.set_end(limit.flag(), limit.details());
-                Some(BodyError::Ended(limit.details()))
-            }
         }
     }
 }

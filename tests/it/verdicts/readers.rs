@@ -18,6 +18,26 @@ pub(super) const SHARED: &[(&str, &str, &str)] = &[
         "config.additional_addresses",
     ),
     (
+        "HttpConnectionManager.request_timeout",
+        "src/http/stream.rs",
+        "manager.config.request_timeout",
+    ),
+    (
+        "RestServer.request_timeout",
+        "src/config/streams.rs",
+        "rest.request_timeout",
+    ),
+    (
+        "Keepalive.interval",
+        "src/codec/h2/keepalive.rs",
+        "self.settings.interval.map(|interval|",
+    ),
+    (
+        "Keepalive.timeout",
+        "src/codec/h2/keepalive.rs",
+        "self.settings.timeout",
+    ),
+    (
         "Forward.priority",
         "src/http/router.rs",
         "forward.config.priority",

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::*;
+use crate::codec::body::{BodyError, BodyObserver};
 use crate::http::manager::Parts;
 use crate::http::route_table::{RouteCell, RouteTable};
 use crate::http::scoped_routes::Routes;
