@@ -41,6 +41,7 @@ pub(crate) async fn serve(
             Ok(Some(false)) if chosen.is_none() => Codec::Http1,
             Ok(Some(false)) => {
                 stats.downstream_cx_protocol_error.inc();
+                downstream.is_broken.set(true);
                 return turn_away(transport, options.life.linger).await;
             }
             Ok(None) => return,

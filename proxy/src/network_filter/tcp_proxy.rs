@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use outrigger_model::cluster::Percent;
 use outrigger_model::network_filter::tcp_proxy::{Backoff as BackoffConfig, TcpProxy as Config, TcpShare};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use self::backoff::Backoff;
 use self::drain_close::DrainClose;
@@ -37,6 +37,9 @@ use crate::upstream::lb::{Labels, Wish};
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::Version;
 use crate::upstream::weighted::Weighted;
+
+/// For the last words to a client.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Runtime of `TcpProxy`.
 #[derive(Debug)]
@@ -436,6 +439,10 @@ impl TcpProxy {
         if let Ok(CopyEnd::SecondClosed | CopyEnd::First(_)) = end {
             // In the first case Envoy waited for the client's end, after the server's.
             mongo.iter().for_each(Reading::client_ended);
+        }
+        if matches!(end, Ok(CopyEnd::Watched)) {
+            // An end in good order, for TLS too. Whoever does not take it is not waited for.
+            let _ = time::within(Some(FAREWELL), transport.shutdown()).await;
         }
         let info = &mut log.info;
         let (received, sent) = (log.meter.forward_bytes(), log.meter.backward_bytes());

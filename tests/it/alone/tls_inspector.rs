@@ -91,6 +91,8 @@ fn say(alone: &Alone, port: u16, bytes: &[u8]) -> String {
         .set_read_timeout(Some(Duration::from_secs(5)))
         .expect("not zero");
     let _ = stream.write_all(bytes);
+    // Envoy closes a connection whose end comes with its first bytes.
+    thread::sleep(Duration::from_millis(100));
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
     // Whether what came late is reset or lost is chance.

@@ -161,6 +161,13 @@ impl Client {
         if passes_trailers {
             body = body.observe(self.shared.script.clone());
         }
+        let message = self.asked(head, body);
+        let response = self.exchange(message, feedback).await;
+        response.map(|response| incoming(response, passes_trailers))
+    }
+
+    /// The message, with the target that the server is configured to be asked for.
+    fn asked(&self, head: RequestHead, body: Body) -> hyper::Request<Body> {
         let whole_url = self
             .shared
             .options
@@ -171,8 +178,7 @@ impl Client {
         if let Some(url) = whole_url {
             *message.uri_mut() = url;
         }
-        let response = self.exchange(message, feedback).await;
-        response.map(|response| incoming(response, passes_trailers))
+        message
     }
 
     /// Asks for another protocol, or for a tunnel. If the answer is yes, `body` and the response's body are what goes over the connection from then on; not
@@ -188,7 +194,7 @@ impl Client {
         self.is_spent = true;
         let is_connect = head.method == Method::CONNECT;
         let authority = head.authority.clone();
-        let mut message = outgoing(head, Body::empty());
+        let mut message = self.asked(head, Body::empty());
         if is_connect {
             // RFC 9112 §3.2.3.
             let target = Authority::try_from(authority.as_bytes());

@@ -20,6 +20,8 @@ pub(super) struct Heard {
     settings: Keepalive,
     at: Cell<Instant>,
     asked: Notify,
+    /// A question is under way.
+    is_asking: Cell<bool>,
 }
 
 impl Heard {
@@ -28,13 +30,14 @@ impl Heard {
             settings,
             at: Cell::new(Instant::now()),
             asked: Notify::new(),
+            is_asking: Cell::new(false),
         })
     }
 
     /// A stream begins: a peer that has been silent for long is asked.
     pub(super) fn begin(&self) {
         let limit = self.settings.idle_interval;
-        if limit.is_some_and(|limit| self.at.get().elapsed() > limit) {
+        if !self.is_asking.get() && limit.is_some_and(|limit| self.at.get().elapsed() > limit) {
             self.asked.notify_one();
         }
     }
@@ -51,6 +54,7 @@ impl Heard {
                 () = time::reach(due), if due.is_some() => {}
                 () = self.asked.notified() => {}
             }
+            self.is_asking.set(true);
             let sent = Instant::now();
             let mut answer = pin!(pings.ping(Ping::opaque()));
             loop {
@@ -58,11 +62,16 @@ impl Heard {
                 tokio::select! {
                     biased;
                     answer = &mut answer => match answer {
-                        Ok(_) => break,
+                        Ok(_) => {
+                            self.is_asking.set(false);
+                            break;
+                        }
                         // The connection ends by itself.
                         Err(_) => return std::future::pending().await,
                     },
                     () = time::sleep_until(since + self.settings.timeout) => {
+                        // What came while this worker stood still is read first.
+                        tokio::task::yield_now().await;
                         if self.at.get() <= since {
                             return;
                         }

@@ -83,6 +83,8 @@ where
                     }
                     runners.run((request, respond, streams.begin()));
                 }
+                // A client that is gone, or that ends the connection itself, has broken no rule.
+                Some(Err(error)) if error.is_io() || error.is_remote() => return ServeEnd::Closed,
                 Some(Err(error)) => return ServeEnd::Failed(error.to_string()),
                 None => return ServeEnd::Closed,
             },
@@ -104,7 +106,8 @@ where
             }
             () = async { if let Some(watch) = &mut watch { watch.await } }, if watch.is_some() => {
                 handler.is_deaf();
-                return ServeEnd::Failed("the client does not answer PINGs".into());
+                tracing::debug!("the client does not answer PINGs");
+                return ServeEnd::Closed;
             }
             () = time::reach(deadline), if draining && streams.is_quiet() => return ServeEnd::Closed,
         }

@@ -240,8 +240,8 @@ impl Limits {
     pub(in crate::http) fn reply(&self, limit: Limit) -> LocalReply {
         // As Envoy: who has not sent the whole request is at fault.
         let status = match self.whole.get().or(self.asked.get()) {
-            Some(_) => StatusCode::GATEWAY_TIMEOUT,
-            None => StatusCode::REQUEST_TIMEOUT,
+            Some(_) if limit != Limit::Request => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::REQUEST_TIMEOUT,
         };
         let body = match limit {
             Limit::Idle => "stream timeout",
